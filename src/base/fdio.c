@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "base/fdio.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+ssize_t
+fd_read(int fd, void *buf, size_t len, struct err *e)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t n = read(fd, (char *)buf + done, len - done);
+
+		if (n == 0)
+			break;
+		if (n > 0)
+			done += (size_t)n;
+		else if (errno != EINTR)
+			return err_sys(e, "read");
+	}
+	return (ssize_t)done;
+}
+
+int
+fd_pread_full(int fd, void *buf, size_t len, uint64_t off, struct err *e)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t n = pread(fd, (char *)buf + done, len - done, (off_t)(off + done));
+
+		if (n == 0)
+			return err_set(e, ERR_CORRUPT, "ends at byte %llu, %zu bytes wanted at %llu",
+			    (unsigned long long)(off + done), len, (unsigned long long)off);
+		if (n > 0)
+			done += (size_t)n;
+		else if (errno != EINTR)
+			return err_sys(e, "read %zu bytes at %llu", len, (unsigned long long)off);
+	}
+	return 0;
+}
+
+int
+fd_write_full(int fd, const void *buf, size_t len, struct err *e)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t n = write(fd, (const char *)buf + done, len - done);
+
+		if (n >= 0)
+			done += (size_t)n;
+		else if (errno != EINTR)
+			return err_sys(e, "write");
+	}
+	return 0;
+}
+
+int
+fd_pwrite_full(int fd, const void *buf, size_t len, uint64_t off, struct err *e)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t n = pwrite(fd, (const char *)buf + done, len - done, (off_t)(off + done));
+
+		if (n >= 0)
+			done += (size_t)n;
+		else if (errno != EINTR)
+			return err_sys(e, "write %zu bytes at %llu", len, (unsigned long long)off);
+	}
+	return 0;
+}
+
+void
+fd_close(int *fd)
+{
+	int saved = errno;
+
+	if (*fd != -1)
+		close(*fd);
+	*fd = -1;
+	errno = saved;
+}
+
+int
+fd_slurp(const char *path, size_t max, char **text, size_t *len, struct err *e)
+{
+	size_t have = 0, size = 4096;
+	char *buf = NULL, *bigger;
+	ssize_t n;
+	int fd;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd == -1)
+		return err_sys(e, "open %s", path);
+	for (;;) {
+		bigger = realloc(buf, size + 1);
+		if (bigger == NULL) {
+			err_sys(e, "%s", path);
+			goto fail;
+		}
+		buf = bigger;
+		n = fd_read(fd, buf + have, size - have, e);
+		if (n == -1) {
+			err_wrap(e, "%s", path);
+			goto fail;
+		}
+		have += (size_t)n;
+		if (have < size)
+			break;
+		if (size >= max) {
+			err_set(e, ERR_FAILED, "%s: more than %zu bytes", path, max);
+			goto fail;
+		}
+		size *= 2;
+	}
+	close(fd);
+	buf[have] = '\0';
+	*text = buf;
+	if (len != NULL)
+		*len = have;
+	return 0;
+fail:
+	close(fd);
+	free(buf);
+	return -1;
+}
+
+void
+fd_sanitize_std(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= 2);
+	if (fd > 2)
+		close(fd);
+}

@@ -1,0 +1,7 @@
+libgmem_a_SOURCES += \
+	%D%/bitmap.h \
+	%D%/ckd.h \
+	%D%/err.c %D%/err.h \
+	%D%/fdio.c %D%/fdio.h \
+	%D%/log.c %D%/log.h \
+	%D%/pool.c %D%/pool.h
