@@ -8,8 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-int
-err_set(struct err *e, enum err_kind kind, const char *fmt, ...)
+void
+err_set_message(struct err *e, enum err_kind kind, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -18,11 +18,10 @@ err_set(struct err *e, enum err_kind kind, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
 	va_end(ap);
-	return -1;
 }
 
-int
-err_sys(struct err *e, const char *fmt, ...)
+void
+err_sys_message(struct err *e, const char *fmt, ...)
 {
 	int sysno = errno;
 	char text[128];
@@ -37,11 +36,10 @@ err_sys(struct err *e, const char *fmt, ...)
 	len = strlen(e->msg);
 	snprintf(e->msg + len, sizeof(e->msg) - len, ": %s",
 	    strerror_r(sysno, text, sizeof(text)));
-	return -1;
 }
 
-int
-err_wrap(struct err *e, const char *fmt, ...)
+void
+err_wrap_message(struct err *e, const char *fmt, ...)
 {
 	char inner[sizeof(e->msg)];
 	size_t len;
@@ -53,7 +51,6 @@ err_wrap(struct err *e, const char *fmt, ...)
 	va_end(ap);
 	len = strlen(e->msg);
 	snprintf(e->msg + len, sizeof(e->msg) - len, ": %s", inner);
-	return -1;
 }
 
 void

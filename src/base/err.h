@@ -42,14 +42,25 @@ struct err {
 #define ERR_INIT { .kind = ERR_NONE }
 
 /* Sets *e and returns -1. */
-int err_set(struct err *e, enum err_kind kind, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+#define err_set(e, kind, ...) (err_set_message((e), (kind), __VA_ARGS__), err_minus_one())
 
 /* The same from errno, whose text is appended: "open x: No such file…". */
-int err_sys(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+#define err_sys(e, ...) (err_sys_message((e), __VA_ARGS__), err_minus_one())
 
 /* Puts "context: " in front of the message of *e and returns -1. */
-int err_wrap(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+#define err_wrap(e, ...) (err_wrap_message((e), __VA_ARGS__), err_minus_one())
+
+/* The macros above let the compiler see the -1; these do the work. */
+void err_set_message(struct err *e, enum err_kind kind, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+void err_sys_message(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void err_wrap_message(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static inline int
+err_minus_one(void)
+{
+	return -1;
+}
 
 /* Copies the first of two errors: *to keeps what it has. */
 void err_first(struct err *to, const struct err *from);

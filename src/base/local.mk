@@ -1,4 +1,5 @@
 libgmem_a_SOURCES += \
+	%D%/arena.c %D%/arena.h \
 	%D%/bitmap.h \
 	%D%/ckd.h \
 	%D%/err.c %D%/err.h \

@@ -22,6 +22,7 @@ struct slot {
 struct worker {
 	struct pool *pool;
 	void *own;
+	bool threaded;
 	pthread_t thread;
 };
 
@@ -48,6 +49,13 @@ slot_at(struct pool *p, unsigned counter)
 	return &p->slots[counter % p->nslots];
 }
 
+static void
+run_job(struct worker *w, struct slot *s)
+{
+	s->err.kind = ERR_NONE;
+	s->result = w->pool->work.run(w->own, s->job, &s->err);
+}
+
 static void *
 worker_main(void *arg)
 {
@@ -65,8 +73,7 @@ worker_main(void *arg)
 		s = slot_at(p, p->take++);
 		s->state = SLOT_RUNNING;
 		pthread_mutex_unlock(&p->lock);
-		s->err.kind = ERR_NONE;
-		s->result = p->work.run(w->own, s->job, &s->err);
+		run_job(w, s);
 		pthread_mutex_lock(&p->lock);
 		s->state = SLOT_DONE;
 		pthread_cond_signal(&p->done);
@@ -85,7 +92,10 @@ start_thread(struct worker *w, struct err *e)
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	errno = pthread_create(&w->thread, NULL, worker_main, w);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return errno != 0 ? err_sys(e, "start a worker thread") : 0;
+	if (errno != 0)
+		return err_sys(e, "start a worker thread");
+	w->threaded = true;
+	return 0;
 }
 
 static int
@@ -97,7 +107,7 @@ start_workers(struct pool *p, unsigned n, struct err *e)
 		w->pool = p;
 		if (p->work.worker_new(&w->own, p->work.arg, e) == -1)
 			return -1;
-		if (start_thread(w, e) == -1) {
+		if (n > 1 && start_thread(w, e) == -1) {
 			p->work.worker_free(w->own);
 			return -1;
 		}
@@ -167,6 +177,10 @@ pool_collect(struct pool *p, struct err *e)
 {
 	struct slot *s = slot_at(p, p->tail);
 
+	if (p->nworkers == 1) {
+		run_job(&p->workers[0], s);
+		s->state = SLOT_DONE;
+	}
 	pthread_mutex_lock(&p->lock);
 	while (s->state != SLOT_DONE)
 		pthread_cond_wait(&p->done, &p->lock);
@@ -203,7 +217,8 @@ pool_free(struct pool *p)
 	pthread_cond_broadcast(&p->ready);
 	pthread_mutex_unlock(&p->lock);
 	for (unsigned i = 0; i < p->nworkers; i++) {
-		pthread_join(p->workers[i].thread, NULL);
+		if (p->workers[i].threaded)
+			pthread_join(p->workers[i].thread, NULL);
 		p->work.worker_free(p->workers[i].own);
 	}
 	for (unsigned i = 0; p->slots != NULL && i < p->nslots; i++)

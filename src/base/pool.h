@@ -20,6 +20,8 @@
  *		}
  *	}
  *
+ * With one worker no thread is started: pool_collect does the job itself.
+ *
  * A job that failed is reported by pool_collect; the owner then stops submitting and frees
  * the pool, which waits for the workers.
  */

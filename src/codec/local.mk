@@ -1,1 +1,3 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+libgmem_a_SOURCES += \
+	%D%/codec.c %D%/codec.h \
+	%D%/hash.c %D%/hash.h

@@ -1,1 +1,7 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+libgmem_a_SOURCES += \
+	%D%/cbor.c %D%/cbor.h \
+	%D%/header.c %D%/header.h \
+	%D%/layout.c %D%/layout.h \
+	%D%/manifest.c %D%/manifest.h \
+	%D%/node.c %D%/node.h \
+	%D%/trailer.c %D%/trailer.h

@@ -1,1 +1,7 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+libgmem_a_SOURCES += \
+	%D%/image.c %D%/image.h \
+	%D%/out.c %D%/out.h \
+	%D%/pack.c %D%/pack.h \
+	%D%/reader.c %D%/reader.h \
+	%D%/verify.c %D%/verify.h \
+	%D%/writer.c %D%/writer.h

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_CODEC_HASH_H
+#define GMEM_CODEC_HASH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define DIGEST_SIZE 32
+
+/* XXH3-64: finds damage, not malice. */
+uint64_t hash_checksum(const void *buf, size_t len);
+
+/* The checksum of one page: the low half of its XXH3-64. */
+uint32_t hash_page_sum(const void *page, size_t len);
+
+/* SHA-256, in one go or in pieces. */
+void hash_digest(uint8_t digest[DIGEST_SIZE], const void *buf, size_t len);
+
+struct hash_piece {
+	const void *buf;
+	size_t len;
+};
+
+void hash_digest_pieces(uint8_t digest[DIGEST_SIZE], const struct hash_piece *pieces, size_t n);
+
+#endif

@@ -1,0 +1,605 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "format/manifest.h"
+
+#include <string.h>
+
+#include "base/ckd.h"
+
+/* A decoder of one value; `to` is the structure that its key belongs to. */
+struct key {
+	const char *name;
+	int (*decode)(struct manifest *m, void *to, struct cbor_in *in, struct err *e);
+};
+
+void
+manifest_free(struct manifest *m)
+{
+	arena_free(&m->arena);
+	memset(m, 0, sizeof(*m));
+}
+
+const char *
+pairs_get(const struct pairs *p, const char *key)
+{
+	for (size_t i = 0; i < p->n; i++)
+		if (strcmp(p->list[i].key, key) == 0)
+			return p->list[i].value;
+	return NULL;
+}
+
+static const struct object *
+object_find(const struct object *list, size_t n, const char *name)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(list[i].name, name) == 0)
+			return &list[i];
+	return NULL;
+}
+
+const struct object *
+manifest_region(const struct manifest *m, const char *name)
+{
+	return object_find(m->regions, m->nregions, name);
+}
+
+const struct object *
+manifest_state(const struct manifest *m, const char *name)
+{
+	return object_find(m->states, m->nstates, name);
+}
+
+bool
+manifest_name_ok(const char *name)
+{
+	size_t len = strlen(name);
+
+	if (len == 0 || len > NAME_LENGTH_MAX)
+		return false;
+	for (; *name != '\0'; name++)
+		if (*name <= ' ' || *name > '~' || strchr("/{}=", *name) != NULL)
+			return false;
+	return true;
+}
+
+/* ---- encode ---- */
+
+static void
+put_text_pair(struct cbor_map *map, const char *key, const char *value)
+{
+	if (value == NULL)
+		return;
+	cbor_map_key(map, key);
+	cbor_put_text(map->out, value);
+}
+
+static void
+put_uint_pair(struct cbor_map *map, const char *key, uint64_t value)
+{
+	cbor_map_key(map, key);
+	cbor_put_uint(map->out, value);
+}
+
+static void
+put_unknown(struct cbor_map *map, const struct unknown *u)
+{
+	for (; u != NULL; u = u->next)
+		cbor_map_raw(map, u->bytes, u->len);
+}
+
+static void
+put_pairs(struct cbor_out *out, const struct pairs *p)
+{
+	struct cbor_map map;
+
+	cbor_map_begin(&map, out);
+	for (size_t i = 0; i < p->n; i++)
+		put_text_pair(&map, p->list[i].key, p->list[i].value);
+	cbor_map_end(&map);
+}
+
+static void
+put_segments(struct cbor_out *out, const struct object *o)
+{
+	cbor_put_array(out, o->nsegments);
+	for (size_t i = 0; i < o->nsegments; i++) {
+		cbor_put_array(out, 3);
+		cbor_put_uint(out, o->segments[i].gpa);
+		cbor_put_uint(out, o->segments[i].offset);
+		cbor_put_uint(out, o->segments[i].size);
+	}
+}
+
+static void
+put_top(struct cbor_out *out, const struct link *top)
+{
+	uint8_t buf[LINK_SIZE];
+
+	link_encode(buf, top);
+	cbor_put_bytes(out, buf, sizeof(buf));
+}
+
+static void
+put_object(struct cbor_out *out, const struct object *o)
+{
+	struct cbor_map map;
+
+	cbor_map_begin(&map, out);
+	put_text_pair(&map, "name", o->name);
+	put_text_pair(&map, "kind", o->kind);
+	put_uint_pair(&map, "size", o->size);
+	cbor_map_key(&map, "index");
+	put_top(out, &o->top);
+	if (o->page_size != 0)
+		put_uint_pair(&map, "page_size", o->page_size);
+	if (o->nsegments != 0) {
+		cbor_map_key(&map, "segments");
+		put_segments(out, o);
+	}
+	put_unknown(&map, o->unknown);
+	cbor_map_end(&map);
+}
+
+static void
+put_objects(struct cbor_out *out, const struct object *list, size_t n)
+{
+	cbor_put_array(out, n);
+	for (size_t i = 0; i < n; i++)
+		put_object(out, &list[i]);
+}
+
+static void
+put_command(struct cbor_out *out, const struct manifest *m)
+{
+	cbor_put_array(out, m->ncommand);
+	for (size_t i = 0; i < m->ncommand; i++)
+		cbor_put_text(out, m->command[i]);
+}
+
+int
+manifest_encode(struct cbor_out *out, const struct manifest *m, struct err *e)
+{
+	struct cbor_map map;
+
+	*out = (struct cbor_out){ 0 };
+	cbor_map_begin(&map, out);
+	put_text_pair(&map, "tool", m->tool);
+	put_text_pair(&map, "created", m->created);
+	put_text_pair(&map, "codec", m->codec);
+	cbor_map_key(&map, "level");
+	cbor_put_int(out, m->level);
+	cbor_map_key(&map, "regions");
+	put_objects(out, m->regions, m->nregions);
+	cbor_map_key(&map, "states");
+	put_objects(out, m->states, m->nstates);
+	if (m->vmm.n != 0) {
+		cbor_map_key(&map, "vmm");
+		put_pairs(out, &m->vmm);
+	}
+	if (m->ncommand != 0) {
+		cbor_map_key(&map, "command");
+		put_command(out, m);
+	}
+	if (m->annotations.n != 0) {
+		cbor_map_key(&map, "annotations");
+		put_pairs(out, &m->annotations);
+	}
+	put_unknown(&map, m->unknown);
+	cbor_map_end(&map);
+	if (out->failed) {
+		cbor_out_free(out);
+		return err_set(e, ERR_FAILED, "manifest: out of memory");
+	}
+	if (out->len > MANIFEST_SIZE_MAX) {
+		err_set(e, ERR_FAILED, "manifest of %zu bytes, at most %u are allowed", out->len,
+		    MANIFEST_SIZE_MAX);
+		cbor_out_free(out);
+		return -1;
+	}
+	return 0;
+}
+
+/* ---- decode ---- */
+
+static int
+out_of_memory(struct err *e)
+{
+	return err_set(e, ERR_FAILED, "manifest: out of memory");
+}
+
+static int
+get_text(struct manifest *m, const char **to, size_t max, const char *what, struct cbor_in *in,
+    struct err *e)
+{
+	struct cbor_item item;
+
+	if (cbor_expect(in, CBOR_TEXT, &item, what, e) == -1)
+		return -1;
+	if (item.value > max || memchr(item.data, '\0', item.value) != NULL)
+		return err_set(e, ERR_CORRUPT, "%s: a text of %llu bytes, or with a NUL", what,
+		    (unsigned long long)item.value);
+	*to = arena_strndup(&m->arena, item.data, item.value);
+	return *to == NULL ? out_of_memory(e) : 0;
+}
+
+static int
+get_uint(uint64_t *to, const char *what, struct cbor_in *in, struct err *e)
+{
+	struct cbor_item item;
+
+	if (cbor_expect(in, CBOR_UINT, &item, what, e) == -1)
+		return -1;
+	*to = item.value;
+	return 0;
+}
+
+/* Reads the head of an array or map of at most max items. */
+static int
+get_count(size_t *n, enum cbor_kind kind, size_t max, const char *what, struct cbor_in *in,
+    struct err *e)
+{
+	struct cbor_item item;
+
+	if (cbor_expect(in, kind, &item, what, e) == -1)
+		return -1;
+	if (item.value > max)
+		return err_set(e, ERR_CORRUPT, "%s: %llu items, at most %zu are allowed", what,
+		    (unsigned long long)item.value, max);
+	*n = item.value;
+	return 0;
+}
+
+static int
+keep_unknown(struct manifest *m, struct unknown **list, const uint8_t *start, size_t len,
+    struct err *e)
+{
+	struct unknown *u = arena_alloc(&m->arena, sizeof(*u));
+
+	if (u == NULL)
+		return out_of_memory(e);
+	u->bytes = (const uint8_t *)arena_strndup(&m->arena, start, len);
+	if (u->bytes == NULL)
+		return out_of_memory(e);
+	u->len = len;
+	u->next = *list;
+	*list = u;
+	return 0;
+}
+
+static const struct key *
+find_key(const struct key *keys, const struct cbor_item *name)
+{
+	for (; keys->name != NULL; keys++)
+		if (strlen(keys->name) == name->value &&
+		    memcmp(keys->name, name->data, name->value) == 0)
+			return keys;
+	return NULL;
+}
+
+/* Reads a map: known keys at most once, unknown ones are kept. */
+static int
+get_map(struct manifest *m, void *to, const struct key *keys, struct unknown **unknown,
+    const char *what, struct cbor_in *in, struct err *e)
+{
+	uint64_t seen = 0;
+	size_t n;
+
+	if (get_count(&n, CBOR_MAP, PAIRS_MAX, what, in, e) == -1)
+		return -1;
+	while (n-- > 0) {
+		const uint8_t *start = in->p;
+		const struct key *key;
+		struct cbor_item name;
+
+		if (cbor_expect(in, CBOR_TEXT, &name, "key", e) == -1)
+			return err_wrap(e, "%s", what);
+		key = find_key(keys, &name);
+		if (key == NULL) {
+			if (cbor_skip(in, MANIFEST_DEPTH_MAX, e) == -1 ||
+			    keep_unknown(m, unknown, start, (size_t)(in->p - start), e) == -1)
+				return err_wrap(e, "%s", what);
+			continue;
+		}
+		if ((seen >> (key - keys) & 1) != 0)
+			return err_set(e, ERR_CORRUPT, "%s: \"%s\" twice", what, key->name);
+		seen |= UINT64_C(1) << (key - keys);
+		if (key->decode(m, to, in, e) == -1)
+			return err_wrap(e, "%s", what);
+	}
+	return 0;
+}
+
+static int
+get_pairs(struct manifest *m, struct pairs *p, const char *what, struct cbor_in *in,
+    struct err *e)
+{
+	size_t n;
+
+	if (get_count(&n, CBOR_MAP, PAIRS_MAX, what, in, e) == -1)
+		return -1;
+	p->list = arena_array(&m->arena, n, sizeof(*p->list));
+	if (p->list == NULL)
+		return out_of_memory(e);
+	for (p->n = 0; p->n < n; p->n++) {
+		struct pair *pair = &p->list[p->n];
+
+		if (get_text(m, &pair->key, NAME_LENGTH_MAX, what, in, e) == -1 ||
+		    get_text(m, &pair->value, TEXT_LENGTH_MAX, what, in, e) == -1)
+			return -1;
+		if (pairs_get(p, pair->key) != NULL)
+			return err_set(e, ERR_CORRUPT, "%s: a key twice", what);
+	}
+	return 0;
+}
+
+static int
+object_name(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	struct object *o = to;
+
+	if (get_text(m, &o->name, NAME_LENGTH_MAX, "name", in, e) == -1)
+		return -1;
+	return manifest_name_ok(o->name) ? 0 : err_set(e, ERR_CORRUPT, "name is not a name");
+}
+
+static int
+object_kind(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	return get_text(m, &((struct object *)to)->kind, NAME_LENGTH_MAX, "kind", in, e);
+}
+
+static int
+object_size(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	(void)m;
+	return get_uint(&((struct object *)to)->size, "size", in, e);
+}
+
+static int
+object_page_size(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	uint64_t size;
+
+	(void)m;
+	if (get_uint(&size, "page_size", in, e) == -1)
+		return -1;
+	if (!is_pow2(size) || size < PAGE_GRANULE || size > (1u << 30))
+		return err_set(e, ERR_CORRUPT, "page_size %llu", (unsigned long long)size);
+	((struct object *)to)->page_size = (uint32_t)size;
+	return 0;
+}
+
+static int
+object_index(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	struct cbor_item item;
+
+	(void)m;
+	if (cbor_expect(in, CBOR_BYTES, &item, "index", e) == -1)
+		return -1;
+	if (item.value != LINK_SIZE)
+		return err_set(e, ERR_CORRUPT, "index of %llu bytes", (unsigned long long)item.value);
+	link_decode(&((struct object *)to)->top, item.data);
+	return 0;
+}
+
+static int
+get_segment(struct segment *s, struct cbor_in *in, struct err *e)
+{
+	size_t n;
+
+	if (get_count(&n, CBOR_ARRAY, 3, "segment", in, e) == -1)
+		return -1;
+	if (n != 3)
+		return err_set(e, ERR_CORRUPT, "segment of %zu numbers", n);
+	if (get_uint(&s->gpa, "gpa", in, e) == -1 || get_uint(&s->offset, "offset", in, e) == -1)
+		return -1;
+	return get_uint(&s->size, "size", in, e);
+}
+
+static int
+object_segments(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	struct object *o = to;
+
+	if (get_count(&o->nsegments, CBOR_ARRAY, SEGMENTS_MAX, "segments", in, e) == -1)
+		return -1;
+	o->segments = arena_array(&m->arena, o->nsegments, sizeof(*o->segments));
+	if (o->segments == NULL)
+		return out_of_memory(e);
+	for (size_t i = 0; i < o->nsegments; i++)
+		if (get_segment(&o->segments[i], in, e) == -1)
+			return -1;
+	return 0;
+}
+
+static const struct key object_keys[] = {
+	{ "name", object_name },
+	{ "kind", object_kind },
+	{ "size", object_size },
+	{ "index", object_index },
+	{ "page_size", object_page_size },
+	{ "segments", object_segments },
+	{ NULL, NULL },
+};
+
+static int
+get_objects(struct manifest *m, struct object **list, size_t *count, const char *what,
+    struct cbor_in *in, struct err *e)
+{
+	size_t n;
+
+	if (get_count(&n, CBOR_ARRAY, OBJECTS_MAX, what, in, e) == -1)
+		return -1;
+	*list = arena_array(&m->arena, n, sizeof(**list));
+	if (*list == NULL)
+		return out_of_memory(e);
+	for (size_t i = 0; i < n; i++) {
+		struct object *o = &(*list)[i];
+
+		if (get_map(m, o, object_keys, &o->unknown, what, in, e) == -1)
+			return -1;
+		if (o->name == NULL || o->kind == NULL)
+			return err_set(e, ERR_CORRUPT, "%s: one without name or kind", what);
+		if (object_find(*list, i, o->name) != NULL)
+			return err_set(e, ERR_CORRUPT, "%s: \"%s\" twice", what, o->name);
+		*count = i + 1;
+	}
+	return 0;
+}
+
+static int
+top_tool(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	(void)to;
+	return get_text(m, &m->tool, TEXT_LENGTH_MAX, "tool", in, e);
+}
+
+static int
+top_created(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	(void)to;
+	return get_text(m, &m->created, TEXT_LENGTH_MAX, "created", in, e);
+}
+
+static int
+top_codec(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	(void)to;
+	return get_text(m, &m->codec, NAME_LENGTH_MAX, "codec", in, e);
+}
+
+static int
+top_level(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	struct cbor_item item;
+
+	(void)to;
+	if (cbor_get(in, &item, e) == -1)
+		return -1;
+	if ((item.kind != CBOR_UINT && item.kind != CBOR_NEGINT) || item.value > 1000000)
+		return err_set(e, ERR_CORRUPT, "level is not a small number");
+	m->level = item.kind == CBOR_UINT ? (int)item.value : -1 - (int)item.value;
+	return 0;
+}
+
+static int
+top_regions(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	(void)to;
+	return get_objects(m, &m->regions, &m->nregions, "regions", in, e);
+}
+
+static int
+top_states(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	(void)to;
+	return get_objects(m, &m->states, &m->nstates, "states", in, e);
+}
+
+static int
+top_vmm(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	(void)to;
+	return get_pairs(m, &m->vmm, "vmm", in, e);
+}
+
+static int
+top_annotations(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	(void)to;
+	return get_pairs(m, &m->annotations, "annotations", in, e);
+}
+
+static int
+top_command(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	(void)to;
+	if (get_count(&m->ncommand, CBOR_ARRAY, TEXT_LENGTH_MAX, "command", in, e) == -1)
+		return -1;
+	m->command = arena_array(&m->arena, m->ncommand, sizeof(*m->command));
+	if (m->command == NULL)
+		return out_of_memory(e);
+	for (size_t i = 0; i < m->ncommand; i++)
+		if (get_text(m, &m->command[i], MANIFEST_SIZE_MAX, "command", in, e) == -1)
+			return -1;
+	return 0;
+}
+
+static const struct key top_keys[] = {
+	{ "tool", top_tool },
+	{ "created", top_created },
+	{ "codec", top_codec },
+	{ "level", top_level },
+	{ "regions", top_regions },
+	{ "states", top_states },
+	{ "vmm", top_vmm },
+	{ "command", top_command },
+	{ "annotations", top_annotations },
+	{ NULL, NULL },
+};
+
+static int
+check_segments(const struct object *o, struct err *e)
+{
+	for (size_t i = 0; i < o->nsegments; i++) {
+		const struct segment *s = &o->segments[i];
+		uint64_t end, last;
+
+		if (ckd_add(&end, s->offset, s->size) || end > o->size || s->size == 0 ||
+		    ckd_add(&last, s->gpa, s->size))
+			return err_set(e, ERR_CORRUPT, "%s: segment %zu does not fit its region",
+			    o->name, i);
+	}
+	return 0;
+}
+
+static int
+check_object(const struct object *o, struct err *e)
+{
+	uint64_t pages = div_up(o->size, PAGE_GRANULE);
+	const struct link *top = &o->top;
+
+	if (o->size == 0 || o->size > OBJECT_SIZE_MAX)
+		return err_set(e, ERR_CORRUPT, "%s: size is %llu", o->name,
+		    (unsigned long long)o->size);
+	if (top->inherited != 0 || top->stored > pages || top->bytes > IMAGE_SIZE_MAX ||
+	    (top->offset == 0) != (top->stored == 0) || (top->offset == 0) != (top->bytes == 0))
+		return err_set(e, ERR_CORRUPT, "%s: the index does not fit its size", o->name);
+	return check_segments(o, e);
+}
+
+static int
+check_manifest(struct manifest *m, struct err *e)
+{
+	if (m->tool == NULL || m->codec == NULL)
+		return err_set(e, ERR_CORRUPT, "no \"tool\" or no \"codec\"");
+	if (strcmp(m->codec, "zstd") != 0)
+		return err_set(e, ERR_UNSUPPORTED, "codec \"%s\", this program knows zstd", m->codec);
+	for (size_t i = 0; i < m->nregions; i++) {
+		if (check_object(&m->regions[i], e) == -1)
+			return -1;
+		if (m->regions[i].page_size == 0)
+			return err_set(e, ERR_CORRUPT, "%s: no page_size", m->regions[i].name);
+	}
+	for (size_t i = 0; i < m->nstates; i++)
+		if (check_object(&m->states[i], e) == -1)
+			return -1;
+	return 0;
+}
+
+int
+manifest_decode(struct manifest *m, const void *buf, size_t len, struct err *e)
+{
+	struct cbor_in in = { buf, len };
+
+	memset(m, 0, sizeof(*m));
+	if (get_map(m, m, top_keys, &m->unknown, "manifest", &in, e) == -1)
+		return -1;
+	if (in.left != 0)
+		return err_set(e, ERR_CORRUPT, "manifest: %zu bytes behind its end", in.left);
+	if (check_manifest(m, e) == -1)
+		return err_wrap(e, "manifest");
+	return 0;
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "format/node.h"
+
+#include <string.h>
+#include <sys/endian.h>
+
+/*
+ * link:	0 u64 offset	8 u64 stored	16 u64 bytes	24 u64 inherited
+ *		32 SHA-256 of the child
+ * entry:	0 u64 offset	8 u32 length	12 u32 flags (reserved)
+ *		16 u64 checksum	24 mask of stored pages	24+m mask of inherited pages
+ *		zeros to the entry size
+ */
+void
+link_encode(uint8_t *buf, const struct link *l)
+{
+	le64enc(buf, l->offset);
+	le64enc(buf + 8, l->stored);
+	le64enc(buf + 16, l->bytes);
+	le64enc(buf + 24, l->inherited);
+	memcpy(buf + 32, l->digest, DIGEST_SIZE);
+}
+
+void
+link_decode(struct link *l, const uint8_t *buf)
+{
+	l->offset = le64dec(buf);
+	l->stored = le64dec(buf + 8);
+	l->bytes = le64dec(buf + 16);
+	l->inherited = le64dec(buf + 24);
+	memcpy(l->digest, buf + 32, DIGEST_SIZE);
+}
+
+static void
+mask_encode(uint8_t *buf, const uint64_t *mask, uint32_t size)
+{
+	for (uint32_t i = 0; i < size; i++)
+		buf[i] = (uint8_t)(mask[i / 8] >> (i % 8 * 8));
+}
+
+static void
+mask_decode(uint64_t *mask, const uint8_t *buf, uint32_t size)
+{
+	for (uint32_t i = 0; i < size; i += 4)
+		mask[i / 8] |= (uint64_t)le32dec(buf + i) << (i % 8 * 8);
+}
+
+void
+entry_encode(uint8_t *buf, const struct entry *en, const struct geometry *g)
+{
+	memset(buf, 0, g->entry_size);
+	le64enc(buf, en->offset);
+	le32enc(buf + 8, en->length);
+	le64enc(buf + 16, en->checksum);
+	mask_encode(buf + 24, en->stored, g->mask_size);
+}
+
+uint32_t
+entry_stored(const struct entry *en, const struct geometry *g)
+{
+	return entry_rank(en, g->pages);
+}
+
+uint32_t
+entry_rank(const struct entry *en, uint32_t page)
+{
+	uint32_t n = 0, i;
+
+	for (i = 0; i < page / 64; i++)
+		n += (uint32_t)__builtin_popcountll(en->stored[i]);
+	if (page % 64 != 0)
+		n += (uint32_t)__builtin_popcountll(
+		    en->stored[i] & ((UINT64_C(1) << (page % 64)) - 1));
+	return n;
+}
+
+unsigned
+index_height(const struct geometry *g, uint64_t size)
+{
+	uint64_t chunks = geometry_chunks(g, size);
+	uint64_t nodes = chunks / g->leaf_fanout + (chunks % g->leaf_fanout != 0);
+	unsigned height = 0;
+
+	for (; nodes > 1; height++)
+		nodes = nodes / NODE_FANOUT + (nodes % NODE_FANOUT != 0);
+	return height;
+}
+
+uint32_t
+record_length_max(uint32_t pages)
+{
+	uint32_t content = pages * PAGE_GRANULE;
+
+	/* page sums, and a frame as long as zstd ever makes it (ZSTD_compressBound) */
+	return SKIP_SIZE + 4 * pages + content + (content >> 8) + 64 + 64;
+}
+
+static int
+reserved_is_zero(const uint8_t *buf, const struct geometry *g)
+{
+	uint8_t bits = 0;
+
+	for (uint32_t i = 12; i < 16; i++)
+		bits |= buf[i];
+	for (uint32_t i = 24 + g->mask_size; i < g->entry_size; i++)
+		bits |= buf[i];
+	return bits == 0;
+}
+
+int
+entry_decode(struct entry *en, const uint8_t *buf, const struct geometry *g, struct err *e)
+{
+	uint32_t stored;
+
+	memset(en, 0, sizeof(*en));
+	en->offset = le64dec(buf);
+	en->length = le32dec(buf + 8);
+	en->checksum = le64dec(buf + 16);
+	mask_decode(en->stored, buf + 24, g->mask_size);
+	if (!reserved_is_zero(buf, g))
+		return err_set(e, ERR_CORRUPT, "index entry uses reserved bits");
+	if (g->pages < 64 && en->stored[0] >> g->pages != 0)
+		return err_set(e, ERR_CORRUPT, "index entry stores pages beyond its chunk");
+	stored = entry_stored(en, g);
+	if (stored == 0 && (en->offset | en->length | en->checksum) != 0)
+		return err_set(e, ERR_CORRUPT, "index entry has a record but no pages");
+	if (stored != 0 && (en->offset < 128 || en->offset > IMAGE_SIZE_MAX))
+		return err_set(e, ERR_CORRUPT, "index entry points at byte %llu",
+		    (unsigned long long)en->offset);
+	if (stored != 0 &&
+	    (en->length <= SKIP_SIZE + 4 * stored || en->length > record_length_max(stored)))
+		return err_set(e, ERR_CORRUPT, "record of %u bytes for %u pages", en->length, stored);
+	return 0;
+}

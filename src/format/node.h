@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_FORMAT_NODE_H
+#define GMEM_FORMAT_NODE_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "codec/hash.h"
+#include "format/layout.h"
+
+/*
+ * The index of an object is a tree of nodes of one size.  A leaf holds an
+ * entry for each chunk, an inner node a link for each child.  A child that
+ * holds nothing but zero pages is not stored: its link is all zeros.  Links
+ * carry the SHA-256 of the child, so the hash of the top binds everything.
+ */
+#define NODE_SIZE 4096u
+#define NODE_FRAME_SIZE (SKIP_SIZE + NODE_SIZE)
+#define LINK_SIZE 64u
+#define NODE_FANOUT (NODE_SIZE / LINK_SIZE)
+
+struct link {
+	uint64_t offset;    /* of the child's frame in the file, 0: all zero */
+	uint64_t stored;    /* pages stored below */
+	uint64_t bytes;	    /* bytes of their records */
+	uint64_t inherited; /* pages below that a parent image has; 0 in this version */
+	uint8_t digest[DIGEST_SIZE];
+};
+
+/* A chunk.  Pages in neither mask are zero. */
+struct entry {
+	uint64_t offset; /* of its record in the file, 0: nothing stored */
+	uint32_t length; /* of the record */
+	uint64_t checksum; /* XXH3-64 of the record's page sums */
+	uint64_t stored[CHUNK_PAGES_MAX / 64];
+};
+
+void link_encode(uint8_t *buf, const struct link *l);
+void link_decode(struct link *l, const uint8_t *buf);
+
+/* buf is g->entry_size bytes. */
+void entry_encode(uint8_t *buf, const struct entry *en, const struct geometry *g);
+
+/*
+ * ERR_CORRUPT if the entry contradicts itself: a record without pages, pages
+ * without a record, masks or lengths outside what the chunk allows.
+ */
+int entry_decode(struct entry *en, const uint8_t *buf, const struct geometry *g, struct err *e);
+
+/* Pages that the entry stores, and those among the first `page`. */
+uint32_t entry_stored(const struct entry *en, const struct geometry *g);
+uint32_t entry_rank(const struct entry *en, uint32_t page);
+
+static inline bool
+entry_is_stored(const struct entry *en, uint32_t page)
+{
+	return (en->stored[page / 64] >> (page % 64) & 1) != 0;
+}
+
+/* How many levels of inner nodes the index of an object of `size` bytes has. */
+unsigned index_height(const struct geometry *g, uint64_t size);
+
+/* The largest record of a chunk of n stored pages. */
+uint32_t record_length_max(uint32_t pages);
+
+#endif

@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "image/reader.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/endian.h>
+#include <sys/mman.h>
+
+#include "base/ckd.h"
+#include "base/fdio.h"
+#include "codec/codec.h"
+
+/* 512 leaves cover 2 GiB of a guest at 32 KiB chunks; the memory comes as it is used. */
+#define CACHE_NODES 512u
+
+struct image_reader {
+	const struct image *img;
+	struct decoder *dec;
+	uint8_t *record; /* mapped, record_size: the record that is loaded */
+	size_t record_size;
+	uint8_t *pages; /* mapped, chunk size: what is decoded of it */
+	uint8_t *cache; /* mapped, CACHE_NODES frames of verified nodes */
+	uint64_t cache_key[CACHE_NODES]; /* their offsets, 0: none */
+	/* The loaded chunk. */
+	const struct object *object;
+	uint64_t chunk;
+	uint64_t record_offset;
+	uint32_t npages;  /* that it stores */
+	uint32_t checked; /* pages [0, checked) were compared with their sums */
+	uint64_t single[CHUNK_PAGES_MAX / 64]; /* pages checked out of order */
+	struct image_reader_stats stats;
+};
+
+static uint8_t *
+map_memory(size_t len)
+{
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static void
+unmap_memory(uint8_t *p, size_t len)
+{
+	if (p != NULL)
+		munmap(p, len);
+}
+
+#define CACHE_SIZE ((size_t)CACHE_NODES * NODE_FRAME_SIZE)
+
+int
+image_reader_new(struct image_reader **out, const struct image *img, struct err *e)
+{
+	struct image_reader *r;
+
+	r = calloc(1, sizeof(*r));
+	if (r == NULL)
+		return err_sys(e, "image reader");
+	r->img = img;
+	r->record_size = record_length_max(img->g.pages);
+	r->record = map_memory(r->record_size);
+	r->pages = map_memory(img->g.chunk_size);
+	r->cache = map_memory(CACHE_SIZE);
+	if (r->record == NULL || r->pages == NULL || r->cache == NULL) {
+		err_sys(e, "image reader");
+		image_reader_free(r);
+		return -1;
+	}
+	if (decoder_new(&r->dec, e) == -1) {
+		image_reader_free(r);
+		return -1;
+	}
+	*out = r;
+	return 0;
+}
+
+void
+image_reader_free(struct image_reader *r)
+{
+	if (r == NULL)
+		return;
+	decoder_free(r->dec);
+	unmap_memory(r->record, r->record_size);
+	unmap_memory(r->pages, r->img->g.chunk_size);
+	unmap_memory(r->cache, CACHE_SIZE);
+	free(r);
+}
+
+int
+image_reader_lock(struct image_reader *r, struct err *e)
+{
+	if (mlock(r->pages, r->img->g.chunk_size) == -1)
+		return err_sys(e, "lock %u bytes of memory (raise RLIMIT_MEMLOCK, ulimit -l)",
+		    r->img->g.chunk_size);
+	return 0;
+}
+
+void
+image_reader_stats(const struct image_reader *r, struct image_reader_stats *stats)
+{
+	*stats = r->stats;
+}
+
+/* ---- index ---- */
+
+static int
+node_load(struct image_reader *r, const struct link *link, uint8_t *frame, struct err *e)
+{
+	uint8_t digest[DIGEST_SIZE];
+
+	if (link->offset > r->img->size || r->img->size - link->offset < NODE_FRAME_SIZE)
+		return err_set(e, ERR_CORRUPT, "does not fit the file of %llu bytes",
+		    (unsigned long long)r->img->size);
+	if (fd_pread_full(r->img->fd, frame, NODE_FRAME_SIZE, link->offset, e) == -1)
+		return -1;
+	r->stats.bytes_read += NODE_FRAME_SIZE;
+	hash_digest(digest, frame + SKIP_SIZE, NODE_SIZE);
+	if (le32dec(frame) != SKIP_NODE || le32dec(frame + 4) != NODE_SIZE ||
+	    memcmp(digest, link->digest, DIGEST_SIZE) != 0)
+		return err_set(e, ERR_CORRUPT, "its hash is wrong");
+	return 0;
+}
+
+/* The verified node behind a link that is not empty. */
+static int
+node_get(struct image_reader *r, const struct link *link, const uint8_t **node, struct err *e)
+{
+	unsigned slot = (unsigned)(link->offset * UINT64_C(0x9E3779B97F4A7C15) >> 40) % CACHE_NODES;
+	uint8_t *frame = r->cache + (size_t)slot * NODE_FRAME_SIZE;
+
+	if (r->cache_key[slot] != link->offset) {
+		r->cache_key[slot] = 0;
+		if (node_load(r, link, frame, e) == -1)
+			return err_wrap(e, "index node at byte %llu",
+			    (unsigned long long)link->offset);
+		r->cache_key[slot] = link->offset;
+	}
+	*node = frame + SKIP_SIZE;
+	return 0;
+}
+
+static int
+in_object(const struct image_reader *r, const struct object *o, struct err *e)
+{
+	return err_wrap(e, "%s: %s", r->img->path, o->name);
+}
+
+/* Leaves below one child link of a node that is `level` levels above the leaves. */
+static uint64_t
+leaves_below(unsigned level)
+{
+	return UINT64_C(1) << (6 * (level - 1));
+}
+
+_Static_assert(NODE_FANOUT == 64, "leaves_below counts in sixth powers of two");
+
+/*
+ * Walks down to the leaf of `chunk`.  On the way an empty link ends the walk:
+ * *node is NULL then and *skip the first chunk behind the empty span.
+ */
+static int
+leaf_find(struct image_reader *r, const struct object *o, uint64_t chunk, const uint8_t **node,
+    uint64_t *skip, struct err *e)
+{
+	const struct geometry *g = &r->img->g;
+	uint64_t leaf = chunk / g->leaf_fanout;
+	struct link link = o->top;
+	unsigned level = index_height(g, o->size);
+	uint64_t span = level == 0 ? 1 : leaves_below(level) * NODE_FANOUT;
+
+	*node = NULL;
+	for (;; level--) {
+		if (link.offset == 0) {
+			*skip = (leaf / span + 1) * span * g->leaf_fanout;
+			return 0;
+		}
+		if (node_get(r, &link, node, e) == -1)
+			return -1;
+		if (level == 0)
+			return 0;
+		span = leaves_below(level);
+		link_decode(&link, *node + leaf / span % NODE_FANOUT * LINK_SIZE);
+		*node = NULL;
+	}
+}
+
+static int
+leaf_entry(struct image_reader *r, const struct object *o, const uint8_t *node, uint64_t chunk,
+    struct entry *en, struct err *e)
+{
+	const struct geometry *g = &r->img->g;
+	uint64_t left;
+
+	if (entry_decode(en, node + chunk % g->leaf_fanout * g->entry_size, g, e) == -1)
+		return err_wrap(e, "chunk at %#llx", (unsigned long long)(chunk * g->chunk_size));
+	left = div_up(image_chunk_size(r->img, o, chunk), PAGE_GRANULE);
+	if (entry_rank(en, (uint32_t)left) != entry_stored(en, g))
+		return err_set(e, ERR_CORRUPT, "chunk at %#llx stores pages beyond the end",
+		    (unsigned long long)(chunk * g->chunk_size));
+	return 0;
+}
+
+int
+image_reader_entry(struct image_reader *r, const struct object *o, uint64_t chunk,
+    struct entry *en, struct err *e)
+{
+	const uint8_t *node;
+	uint64_t skip;
+
+	if (leaf_find(r, o, chunk, &node, &skip, e) == -1)
+		return in_object(r, o, e);
+	if (node == NULL) {
+		memset(en, 0, sizeof(*en));
+		return 0;
+	}
+	if (leaf_entry(r, o, node, chunk, en, e) == -1)
+		return in_object(r, o, e);
+	return 0;
+}
+
+int
+image_reader_next(struct image_reader *r, const struct object *o, uint64_t from,
+    uint64_t *chunk, struct entry *en, struct err *e)
+{
+	uint64_t n = image_chunks(r->img, o), skip;
+	const uint8_t *node;
+
+	while (from < n) {
+		if (leaf_find(r, o, from, &node, &skip, e) == -1)
+			return in_object(r, o, e);
+		if (node == NULL) {
+			from = skip;
+			continue;
+		}
+		do {
+			if (leaf_entry(r, o, node, from, en, e) == -1)
+				return in_object(r, o, e);
+			if (en->length != 0) {
+				*chunk = from;
+				return 1;
+			}
+			from++;
+		} while (from < n && from % r->img->g.leaf_fanout != 0);
+	}
+	return 0;
+}
+
+uint32_t
+image_reader_stored(const struct image_reader *r, const struct entry *en)
+{
+	return entry_stored(en, &r->img->g);
+}
+
+/* Leaves are only counted here: whoever reads their entries verifies them. */
+static int
+count_nodes(struct image_reader *r, const struct link *link, unsigned level, uint64_t *count,
+    struct err *e)
+{
+	uint8_t copy[NODE_SIZE];
+	const uint8_t *node;
+	struct link child;
+
+	++*count;
+	if (level == 0)
+		return 0;
+	if (node_get(r, link, &node, e) == -1)
+		return -1;
+	/* The cache may drop the node while its children are visited. */
+	memcpy(copy, node, NODE_SIZE);
+	for (unsigned i = 0; i < NODE_FANOUT; i++) {
+		link_decode(&child, copy + (size_t)i * LINK_SIZE);
+		if (child.offset != 0 && count_nodes(r, &child, level - 1, count, e) == -1)
+			return -1;
+	}
+	return 0;
+}
+
+int
+image_reader_nodes(struct image_reader *r, const struct object *o, uint64_t *count, struct err *e)
+{
+	*count = 0;
+	if (o->top.offset == 0)
+		return 0;
+	if (count_nodes(r, &o->top, index_height(&r->img->g, o->size), count, e) == -1)
+		return in_object(r, o, e);
+	return 0;
+}
+
+/* ---- records ---- */
+
+static int
+in_record(const struct image_reader *r, struct err *e)
+{
+	return err_wrap(e, "%s: %s: chunk at %#llx: record at byte %llu", r->img->path,
+	    r->object->name, (unsigned long long)(r->chunk * r->img->g.chunk_size),
+	    (unsigned long long)r->record_offset);
+}
+
+static int
+record_read(struct image_reader *r, const struct entry *en, struct err *e)
+{
+	uint32_t sums = 4 * r->npages;
+
+	if (en->length > r->record_size || en->offset > r->img->size ||
+	    r->img->size - en->offset < en->length)
+		return err_set(e, ERR_CORRUPT, "%u bytes do not fit the file of %llu", en->length,
+		    (unsigned long long)r->img->size);
+	if (fd_pread_full(r->img->fd, r->record, en->length, en->offset, e) == -1)
+		return -1;
+	r->stats.bytes_read += en->length;
+	r->stats.chunks++;
+	if (le32dec(r->record) != SKIP_SUMS || le32dec(r->record + 4) != sums ||
+	    hash_checksum(r->record + SKIP_SIZE, sums) != en->checksum)
+		return err_set(e, ERR_CORRUPT, "checksum of its page sums is wrong");
+	return decoder_begin(r->dec, r->record + SKIP_SIZE + sums, en->length - SKIP_SIZE - sums,
+	    r->pages, (size_t)r->npages * PAGE_GRANULE, e);
+}
+
+int
+image_reader_load(struct image_reader *r, const struct object *o, uint64_t chunk,
+    const struct entry *en, struct err *e)
+{
+	r->object = o;
+	r->chunk = chunk;
+	r->record_offset = en->offset;
+	r->npages = entry_stored(en, &r->img->g);
+	r->checked = 0;
+	memset(r->single, 0, sizeof(r->single));
+	return record_read(r, en, e) == -1 ? in_record(r, e) : 0;
+}
+
+static int
+page_check(struct image_reader *r, uint32_t rank, struct err *e)
+{
+	const uint8_t *page = r->pages + (size_t)rank * PAGE_GRANULE;
+	uint32_t want = le32dec(r->record + SKIP_SIZE + (size_t)4 * rank);
+	uint32_t sum;
+
+	if ((r->single[rank / 64] >> (rank % 64) & 1) != 0)
+		return 0;
+	sum = hash_page_sum(page, PAGE_GRANULE);
+	if (sum != want)
+		return err_set(e, ERR_CORRUPT, "page %u of %u: checksum is %08x, should be %08x",
+		    rank, r->npages, sum, want);
+	r->single[rank / 64] |= UINT64_C(1) << (rank % 64);
+	return 0;
+}
+
+static int
+decode_pages(struct image_reader *r, uint32_t upto, struct err *e)
+{
+	size_t have = 0;
+
+	if (decoder_until(r->dec, (size_t)upto * PAGE_GRANULE, &have, e) == -1)
+		return -1;
+	return 0;
+}
+
+int
+image_reader_page(struct image_reader *r, uint32_t rank, const uint8_t **page, struct err *e)
+{
+	if (decode_pages(r, rank + 1, e) == -1 || page_check(r, rank, e) == -1)
+		return in_record(r, e);
+	*page = r->pages + (size_t)rank * PAGE_GRANULE;
+	return 0;
+}
+
+int
+image_reader_pages(struct image_reader *r, uint32_t upto, const uint8_t **pages, struct err *e)
+{
+	if (decode_pages(r, upto, e) == -1)
+		return in_record(r, e);
+	for (; r->checked < upto; r->checked++)
+		if (page_check(r, r->checked, e) == -1)
+			return in_record(r, e);
+	if (upto == r->npages)
+		r->stats.bytes_decoded += (uint64_t)upto * PAGE_GRANULE;
+	*pages = r->pages;
+	return 0;
+}
+
+/* ---- bytes ---- */
+
+/* Copies bytes [off, off + len) of the loaded chunk; pages that are not stored are zero. */
+static void
+copy_pages(const struct image_reader *r, const struct entry *en, uint32_t off, uint8_t *buf,
+    size_t len)
+{
+	while (len > 0) {
+		uint32_t page = off / PAGE_GRANULE, within = off % PAGE_GRANULE;
+		size_t n = MIN(len, PAGE_GRANULE - within);
+
+		if (entry_is_stored(en, page))
+			memcpy(buf, r->pages + (size_t)entry_rank(en, page) * PAGE_GRANULE + within, n);
+		else
+			memset(buf, 0, n);
+		buf += n;
+		off += (uint32_t)n;
+		len -= n;
+	}
+}
+
+static int
+read_piece(struct image_reader *r, const struct object *o, uint64_t off, uint8_t *buf, size_t len,
+    struct err *e)
+{
+	uint64_t chunk = off / r->img->g.chunk_size;
+	const uint8_t *pages;
+	struct entry en;
+
+	if (image_reader_entry(r, o, chunk, &en, e) == -1)
+		return -1;
+	if (en.length == 0) {
+		memset(buf, 0, len);
+		return 0;
+	}
+	if (image_reader_load(r, o, chunk, &en, e) == -1 ||
+	    image_reader_pages(r, r->npages, &pages, e) == -1)
+		return -1;
+	copy_pages(r, &en, (uint32_t)(off % r->img->g.chunk_size), buf, len);
+	return 0;
+}
+
+int
+image_reader_read(struct image_reader *r, const struct object *o, uint64_t off, void *buf,
+    size_t len, struct err *e)
+{
+	uint32_t chunk_size = r->img->g.chunk_size;
+
+	if (off > o->size || o->size - off < len)
+		return err_set(e, ERR_FAILED, "%s: %zu bytes at %#llx are not in its %llu bytes",
+		    o->name, len, (unsigned long long)off, (unsigned long long)o->size);
+	while (len > 0) {
+		size_t n = MIN(len, (size_t)(chunk_size - off % chunk_size));
+
+		if (read_piece(r, o, off, buf, n, e) == -1)
+			return -1;
+		buf = (uint8_t *)buf + n;
+		off += n;
+		len -= n;
+	}
+	return 0;
+}

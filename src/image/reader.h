@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_IMAGE_READER_H
+#define GMEM_IMAGE_READER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "image/image.h"
+
+/*
+ * Looks up and decodes chunks.  A reader belongs to one thread at a time; it
+ * keeps its contexts, buffers and the index nodes it has verified, in bounded
+ * memory, and allocates nothing after image_reader_new.
+ */
+struct image_reader;
+
+struct image_reader_stats {
+	uint64_t bytes_read;	/* from the file: nodes and records */
+	uint64_t bytes_decoded; /* of content */
+	uint64_t chunks;	/* loaded */
+};
+
+int image_reader_new(struct image_reader **out, const struct image *img, struct err *e);
+void image_reader_free(struct image_reader *r);
+
+/*
+ * Keeps the buffer of decoded pages in RAM: a write(2) from it into guest
+ * memory is then atomic (kernel.md §2.4).  Fails when RLIMIT_MEMLOCK is short.
+ */
+int image_reader_lock(struct image_reader *r, struct err *e);
+
+/* The index entry of a chunk in [0, image_chunks). */
+int image_reader_entry(struct image_reader *r, const struct object *o, uint64_t chunk,
+    struct entry *en, struct err *e);
+
+/*
+ * The first chunk at or after `from` that stores a page: 1 with *chunk and
+ * *en set, 0 if there is none.  Empty spans are stepped over whole.
+ */
+int image_reader_next(struct image_reader *r, const struct object *o, uint64_t from,
+    uint64_t *chunk, struct entry *en, struct err *e);
+
+/* How many pages an entry of this image stores. */
+uint32_t image_reader_stored(const struct image_reader *r, const struct entry *en);
+
+/* Counts the index nodes of an object; the inner ones are verified. */
+int image_reader_nodes(struct image_reader *r, const struct object *o, uint64_t *count,
+    struct err *e);
+
+/* Reads the record of a chunk that stores something and checks its page sums' checksum. */
+int image_reader_load(struct image_reader *r, const struct object *o, uint64_t chunk,
+    const struct entry *en, struct err *e);
+
+/*
+ * The pages of the loaded chunk, packed: page `rank` of the stored ones lies at
+ * rank * 4096.  Decodes no further than needed for the first `upto` pages; a
+ * page that is given out was checked.  Borrowed until the next load.
+ */
+int image_reader_pages(struct image_reader *r, uint32_t upto, const uint8_t **pages,
+    struct err *e);
+
+/* One page of the loaded chunk: decoded up to it, and checked, whatever is before it. */
+int image_reader_page(struct image_reader *r, uint32_t rank, const uint8_t **page, struct err *e);
+
+/* The bytes [off, off + len) of an object, zeros included. */
+int image_reader_read(struct image_reader *r, const struct object *o, uint64_t off, void *buf,
+    size_t len, struct err *e);
+
+void image_reader_stats(const struct image_reader *r, struct image_reader_stats *stats);
+
+#endif

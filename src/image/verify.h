@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_IMAGE_VERIFY_H
+#define GMEM_IMAGE_VERIFY_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "image/image.h"
+
+struct verify_result {
+	uint64_t records, pages, nodes;
+	uint64_t bytes; /* of content that was decoded and compared */
+};
+
+/* Called now and then from the calling thread: bytes of records done, of all. */
+typedef void verify_progress(void *arg, uint64_t done, uint64_t total);
+
+/*
+ * Checks every byte of an open image: each index node and record, the counts
+ * in the index, and that nothing lies between them.  The error is the first in
+ * the order of objects and addresses, whatever the number of threads.
+ */
+int image_verify(const struct image *img, unsigned nthreads, verify_progress *progress, void *arg,
+    struct verify_result *result, struct err *e);
+
+#endif

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_IMAGE_WRITER_H
+#define GMEM_IMAGE_WRITER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "format/manifest.h"
+#include "format/node.h"
+
+/*
+ * Writes an image from its first byte to its last, in bounded memory, to
+ * anything that can be written.  The bytes depend on what is given, not on
+ * when: objects one after the other, chunks in ascending order.
+ */
+struct image_writer;
+
+struct image_params {
+	uint32_t chunk_size;
+	int level;    /* for the record; the packers compress */
+	bool replace; /* an existing file of that name */
+};
+
+int image_writer_new(struct image_writer **out, const char *path, const struct image_params *p,
+    struct err *e);
+
+const struct geometry *image_writer_geometry(const struct image_writer *w);
+
+/* The manifest to fill in: VMM, annotations; what lives in its arena may be used in it. */
+struct manifest *image_writer_manifest(struct image_writer *w);
+
+/*
+ * Starts a region (kind and page_size tell what memory it was) or a state
+ * (page_size 0).  Segments are copied.  A state's size may be 0 when it is not
+ * known yet: image_writer_end sets it.
+ */
+int image_writer_begin(struct image_writer *w, const struct object *o, bool state,
+    struct err *e);
+
+/* Adds a chunk; those that are left out are zero.  The entry's offset is set here. */
+int image_writer_chunk(struct image_writer *w, uint64_t chunk, const struct entry *en,
+    const void *record, struct err *e);
+
+/* Ends the object; size 0 keeps the one it began with. */
+int image_writer_end(struct image_writer *w, uint64_t size, struct err *e);
+
+/* Writes what is missing and publishes the image.  root: its root hash. */
+int image_writer_commit(struct image_writer *w, uint8_t root[DIGEST_SIZE], struct err *e);
+
+/* Bytes written so far. */
+uint64_t image_writer_size(const struct image_writer *w);
+
+/* Without image_writer_commit nothing is left behind.  NULL is fine. */
+void image_writer_free(struct image_writer *w);
+
+#endif
