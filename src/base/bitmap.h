@@ -35,7 +35,8 @@ bitmap_claim(bitmap_word *map, uint64_t bit)
 {
 	uint64_t mask = UINT64_C(1) << (bit % 64);
 
-	return (atomic_fetch_or_explicit(&map[bit / 64], mask, memory_order_acq_rel) & mask) == 0;
+	return (atomic_fetch_or_explicit(&map[bit / 64], mask, memory_order_acq_rel) & mask) ==
+	       0;
 }
 
 static inline void

@@ -34,8 +34,8 @@ err_sys_message(struct err *e, const char *fmt, ...)
 	vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
 	va_end(ap);
 	len = strlen(e->msg);
-	snprintf(e->msg + len, sizeof(e->msg) - len, ": %s",
-	    strerror_r(sysno, text, sizeof(text)));
+	snprintf(
+	    e->msg + len, sizeof(e->msg) - len, ": %s", strerror_r(sysno, text, sizeof(text)));
 }
 
 void

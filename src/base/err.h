@@ -14,11 +14,11 @@
  */
 enum err_kind {
 	ERR_NONE,
-	ERR_FAILED,	 /* something outside said no: a VMM, a limit, a state */
-	ERR_SYS,	 /* a system call failed; sysno tells */
-	ERR_USAGE,	 /* the command line is wrong */
-	ERR_CORRUPT,	 /* an image (or a peer's message) is damaged */
-	ERR_INCOMPLETE,	 /* an image whose writer did not finish */
+	ERR_FAILED, /* something outside said no: a VMM, a limit, a state */
+	ERR_SYS, /* a system call failed; sysno tells */
+	ERR_USAGE, /* the command line is wrong */
+	ERR_CORRUPT, /* an image (or a peer's message) is damaged */
+	ERR_INCOMPLETE, /* an image whose writer did not finish */
 	ERR_UNSUPPORTED, /* a version or feature this program does not know */
 	ERR_INTERRUPTED, /* a signal asked us to stop; sysno is its number */
 };
@@ -39,7 +39,10 @@ struct err {
 	char msg[512];
 };
 
-#define ERR_INIT { .kind = ERR_NONE }
+#define ERR_INIT                                                                               \
+	{                                                                                      \
+		.kind = ERR_NONE                                                               \
+	}
 
 /* Sets *e and returns -1. */
 #define err_set(e, kind, ...) (err_set_message((e), (kind), __VA_ARGS__), err_minus_one())
@@ -54,7 +57,8 @@ struct err {
 void err_set_message(struct err *e, enum err_kind kind, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void err_sys_message(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void err_wrap_message(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void err_wrap_message(struct err *e, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 
 static inline int
 err_minus_one(void)

@@ -35,12 +35,14 @@ fd_pread_full(int fd, void *buf, size_t len, uint64_t off, struct err *e)
 		ssize_t n = pread(fd, (char *)buf + done, len - done, (off_t)(off + done));
 
 		if (n == 0)
-			return err_set(e, ERR_CORRUPT, "ends at byte %llu, %zu bytes wanted at %llu",
+			return err_set(e, ERR_CORRUPT,
+			    "ends at byte %llu, %zu bytes wanted at %llu",
 			    (unsigned long long)(off + done), len, (unsigned long long)off);
 		if (n > 0)
 			done += (size_t)n;
 		else if (errno != EINTR)
-			return err_sys(e, "read %zu bytes at %llu", len, (unsigned long long)off);
+			return err_sys(
+			    e, "read %zu bytes at %llu", len, (unsigned long long)off);
 	}
 	return 0;
 }
@@ -67,12 +69,14 @@ fd_pwrite_full(int fd, const void *buf, size_t len, uint64_t off, struct err *e)
 	size_t done = 0;
 
 	while (done < len) {
-		ssize_t n = pwrite(fd, (const char *)buf + done, len - done, (off_t)(off + done));
+		ssize_t n =
+		    pwrite(fd, (const char *)buf + done, len - done, (off_t)(off + done));
 
 		if (n >= 0)
 			done += (size_t)n;
 		else if (errno != EINTR)
-			return err_sys(e, "write %zu bytes at %llu", len, (unsigned long long)off);
+			return err_sys(
+			    e, "write %zu bytes at %llu", len, (unsigned long long)off);
 	}
 	return 0;
 }

@@ -25,7 +25,7 @@ log_level(void)
 	return log_max;
 }
 
-static void
+static void __attribute__((format(printf, 2, 0)))
 log_line(const char *kind, const char *fmt, va_list ap)
 {
 	int saved = errno;
@@ -47,15 +47,15 @@ log_line(const char *kind, const char *fmt, va_list ap)
 	errno = saved;
 }
 
-#define LOG_FUNCTION(name, level, kind) \
-	void name(const char *fmt, ...) \
-	{ \
-		va_list ap; \
-		if (log_max < (level)) \
-			return; \
-		va_start(ap, fmt); \
-		log_line(kind, fmt, ap); \
-		va_end(ap); \
+#define LOG_FUNCTION(name, level, kind)                                                        \
+	void name(const char *fmt, ...)                                                        \
+	{                                                                                      \
+		va_list ap;                                                                    \
+		if (log_max < (level))                                                         \
+			return;                                                                \
+		va_start(ap, fmt);                                                             \
+		log_line(kind, fmt, ap);                                                       \
+		va_end(ap);                                                                    \
 	}
 
 LOG_FUNCTION(log_error, LOG_LEVEL_ERROR, "")

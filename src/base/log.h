@@ -8,8 +8,8 @@
  */
 enum log_level {
 	LOG_LEVEL_ERROR, /* -q */
-	LOG_LEVEL_WARN,	 /* the default */
-	LOG_LEVEL_INFO,	 /* -v */
+	LOG_LEVEL_WARN, /* the default */
+	LOG_LEVEL_INFO, /* -v */
 	LOG_LEVEL_DEBUG, /* -vv */
 };
 

@@ -34,12 +34,12 @@ struct pool {
 	struct pool_work work;
 	pthread_mutex_t lock;
 	pthread_cond_t ready; /* a job can be taken, or stop */
-	pthread_cond_t done;  /* a job has finished */
+	pthread_cond_t done; /* a job has finished */
 	unsigned head, take, tail;
 	bool stop;
 	unsigned nslots;
 	struct slot *slots; /* owned, nslots */
-	unsigned nworkers;  /* threads that were started */
+	unsigned nworkers; /* threads that were started */
 	struct worker *workers;
 };
 

@@ -33,12 +33,12 @@ struct pool_work {
 	void (*worker_free)(void *worker);
 	/* Does one job; runs on any worker. */
 	int (*run)(void *worker, void *job, struct err *e);
-	void *arg;	 /* for worker_new */
+	void *arg; /* for worker_new */
 	size_t job_size; /* bytes of a slot, zeroed once at the start */
 };
 
-int pool_new(struct pool **out, unsigned nworkers, unsigned nslots, const struct pool_work *work,
-    struct err *e);
+int pool_new(struct pool **out, unsigned nworkers, unsigned nslots,
+    const struct pool_work *work, struct err *e);
 
 /* The next free slot, or NULL while all are in flight.  Borrowed; fill it, then submit. */
 void *pool_slot(struct pool *p);

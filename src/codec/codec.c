@@ -18,7 +18,7 @@ struct decoder {
 	ZSTD_DCtx *ctx;
 	ZSTD_inBuffer in;
 	ZSTD_outBuffer out;
-	size_t step;  /* bytes of input that complete the next block */
+	size_t step; /* bytes of input that complete the next block */
 	bool started; /* some of the frame was decoded in steps */
 };
 
@@ -39,7 +39,8 @@ encoder_new(struct encoder **out, int level, struct err *e)
 	rc = ZSTD_CCtx_setParameter(enc->ctx, ZSTD_c_compressionLevel, level);
 	if (ZSTD_isError(rc)) {
 		encoder_free(enc);
-		return err_set(e, ERR_FAILED, "zstd level %d: %s", level, ZSTD_getErrorName(rc));
+		return err_set(
+		    e, ERR_FAILED, "zstd level %d: %s", level, ZSTD_getErrorName(rc));
 	}
 	*out = enc;
 	return 0;
@@ -118,8 +119,8 @@ decoder_begin(struct decoder *dec, const void *frame, size_t framelen, void *dst
 	unsigned long long content = ZSTD_getFrameContentSize(frame, framelen);
 
 	if (content != len)
-		return err_set(e, ERR_CORRUPT, "zstd frame of %zu bytes does not hold %zu bytes",
-		    framelen, len);
+		return err_set(e, ERR_CORRUPT,
+		    "zstd frame of %zu bytes does not hold %zu bytes", framelen, len);
 	dec->in = (ZSTD_inBuffer){ frame, framelen, 0 };
 	dec->out = (ZSTD_outBuffer){ dst, len, 0 };
 	dec->started = false;
@@ -130,7 +131,8 @@ static int
 decode_error(const struct decoder *dec, size_t rc, struct err *e)
 {
 	return err_set(e, ERR_CORRUPT, "zstd frame: %s after %zu of %zu bytes",
-	    ZSTD_isError(rc) ? ZSTD_getErrorName(rc) : "wrong length", dec->out.pos, dec->out.size);
+	    ZSTD_isError(rc) ? ZSTD_getErrorName(rc) : "wrong length", dec->out.pos,
+	    dec->out.size);
 }
 
 static int
@@ -138,7 +140,8 @@ decode_all(struct decoder *dec, struct err *e)
 {
 	size_t n;
 
-	n = ZSTD_decompressDCtx(dec->ctx, dec->out.dst, dec->out.size, dec->in.src, dec->in.size);
+	n = ZSTD_decompressDCtx(
+	    dec->ctx, dec->out.dst, dec->out.size, dec->in.src, dec->in.size);
 	if (n != dec->out.size)
 		return decode_error(dec, n, e);
 	dec->out.pos = n;

@@ -38,8 +38,8 @@ void decoder_free(struct decoder *dec);
  * bytes of content are there (or all of it), never less, and says how many
  * are.  A frame that is not exactly len bytes of content is ERR_CORRUPT.
  */
-int decoder_begin(struct decoder *dec, const void *frame, size_t framelen, void *dst, size_t len,
-    struct err *e);
+int decoder_begin(struct decoder *dec, const void *frame, size_t framelen, void *dst,
+    size_t len, struct err *e);
 int decoder_until(struct decoder *dec, size_t want, size_t *have, struct err *e);
 
 /* The length of the standard frame at the start of buf, or 0 if there is none. */

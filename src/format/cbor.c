@@ -52,11 +52,11 @@ cbor_put_raw(struct cbor_out *out, const void *encoded, size_t len)
 	out->len += len;
 }
 
-#define PUT_HEAD(out, encode, value) \
-	do { \
-		uint8_t *p_ = out_room((out), HEAD_MAX); \
-		if (p_ != NULL) \
-			(out)->len += encode((value), p_, HEAD_MAX); \
+#define PUT_HEAD(out, encode, value)                                                           \
+	do {                                                                                   \
+		uint8_t *p_ = out_room((out), HEAD_MAX);                                       \
+		if (p_ != NULL)                                                                \
+			(out)->len += encode((value), p_, HEAD_MAX);                           \
 	} while (0)
 
 void
@@ -194,15 +194,15 @@ take(struct cbor_item *item, enum cbor_kind kind, uint64_t value, const uint8_t 
 	item->data = data;
 }
 
-#define TAKE_INT(name, type, kind) \
-	static void name(void *item, type value) \
-	{ \
-		take(item, kind, value, NULL); \
+#define TAKE_INT(name, type, kind)                                                             \
+	static void name(void *item, type value)                                               \
+	{                                                                                      \
+		take(item, kind, value, NULL);                                                 \
 	}
-#define TAKE_STRING(name, kind) \
-	static void name(void *item, cbor_data data, size_t len) \
-	{ \
-		take(item, kind, len, data); \
+#define TAKE_STRING(name, kind)                                                                \
+	static void name(void *item, cbor_data data, size_t len)                               \
+	{                                                                                      \
+		take(item, kind, len, data);                                                   \
 	}
 
 TAKE_INT(take_uint8, uint8_t, CBOR_UINT)
@@ -293,8 +293,8 @@ cbor_get(struct cbor_in *in, struct cbor_item *item, struct err *e)
 	*item = (struct cbor_item){ .kind = CBOR_OTHER, .value = 1 };
 	r = cbor_stream_decode(in->p, in->left, &callbacks, item);
 	if (r.status != CBOR_DECODER_FINISHED)
-		return err_set(e, ERR_CORRUPT, "CBOR is cut short or malformed, %zu bytes before its end",
-		    in->left);
+		return err_set(e, ERR_CORRUPT,
+		    "CBOR is cut short or malformed, %zu bytes before its end", in->left);
 	in->p += r.read;
 	in->left -= r.read;
 	if (item->kind == CBOR_OTHER && item->value != 0)
@@ -316,8 +316,8 @@ cbor_expect(struct cbor_in *in, enum cbor_kind kind, struct cbor_item *item, con
 	if (cbor_get(in, item, e) == -1)
 		return err_wrap(e, "%s", what);
 	if (item->kind != kind)
-		return err_set(e, ERR_CORRUPT, "%s is %s, not %s", what, names[item->kind],
-		    names[kind]);
+		return err_set(
+		    e, ERR_CORRUPT, "%s is %s, not %s", what, names[item->kind], names[kind]);
 	return 0;
 }
 
@@ -341,7 +341,8 @@ cbor_skip(struct cbor_in *in, unsigned depth, struct err *e)
 		if (item.kind != CBOR_ARRAY && item.kind != CBOR_MAP)
 			continue;
 		if (level == depth)
-			return err_set(e, ERR_CORRUPT, "CBOR is nested more than %u deep", depth);
+			return err_set(
+			    e, ERR_CORRUPT, "CBOR is nested more than %u deep", depth);
 		todo[++level] = item.kind == CBOR_MAP ? item.value * 2 : item.value;
 	}
 }

@@ -34,8 +34,8 @@ void cbor_put_raw(struct cbor_out *out, const void *encoded, size_t len);
  */
 struct cbor_map {
 	struct cbor_out *out;
-	size_t start;	  /* where the pairs begin in out */
-	size_t *pairs;	  /* owned: offsets of the keys */
+	size_t start; /* where the pairs begin in out */
+	size_t *pairs; /* owned: offsets of the keys */
 	size_t n, cap;
 };
 
@@ -51,11 +51,20 @@ struct cbor_in {
 	size_t left;
 };
 
-enum cbor_kind { CBOR_UINT, CBOR_NEGINT, CBOR_BYTES, CBOR_TEXT, CBOR_ARRAY, CBOR_MAP, CBOR_OTHER };
+enum cbor_kind {
+	CBOR_UINT,
+	CBOR_NEGINT,
+	CBOR_BYTES,
+	CBOR_TEXT,
+	CBOR_ARRAY,
+	CBOR_MAP,
+	CBOR_OTHER
+};
 
 struct cbor_item {
 	enum cbor_kind kind;
-	uint64_t value;	     /* of an integer (−1 − value if negative); items of array, pairs of map */
+	uint64_t
+	    value; /* of an integer (−1 − value if negative); items of array, pairs of map */
 	const uint8_t *data; /* of bytes or text: value bytes of it, not terminated */
 };
 
@@ -63,8 +72,8 @@ struct cbor_item {
 int cbor_get(struct cbor_in *in, struct cbor_item *item, struct err *e);
 
 /* The same, and it must be of this kind; `what` names it in the error. */
-int cbor_expect(struct cbor_in *in, enum cbor_kind kind, struct cbor_item *item, const char *what,
-    struct err *e);
+int cbor_expect(struct cbor_in *in, enum cbor_kind kind, struct cbor_item *item,
+    const char *what, struct err *e);
 
 /* Steps over one whole value, at most `depth` deep. */
 int cbor_skip(struct cbor_in *in, unsigned depth, struct err *e);

@@ -85,15 +85,16 @@ header_decode(struct header *h, const uint8_t buf[HEADER_SIZE], struct err *e)
 	uint16_t major = le16dec(buf + 16);
 	struct geometry g;
 
-	if (le32dec(buf) != SKIP_HEADER || memcmp(buf + 8, header_magic, sizeof(header_magic)) != 0)
+	if (le32dec(buf) != SKIP_HEADER ||
+	    memcmp(buf + 8, header_magic, sizeof(header_magic)) != 0)
 		return err_set(e, ERR_CORRUPT, "not a gmem image");
 	/* Another version may have another checksum: say the version first. */
 	if (sum != want && major == FORMAT_MAJOR)
 		return err_set(e, ERR_CORRUPT, "header: checksum is %016llx, should be %016llx",
 		    (unsigned long long)sum, (unsigned long long)want);
 	if (major != FORMAT_MAJOR)
-		return err_set(e, ERR_UNSUPPORTED, "image format %u, this program knows %u", major,
-		    FORMAT_MAJOR);
+		return err_set(e, ERR_UNSUPPORTED, "image format %u, this program knows %u",
+		    major, FORMAT_MAJOR);
 	if (decode_state(&h->state, buf + HEADER_STATE_OFFSET, e) == -1)
 		return -1;
 	h->chunk_size = le32dec(buf + 28);

@@ -12,7 +12,7 @@
 #define HEADER_STATE_SIZE 4
 
 enum image_state {
-	IMAGE_PARTIAL,	/* "PART": the writer has not finished */
+	IMAGE_PARTIAL, /* "PART": the writer has not finished */
 	IMAGE_COMPLETE, /* "DONE" */
 	IMAGE_STREAMED, /* "STRM": written to a pipe; the trailer proves that it is complete */
 };

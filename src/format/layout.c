@@ -15,8 +15,8 @@ geometry_init(struct geometry *g, uint32_t chunk_size, struct err *e)
 {
 	if (!is_pow2(chunk_size) || chunk_size < CHUNK_SIZE_MIN || chunk_size > CHUNK_SIZE_MAX)
 		return err_set(e, ERR_UNSUPPORTED,
-		    "chunk size %u is not a power of two from %u to %u", chunk_size, CHUNK_SIZE_MIN,
-		    CHUNK_SIZE_MAX);
+		    "chunk size %u is not a power of two from %u to %u", chunk_size,
+		    CHUNK_SIZE_MIN, CHUNK_SIZE_MAX);
 	g->chunk_size = chunk_size;
 	g->pages = chunk_size / PAGE_GRANULE;
 	g->mask_size = MAX(g->pages / 8, MASK_SIZE_MIN);

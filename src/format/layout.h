@@ -38,25 +38,25 @@
 #define IMAGE_SIZE_MAX (UINT64_C(1) << 48)
 #define MANIFEST_SIZE_MAX (4u << 20)
 #define MANIFEST_DEPTH_MAX 8u
-#define OBJECTS_MAX 256u	   /* regions, and states */
-#define SEGMENTS_MAX 256u   /* guest physical segments of a region */
-#define PAIRS_MAX 1024u	   /* annotations, facts of a VMM */
+#define OBJECTS_MAX 256u /* regions, and states */
+#define SEGMENTS_MAX 256u /* guest physical segments of a region */
+#define PAIRS_MAX 1024u /* annotations, facts of a VMM */
 #define NAME_LENGTH_MAX 255u /* bytes of a name or key */
 #define TEXT_LENGTH_MAX 65535u
 
 /* Incompatible features: a reader that does not know one refuses the image. */
-#define INCOMPAT_PARENT (UINT64_C(1) << 0)     /* reserved: pages inherited from a parent image */
-#define INCOMPAT_HOT (UINT64_C(1) << 1)	       /* reserved: a packed section of hot pages */
-#define INCOMPAT_DEDUP (UINT64_C(1) << 2)      /* reserved: pages stored once, used many times */
+#define INCOMPAT_PARENT (UINT64_C(1) << 0) /* reserved: pages inherited from a parent image */
+#define INCOMPAT_HOT (UINT64_C(1) << 1) /* reserved: a packed section of hot pages */
+#define INCOMPAT_DEDUP (UINT64_C(1) << 2) /* reserved: pages stored once, used many times */
 #define INCOMPAT_DICTIONARY (UINT64_C(1) << 3) /* reserved: frames need a zstd dictionary */
 #define INCOMPAT_KNOWN UINT64_C(0)
 
 /* What follows from the chunk size. */
 struct geometry {
-	uint32_t chunk_size;  /* bytes, a power of two */
-	uint32_t pages;	      /* granules of a chunk */
-	uint32_t mask_size;   /* bytes of a page mask in an index entry */
-	uint32_t entry_size;  /* bytes of an index entry, a power of two */
+	uint32_t chunk_size; /* bytes, a power of two */
+	uint32_t pages; /* granules of a chunk */
+	uint32_t mask_size; /* bytes of a page mask in an index entry */
+	uint32_t entry_size; /* bytes of an index entry, a power of two */
 	uint32_t leaf_fanout; /* entries of a leaf node */
 };
 

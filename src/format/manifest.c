@@ -192,8 +192,8 @@ manifest_encode(struct cbor_out *out, const struct manifest *m, struct err *e)
 		return err_set(e, ERR_FAILED, "manifest: out of memory");
 	}
 	if (out->len > MANIFEST_SIZE_MAX) {
-		err_set(e, ERR_FAILED, "manifest of %zu bytes, at most %u are allowed", out->len,
-		    MANIFEST_SIZE_MAX);
+		err_set(e, ERR_FAILED, "manifest of %zu bytes, at most %u are allowed",
+		    out->len, MANIFEST_SIZE_MAX);
 		cbor_out_free(out);
 		return -1;
 	}
@@ -251,8 +251,8 @@ get_count(size_t *n, enum cbor_kind kind, size_t max, const char *what, struct c
 }
 
 static int
-keep_unknown(struct manifest *m, struct unknown **list, const uint8_t *start, size_t len,
-    struct err *e)
+keep_unknown(
+    struct manifest *m, struct unknown **list, const uint8_t *start, size_t len, struct err *e)
 {
 	struct unknown *u = arena_alloc(&m->arena, sizeof(*u));
 
@@ -311,8 +311,8 @@ get_map(struct manifest *m, void *to, const struct key *keys, struct unknown **u
 }
 
 static int
-get_pairs(struct manifest *m, struct pairs *p, const char *what, struct cbor_in *in,
-    struct err *e)
+get_pairs(
+    struct manifest *m, struct pairs *p, const char *what, struct cbor_in *in, struct err *e)
 {
 	size_t n;
 
@@ -379,7 +379,8 @@ object_index(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
 	if (cbor_expect(in, CBOR_BYTES, &item, "index", e) == -1)
 		return -1;
 	if (item.value != LINK_SIZE)
-		return err_set(e, ERR_CORRUPT, "index of %llu bytes", (unsigned long long)item.value);
+		return err_set(
+		    e, ERR_CORRUPT, "index of %llu bytes", (unsigned long long)item.value);
 	link_decode(&((struct object *)to)->top, item.data);
 	return 0;
 }
@@ -393,7 +394,8 @@ get_segment(struct segment *s, struct cbor_in *in, struct err *e)
 		return -1;
 	if (n != 3)
 		return err_set(e, ERR_CORRUPT, "segment of %zu numbers", n);
-	if (get_uint(&s->gpa, "gpa", in, e) == -1 || get_uint(&s->offset, "offset", in, e) == -1)
+	if (get_uint(&s->gpa, "gpa", in, e) == -1 ||
+	    get_uint(&s->offset, "offset", in, e) == -1)
 		return -1;
 	return get_uint(&s->size, "size", in, e);
 }
@@ -549,8 +551,8 @@ check_segments(const struct object *o, struct err *e)
 
 		if (ckd_add(&end, s->offset, s->size) || end > o->size || s->size == 0 ||
 		    ckd_add(&last, s->gpa, s->size))
-			return err_set(e, ERR_CORRUPT, "%s: segment %zu does not fit its region",
-			    o->name, i);
+			return err_set(e, ERR_CORRUPT,
+			    "%s: segment %zu does not fit its region", o->name, i);
 	}
 	return 0;
 }
@@ -562,8 +564,8 @@ check_object(const struct object *o, struct err *e)
 	const struct link *top = &o->top;
 
 	if (o->size == 0 || o->size > OBJECT_SIZE_MAX)
-		return err_set(e, ERR_CORRUPT, "%s: size is %llu", o->name,
-		    (unsigned long long)o->size);
+		return err_set(
+		    e, ERR_CORRUPT, "%s: size is %llu", o->name, (unsigned long long)o->size);
 	if (top->inherited != 0 || top->stored > pages || top->bytes > IMAGE_SIZE_MAX ||
 	    (top->offset == 0) != (top->stored == 0) || (top->offset == 0) != (top->bytes == 0))
 		return err_set(e, ERR_CORRUPT, "%s: the index does not fit its size", o->name);
@@ -576,7 +578,8 @@ check_manifest(struct manifest *m, struct err *e)
 	if (m->tool == NULL || m->codec == NULL)
 		return err_set(e, ERR_CORRUPT, "no \"tool\" or no \"codec\"");
 	if (strcmp(m->codec, "zstd") != 0)
-		return err_set(e, ERR_UNSUPPORTED, "codec \"%s\", this program knows zstd", m->codec);
+		return err_set(
+		    e, ERR_UNSUPPORTED, "codec \"%s\", this program knows zstd", m->codec);
 	for (size_t i = 0; i < m->nregions; i++) {
 		if (check_object(&m->regions[i], e) == -1)
 			return -1;

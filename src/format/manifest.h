@@ -25,10 +25,10 @@ struct unknown {
 /* Anything with an index: a memory region, or a blob of VMM state. */
 struct object {
 	const char *name;
-	const char *kind;   /* regions: memfd, hugetlb, file, guest_memfd; states: free */
-	uint64_t size;	    /* bytes; what is behind it in the last page is zero */
+	const char *kind; /* regions: memfd, hugetlb, file, guest_memfd; states: free */
+	uint64_t size; /* bytes; what is behind it in the last page is zero */
 	uint32_t page_size; /* of the memory it was, at least 4096; regions only */
-	struct link top;    /* of its index tree */
+	struct link top; /* of its index tree */
 	struct segment *segments;
 	size_t nsegments;
 	struct unknown *unknown;
@@ -49,9 +49,9 @@ struct pairs {
  */
 struct manifest {
 	struct arena arena;
-	const char *tool;    /* "gmem 0.1.0" */
+	const char *tool; /* "gmem 0.1.0" */
 	const char *created; /* RFC 3339, or NULL */
-	const char *codec;   /* "zstd" */
+	const char *codec; /* "zstd" */
 	int level;
 	struct object *regions;
 	size_t nregions;

@@ -131,6 +131,7 @@ entry_decode(struct entry *en, const uint8_t *buf, const struct geometry *g, str
 		    (unsigned long long)en->offset);
 	if (stored != 0 &&
 	    (en->length <= SKIP_SIZE + 4 * stored || en->length > record_length_max(stored)))
-		return err_set(e, ERR_CORRUPT, "record of %u bytes for %u pages", en->length, stored);
+		return err_set(
+		    e, ERR_CORRUPT, "record of %u bytes for %u pages", en->length, stored);
 	return 0;
 }

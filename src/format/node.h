@@ -20,9 +20,9 @@
 #define NODE_FANOUT (NODE_SIZE / LINK_SIZE)
 
 struct link {
-	uint64_t offset;    /* of the child's frame in the file, 0: all zero */
-	uint64_t stored;    /* pages stored below */
-	uint64_t bytes;	    /* bytes of their records */
+	uint64_t offset; /* of the child's frame in the file, 0: all zero */
+	uint64_t stored; /* pages stored below */
+	uint64_t bytes; /* bytes of their records */
 	uint64_t inherited; /* pages below that a parent image has; 0 in this version */
 	uint8_t digest[DIGEST_SIZE];
 };

@@ -40,15 +40,16 @@ bool
 trailer_present(const uint8_t buf[TRAILER_SIZE])
 {
 	return le32dec(buf) == SKIP_TRAILER &&
-	    memcmp(buf + 8, trailer_magic, sizeof(trailer_magic)) == 0;
+	       memcmp(buf + 8, trailer_magic, sizeof(trailer_magic)) == 0;
 }
 
 int
-trailer_decode(struct trailer *t, const uint8_t buf[TRAILER_SIZE], uint64_t file_size,
-    struct err *e)
+trailer_decode(
+    struct trailer *t, const uint8_t buf[TRAILER_SIZE], uint64_t file_size, struct err *e)
 {
 	if (!trailer_present(buf))
-		return err_set(e, ERR_CORRUPT, "no trailer at the end of %llu bytes: truncated?",
+		return err_set(e, ERR_CORRUPT,
+		    "no trailer at the end of %llu bytes: truncated?",
 		    (unsigned long long)file_size);
 	if (le64dec(buf + CHECKSUM_OFFSET) != hash_checksum(buf, CHECKSUM_OFFSET))
 		return err_set(e, ERR_CORRUPT, "trailer: checksum is wrong");
@@ -65,8 +66,8 @@ trailer_decode(struct trailer *t, const uint8_t buf[TRAILER_SIZE], uint64_t file
 	    t->manifest_offset + SKIP_SIZE + t->manifest_length + TRAILER_SIZE != file_size)
 		return err_set(e, ERR_CORRUPT,
 		    "a manifest of %llu bytes at %llu does not fit %llu bytes",
-		    (unsigned long long)t->manifest_length, (unsigned long long)t->manifest_offset,
-		    (unsigned long long)file_size);
+		    (unsigned long long)t->manifest_length,
+		    (unsigned long long)t->manifest_offset, (unsigned long long)file_size);
 	return 0;
 }
 

@@ -21,8 +21,8 @@ struct trailer {
 void trailer_encode(uint8_t buf[TRAILER_SIZE], const struct trailer *t);
 
 /* ERR_CORRUPT when damaged, or not what a file of file_size bytes can have. */
-int trailer_decode(struct trailer *t, const uint8_t buf[TRAILER_SIZE], uint64_t file_size,
-    struct err *e);
+int trailer_decode(
+    struct trailer *t, const uint8_t buf[TRAILER_SIZE], uint64_t file_size, struct err *e);
 
 /* Whether the bytes look like a trailer at all. */
 bool trailer_present(const uint8_t buf[TRAILER_SIZE]);

@@ -1,1 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+bin_PROGRAMS += gmem-restore
+gmem_restore_SOURCES = \
+	%D%/guest.c %D%/guest.h \
+	%D%/loader.c %D%/loader.h \
+	%D%/main.c \
+	%D%/options.c %D%/options.h \
+	%D%/report.c %D%/report.h \
+	%D%/restore.c %D%/restore.h

@@ -30,7 +30,8 @@ file_size(struct image *img, struct err *e)
 	}
 	end = lseek(img->fd, 0, SEEK_END);
 	if (end == -1)
-		return err_set(e, ERR_FAILED, "not a file that can be read at random: copy it to one");
+		return err_set(
+		    e, ERR_FAILED, "not a file that can be read at random: copy it to one");
 	img->size = (uint64_t)end;
 	return 0;
 }
@@ -41,7 +42,8 @@ read_header(struct image *img, uint8_t buf[HEADER_SIZE], struct header *h, struc
 	if (img->size < HEADER_SIZE)
 		return err_set(e, ERR_CORRUPT, "not a gmem image: %llu bytes",
 		    (unsigned long long)img->size);
-	if (fd_pread_full(img->fd, buf, HEADER_SIZE, 0, e) == -1 || header_decode(h, buf, e) == -1)
+	if (fd_pread_full(img->fd, buf, HEADER_SIZE, 0, e) == -1 ||
+	    header_decode(h, buf, e) == -1)
 		return -1;
 	if (h->state == IMAGE_PARTIAL)
 		return err_set(e, ERR_INCOMPLETE, "incomplete: its writer did not finish");

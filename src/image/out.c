@@ -14,15 +14,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/ckd.h"
 #include "base/fdio.h"
 
 struct out {
 	char *path; /* the final name */
 	char *temp; /* the name it has until then, or NULL: none */
 	int fd, dir;
-	bool stream;  /* a pipe or device: no name to give, no going back */
+	bool stream; /* a pipe or device: no name to give, no going back */
 	bool replace; /* an existing file may be replaced */
 	bool published;
+	bool hole; /* bytes were stepped over, maybe the last ones */
 	uint64_t offset;
 };
 
@@ -49,7 +51,8 @@ temp_name(const struct out *o)
 		return NULL;
 	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
 		random = (uint64_t)getpid();
-	if (asprintf(&name, ".%.200s.%016llx.part", basename(copy), (unsigned long long)random) == -1)
+	if (asprintf(&name, ".%.200s.%016llx.part", basename(copy),
+		(unsigned long long)random) == -1)
 		name = NULL;
 	free(copy);
 	return name;
@@ -85,7 +88,8 @@ open_file(struct out *o, struct err *e)
 	o->temp = temp_name(o);
 	if (o->temp == NULL)
 		return err_sys(e, "create %s", o->path);
-	o->fd = openat(o->dir, o->temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	o->fd =
+	    openat(o->dir, o->temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (o->fd == -1) {
 		err_sys(e, "create %s", o->path);
 		free(o->temp);
@@ -143,6 +147,36 @@ out_write(struct out *o, const void *buf, size_t len, struct err *e)
 	if (fd_write_full(o->fd, buf, len, e) == -1)
 		return err_wrap(e, "%s", o->path);
 	o->offset += len;
+	return 0;
+}
+
+static int
+write_zeros(struct out *o, uint64_t len, struct err *e)
+{
+	static const unsigned char zeros[65536];
+
+	while (len > 0) {
+		size_t n = MIN(len, sizeof(zeros));
+
+		if (out_write(o, zeros, n, e) == -1)
+			return -1;
+		len -= n;
+	}
+	return 0;
+}
+
+int
+out_skip(struct out *o, uint64_t len, struct err *e)
+{
+	if (o->stream)
+		return write_zeros(o, len, e);
+	if (len == 0)
+		return 0;
+	/* The file grows to its full size in out_commit. */
+	if (lseek(o->fd, (off_t)len, SEEK_CUR) == -1)
+		return err_sys(e, "%s: step over %llu bytes", o->path, (unsigned long long)len);
+	o->offset += len;
+	o->hole = true;
 	return 0;
 }
 
@@ -213,6 +247,8 @@ out_commit(struct out *o, struct err *e)
 		o->published = true;
 		return 0;
 	}
+	if (o->hole && ftruncate(o->fd, (off_t)o->offset) == -1)
+		return err_sys(e, "%s: grow to %llu bytes", o->path, (unsigned long long)o->offset);
 	if (fsync(o->fd) == -1)
 		return err_sys(e, "sync %s", o->path);
 	copy = strdup(o->path);

@@ -24,6 +24,9 @@ int out_open(struct out **out, const char *path, bool replace, struct err *e);
 /* Appends. */
 int out_write(struct out *o, const void *buf, size_t len, struct err *e);
 
+/* Appends len zeros: a hole in a file, bytes in a pipe or device. */
+int out_skip(struct out *o, uint64_t len, struct err *e);
+
 /* Where the next byte goes. */
 uint64_t out_offset(const struct out *o);
 

@@ -116,8 +116,8 @@ packer_pack(struct packer *p, const void *chunk, size_t len, struct entry *en, v
 	if (n == 0)
 		return 0;
 	head = put_sums(p, n, en, record);
-	if (encoder_frame(p->enc, (uint8_t *)record + head, packer_bound(&p->g) - head, p->pages,
-		(size_t)n * PAGE_GRANULE, &frame, e) == -1)
+	if (encoder_frame(p->enc, (uint8_t *)record + head, packer_bound(&p->g) - head,
+		p->pages, (size_t)n * PAGE_GRANULE, &frame, e) == -1)
 		return -1;
 	en->length = (uint32_t)(head + frame);
 	return 0;

@@ -27,7 +27,7 @@ struct image_reader {
 	const struct object *object;
 	uint64_t chunk;
 	uint64_t record_offset;
-	uint32_t npages;  /* that it stores */
+	uint32_t npages; /* that it stores */
 	uint32_t checked; /* pages [0, checked) were compared with their sums */
 	uint64_t single[CHUNK_PAGES_MAX / 64]; /* pages checked out of order */
 	struct image_reader_stats stats;
@@ -127,14 +127,15 @@ node_load(struct image_reader *r, const struct link *link, uint8_t *frame, struc
 static int
 node_get(struct image_reader *r, const struct link *link, const uint8_t **node, struct err *e)
 {
-	unsigned slot = (unsigned)(link->offset * UINT64_C(0x9E3779B97F4A7C15) >> 40) % CACHE_NODES;
+	unsigned slot =
+	    (unsigned)(link->offset * UINT64_C(0x9E3779B97F4A7C15) >> 40) % CACHE_NODES;
 	uint8_t *frame = r->cache + (size_t)slot * NODE_FRAME_SIZE;
 
 	if (r->cache_key[slot] != link->offset) {
 		r->cache_key[slot] = 0;
 		if (node_load(r, link, frame, e) == -1)
-			return err_wrap(e, "index node at byte %llu",
-			    (unsigned long long)link->offset);
+			return err_wrap(
+			    e, "index node at byte %llu", (unsigned long long)link->offset);
 		r->cache_key[slot] = link->offset;
 	}
 	*node = frame + SKIP_SIZE;
@@ -194,7 +195,8 @@ leaf_entry(struct image_reader *r, const struct object *o, const uint8_t *node, 
 	uint64_t left;
 
 	if (entry_decode(en, node + chunk % g->leaf_fanout * g->entry_size, g, e) == -1)
-		return err_wrap(e, "chunk at %#llx", (unsigned long long)(chunk * g->chunk_size));
+		return err_wrap(
+		    e, "chunk at %#llx", (unsigned long long)(chunk * g->chunk_size));
 	left = div_up(image_chunk_size(r->img, o, chunk), PAGE_GRANULE);
 	if (entry_rank(en, (uint32_t)left) != entry_stored(en, g))
 		return err_set(e, ERR_CORRUPT, "chunk at %#llx stores pages beyond the end",
@@ -278,7 +280,8 @@ count_nodes(struct image_reader *r, const struct link *link, unsigned level, uin
 }
 
 int
-image_reader_nodes(struct image_reader *r, const struct object *o, uint64_t *count, struct err *e)
+image_reader_nodes(
+    struct image_reader *r, const struct object *o, uint64_t *count, struct err *e)
 {
 	*count = 0;
 	if (o->top.offset == 0)
@@ -305,8 +308,8 @@ record_read(struct image_reader *r, const struct entry *en, struct err *e)
 
 	if (en->length > r->record_size || en->offset > r->img->size ||
 	    r->img->size - en->offset < en->length)
-		return err_set(e, ERR_CORRUPT, "%u bytes do not fit the file of %llu", en->length,
-		    (unsigned long long)r->img->size);
+		return err_set(e, ERR_CORRUPT, "%u bytes do not fit the file of %llu",
+		    en->length, (unsigned long long)r->img->size);
 	if (fd_pread_full(r->img->fd, r->record, en->length, en->offset, e) == -1)
 		return -1;
 	r->stats.bytes_read += en->length;
@@ -314,8 +317,8 @@ record_read(struct image_reader *r, const struct entry *en, struct err *e)
 	if (le32dec(r->record) != SKIP_SUMS || le32dec(r->record + 4) != sums ||
 	    hash_checksum(r->record + SKIP_SIZE, sums) != en->checksum)
 		return err_set(e, ERR_CORRUPT, "checksum of its page sums is wrong");
-	return decoder_begin(r->dec, r->record + SKIP_SIZE + sums, en->length - SKIP_SIZE - sums,
-	    r->pages, (size_t)r->npages * PAGE_GRANULE, e);
+	return decoder_begin(r->dec, r->record + SKIP_SIZE + sums,
+	    en->length - SKIP_SIZE - sums, r->pages, (size_t)r->npages * PAGE_GRANULE, e);
 }
 
 int
@@ -342,8 +345,9 @@ page_check(struct image_reader *r, uint32_t rank, struct err *e)
 		return 0;
 	sum = hash_page_sum(page, PAGE_GRANULE);
 	if (sum != want)
-		return err_set(e, ERR_CORRUPT, "page %u of %u: checksum is %08x, should be %08x",
-		    rank, r->npages, sum, want);
+		return err_set(e, ERR_CORRUPT,
+		    "page %u of %u: checksum is %08x, should be %08x", rank, r->npages, sum,
+		    want);
 	r->single[rank / 64] |= UINT64_C(1) << (rank % 64);
 	return 0;
 }
@@ -393,7 +397,8 @@ copy_pages(const struct image_reader *r, const struct entry *en, uint32_t off, u
 		size_t n = MIN(len, PAGE_GRANULE - within);
 
 		if (entry_is_stored(en, page))
-			memcpy(buf, r->pages + (size_t)entry_rank(en, page) * PAGE_GRANULE + within, n);
+			memcpy(buf,
+			    r->pages + (size_t)entry_rank(en, page) * PAGE_GRANULE + within, n);
 		else
 			memset(buf, 0, n);
 		buf += n;
@@ -403,8 +408,8 @@ copy_pages(const struct image_reader *r, const struct entry *en, uint32_t off, u
 }
 
 static int
-read_piece(struct image_reader *r, const struct object *o, uint64_t off, uint8_t *buf, size_t len,
-    struct err *e)
+read_piece(struct image_reader *r, const struct object *o, uint64_t off, uint8_t *buf,
+    size_t len, struct err *e)
 {
 	uint64_t chunk = off / r->img->g.chunk_size;
 	const uint8_t *pages;
@@ -430,8 +435,9 @@ image_reader_read(struct image_reader *r, const struct object *o, uint64_t off, 
 	uint32_t chunk_size = r->img->g.chunk_size;
 
 	if (off > o->size || o->size - off < len)
-		return err_set(e, ERR_FAILED, "%s: %zu bytes at %#llx are not in its %llu bytes",
-		    o->name, len, (unsigned long long)off, (unsigned long long)o->size);
+		return err_set(e, ERR_FAILED,
+		    "%s: %zu bytes at %#llx are not in its %llu bytes", o->name, len,
+		    (unsigned long long)off, (unsigned long long)o->size);
 	while (len > 0) {
 		size_t n = MIN(len, (size_t)(chunk_size - off % chunk_size));
 

@@ -16,9 +16,9 @@
 struct image_reader;
 
 struct image_reader_stats {
-	uint64_t bytes_read;	/* from the file: nodes and records */
+	uint64_t bytes_read; /* from the file: nodes and records */
 	uint64_t bytes_decoded; /* of content */
-	uint64_t chunks;	/* loaded */
+	uint64_t chunks; /* loaded */
 };
 
 int image_reader_new(struct image_reader **out, const struct image *img, struct err *e);
@@ -45,8 +45,8 @@ int image_reader_next(struct image_reader *r, const struct object *o, uint64_t f
 uint32_t image_reader_stored(const struct image_reader *r, const struct entry *en);
 
 /* Counts the index nodes of an object; the inner ones are verified. */
-int image_reader_nodes(struct image_reader *r, const struct object *o, uint64_t *count,
-    struct err *e);
+int image_reader_nodes(
+    struct image_reader *r, const struct object *o, uint64_t *count, struct err *e);
 
 /* Reads the record of a chunk that stores something and checks its page sums' checksum. */
 int image_reader_load(struct image_reader *r, const struct object *o, uint64_t chunk,
@@ -57,11 +57,12 @@ int image_reader_load(struct image_reader *r, const struct object *o, uint64_t c
  * rank * 4096.  Decodes no further than needed for the first `upto` pages; a
  * page that is given out was checked.  Borrowed until the next load.
  */
-int image_reader_pages(struct image_reader *r, uint32_t upto, const uint8_t **pages,
-    struct err *e);
+int image_reader_pages(
+    struct image_reader *r, uint32_t upto, const uint8_t **pages, struct err *e);
 
 /* One page of the loaded chunk: decoded up to it, and checked, whatever is before it. */
-int image_reader_page(struct image_reader *r, uint32_t rank, const uint8_t **page, struct err *e);
+int image_reader_page(
+    struct image_reader *r, uint32_t rank, const uint8_t **page, struct err *e);
 
 /* The bytes [off, off + len) of an object, zeros included. */
 int image_reader_read(struct image_reader *r, const struct object *o, uint64_t off, void *buf,

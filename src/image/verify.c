@@ -52,7 +52,7 @@ run(void *worker, void *slot, struct err *e)
 	int more;
 
 	while ((more = image_reader_next(r, job->object, job->first, &chunk, &en, e)) == 1 &&
-	    chunk < job->end) {
+	       chunk < job->end) {
 		uint32_t pages = image_reader_stored(r, &en);
 		const uint8_t *content;
 
@@ -88,7 +88,8 @@ collect(struct verify *v, struct err *e)
 
 /* The next stretch of chunks from *from on that may hold something, as a job. */
 static int
-next_job(struct verify *v, const struct object *o, uint64_t *from, struct job *job, struct err *e)
+next_job(
+    struct verify *v, const struct object *o, uint64_t *from, struct job *job, struct err *e)
 {
 	uint64_t span = MAX(JOB_BYTES / v->img->g.chunk_size, 1);
 	uint64_t chunk;
@@ -129,9 +130,10 @@ verify_object(struct verify *v, const struct object *o, struct err *e)
 	}
 	if (v->stored != o->top.stored || v->bytes != o->top.bytes)
 		return err_set(e, ERR_CORRUPT,
-		    "%s: %s: %llu pages in %llu bytes, its index says %llu in %llu", v->img->path,
-		    o->name, (unsigned long long)v->stored, (unsigned long long)v->bytes,
-		    (unsigned long long)o->top.stored, (unsigned long long)o->top.bytes);
+		    "%s: %s: %llu pages in %llu bytes, its index says %llu in %llu",
+		    v->img->path, o->name, (unsigned long long)v->stored,
+		    (unsigned long long)v->bytes, (unsigned long long)o->top.stored,
+		    (unsigned long long)o->top.bytes);
 	if (image_reader_nodes(v->reader, o, &nodes, e) == -1)
 		return -1;
 	v->result->nodes += nodes;
@@ -161,8 +163,8 @@ record_bytes(const struct object *list, size_t n)
 static int
 verify_size(const struct verify *v, struct err *e)
 {
-	uint64_t known = HEADER_SIZE + v->total + v->result->nodes * NODE_FRAME_SIZE + SKIP_SIZE +
-	    v->img->manifest_length + TRAILER_SIZE;
+	uint64_t known = HEADER_SIZE + v->total + v->result->nodes * NODE_FRAME_SIZE +
+			 SKIP_SIZE + v->img->manifest_length + TRAILER_SIZE;
 
 	if (known == v->img->size)
 		return 0;

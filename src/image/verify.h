@@ -20,7 +20,7 @@ typedef void verify_progress(void *arg, uint64_t done, uint64_t total);
  * in the index, and that nothing lies between them.  The error is the first in
  * the order of objects and addresses, whatever the number of threads.
  */
-int image_verify(const struct image *img, unsigned nthreads, verify_progress *progress, void *arg,
-    struct verify_result *result, struct err *e);
+int image_verify(const struct image *img, unsigned nthreads, verify_progress *progress,
+    void *arg, struct verify_result *result, struct err *e);
 
 #endif

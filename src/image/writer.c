@@ -24,7 +24,7 @@
 
 struct level {
 	uint64_t number; /* which node of this level the buffer is */
-	bool used;	 /* anything but zeros in it */
+	bool used; /* anything but zeros in it */
 	struct link sum; /* of the counts below */
 	uint8_t node[NODE_SIZE];
 };
@@ -59,8 +59,8 @@ put_skip_head(struct image_writer *w, uint32_t magic, size_t len, struct err *e)
 }
 
 int
-image_writer_new(struct image_writer **out, const char *path, const struct image_params *p,
-    struct err *e)
+image_writer_new(
+    struct image_writer **out, const char *path, const struct image_params *p, struct err *e)
 {
 	struct header h = { .state = IMAGE_PARTIAL, .chunk_size = p->chunk_size };
 	struct image_writer *w;
@@ -71,8 +71,10 @@ image_writer_new(struct image_writer **out, const char *path, const struct image
 	w->manifest.level = p->level;
 	w->manifest.tool = "gmem " PACKAGE_VERSION;
 	w->manifest.codec = "zstd";
-	w->manifest.regions = arena_array(&w->manifest.arena, OBJECTS_MAX, sizeof(struct object));
-	w->manifest.states = arena_array(&w->manifest.arena, OBJECTS_MAX, sizeof(struct object));
+	w->manifest.regions =
+	    arena_array(&w->manifest.arena, OBJECTS_MAX, sizeof(struct object));
+	w->manifest.states =
+	    arena_array(&w->manifest.arena, OBJECTS_MAX, sizeof(struct object));
 	if (w->manifest.regions == NULL || w->manifest.states == NULL) {
 		err_sys(e, "image writer");
 		goto fail;
@@ -179,8 +181,8 @@ image_writer_begin(struct image_writer *w, const struct object *o, bool state, s
 		return err_set(e, ERR_FAILED, "two %s are called \"%s\"",
 		    state ? "states" : "regions", o->name);
 	if (o->size > OBJECT_SIZE_MAX || o->nsegments > SEGMENTS_MAX)
-		return err_set(e, ERR_FAILED, "%s: %llu bytes in %zu segments are too many", o->name,
-		    (unsigned long long)o->size, o->nsegments);
+		return err_set(e, ERR_FAILED, "%s: %llu bytes in %zu segments are too many",
+		    o->name, (unsigned long long)o->size, o->nsegments);
 	*to = *o;
 	to->name = arena_strdup(&m->arena, o->name);
 	to->kind = arena_strdup(&m->arena, o->kind);

@@ -18,12 +18,12 @@ struct image_writer;
 
 struct image_params {
 	uint32_t chunk_size;
-	int level;    /* for the record; the packers compress */
+	int level; /* for the record; the packers compress */
 	bool replace; /* an existing file of that name */
 };
 
-int image_writer_new(struct image_writer **out, const char *path, const struct image_params *p,
-    struct err *e);
+int image_writer_new(
+    struct image_writer **out, const char *path, const struct image_params *p, struct err *e);
 
 const struct geometry *image_writer_geometry(const struct image_writer *w);
 
@@ -35,8 +35,8 @@ struct manifest *image_writer_manifest(struct image_writer *w);
  * (page_size 0).  Segments are copied.  A state's size may be 0 when it is not
  * known yet: image_writer_end sets it.
  */
-int image_writer_begin(struct image_writer *w, const struct object *o, bool state,
-    struct err *e);
+int image_writer_begin(
+    struct image_writer *w, const struct object *o, bool state, struct err *e);
 
 /* Adds a chunk; those that are left out are zero.  The entry's offset is set here. */
 int image_writer_chunk(struct image_writer *w, uint64_t chunk, const struct entry *en,

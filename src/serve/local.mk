@@ -1,1 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+libgmem_a_SOURCES += \
+	%D%/background.c \
+	%D%/claims.c %D%/claims.h \
+	%D%/fill.c \
+	%D%/host.c %D%/host.h \
+	%D%/internal.h \
+	%D%/server.c %D%/server.h \
+	%D%/stats.c %D%/stats.h \
+	%D%/uffd.c %D%/uffd.h

@@ -82,13 +82,19 @@ out:
 }
 
 int
-small_image(const char *path, const uint8_t *mem, size_t len, uint32_t chunk_size, struct err *e)
+small_image(
+    const char *path, const uint8_t *mem, size_t len, uint32_t chunk_size, struct err *e)
 {
 	struct image_params params = { .chunk_size = chunk_size, .level = 1, .replace = true };
 	size_t low = (len / 8192 + 1) * 4096;
-	struct segment segments[] = { { 0, 0, MIN(low, len) }, { UINT64_C(1) << 32, low, len - low } };
-	struct object ram = { .name = "ram", .kind = "memfd", .size = len, .page_size = 4096,
-		.segments = segments, .nsegments = low < len ? 2 : 1 };
+	struct segment segments[] = { { 0, 0, MIN(low, len) },
+		{ UINT64_C(1) << 32, low, len - low } };
+	struct object ram = { .name = "ram",
+		.kind = "memfd",
+		.size = len,
+		.page_size = 4096,
+		.segments = segments,
+		.nsegments = low < len ? 2 : 1 };
 	static const char text[] = "device state of nothing in particular";
 	struct object device = { .name = "device", .kind = "test", .size = sizeof(text) };
 	struct pair note = { "purpose", "test" };

@@ -17,7 +17,7 @@ uint64_t random_next(uint64_t *state);
 void fill_memory(uint8_t *mem, size_t len, unsigned density, uint64_t seed);
 
 /* One region "ram" of that memory, a state "device", an annotation. */
-int small_image(const char *path, const uint8_t *mem, size_t len, uint32_t chunk_size,
-    struct err *e);
+int small_image(
+    const char *path, const uint8_t *mem, size_t len, uint32_t chunk_size, struct err *e);
 
 #endif

@@ -31,8 +31,7 @@ tap_ok(bool good, const char *file, int line, const char *fmt, ...)
 	return good;
 }
 
-static inline void __attribute__((format(printf, 2, 3)))
-skip(int n, const char *fmt, ...)
+static inline void __attribute__((format(printf, 2, 3))) skip(int n, const char *fmt, ...)
 {
 	char why[256];
 	va_list ap;

@@ -80,8 +80,8 @@ test_pages(uint32_t chunk_size)
 	unsigned good = 0, stored = 0;
 
 	fill_memory(mem, len, 12, 99);
-	if (small_image(path, mem, len, chunk_size, &e) == -1 || image_open(&img, path, &e) == -1 ||
-	    image_reader_new(&r, img, &e) == -1)
+	if (small_image(path, mem, len, chunk_size, &e) == -1 ||
+	    image_open(&img, path, &e) == -1 || image_reader_new(&r, img, &e) == -1)
 		goto out;
 	for (int i = 0; i < 500; i++) {
 		const struct object *ram = manifest_region(&img->manifest, "ram");
@@ -101,8 +101,8 @@ test_pages(uint32_t chunk_size)
 		good += memcmp(got, mem + (size_t)page * 4096, 4096) == 0;
 	}
 out:
-	ok(stored > 200 && good == stored, "%u of %u random pages, chunks of %u: %s", good, stored,
-	    chunk_size, e.msg);
+	ok(stored > 200 && good == stored, "%u of %u random pages, chunks of %u: %s", good,
+	    stored, chunk_size, e.msg);
 	image_reader_free(r);
 	image_close(img);
 	free(mem);

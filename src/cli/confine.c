@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "cli/confine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+/* The reports of sanitizers need /proc, descriptors and ptrace. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED true
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ||                     \
+    __has_feature(memory_sanitizer)
+#define SANITIZED true
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED false
+#endif
+
+/* ---- Landlock: by number, the headers may be older than the kernel ---- */
+
+#ifndef SYS_landlock_create_ruleset
+#define SYS_landlock_create_ruleset 444
+#define SYS_landlock_add_rule 445
+#define SYS_landlock_restrict_self 446
+#endif
+
+#define RULESET_VERSION 1u
+#define RULE_PATH_BENEATH 1
+
+#define FS_REMOVE_FILE (UINT64_C(1) << 5)
+#define FS_MAKE_REG (UINT64_C(1) << 8)
+
+struct ruleset {
+	uint64_t fs, net, scoped;
+};
+
+struct path_rule {
+	uint64_t allowed;
+	int32_t parent;
+} __attribute__((packed));
+
+/* Everything that a kernel of this Landlock version can forbid. */
+static struct ruleset
+everything(long abi)
+{
+	struct ruleset r = { .fs = (UINT64_C(1) << 13) - 1 };
+
+	if (abi >= 2)
+		r.fs |= UINT64_C(1) << 13; /* REFER */
+	if (abi >= 3)
+		r.fs |= UINT64_C(1) << 14; /* TRUNCATE */
+	if (abi >= 5)
+		r.fs |= UINT64_C(1) << 15; /* IOCTL_DEV */
+	if (abi >= 4)
+		r.net = 3; /* BIND_TCP, CONNECT_TCP */
+	if (abi >= 6)
+		r.scoped = 3; /* ABSTRACT_UNIX_SOCKET, SIGNAL */
+	return r;
+}
+
+static int
+allow_publishing(int ruleset, const char *folder)
+{
+	struct path_rule rule = { .allowed = FS_MAKE_REG | FS_REMOVE_FILE };
+	int rc;
+
+	rule.parent = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (rule.parent == -1)
+		return -1;
+	rc = (int)syscall(SYS_landlock_add_rule, ruleset, RULE_PATH_BENEATH, &rule, 0);
+	close(rule.parent);
+	return rc;
+}
+
+static void
+forbid_names(const char *folder)
+{
+	struct ruleset attr;
+	long abi;
+	int fd;
+
+	abi = syscall(SYS_landlock_create_ruleset, NULL, 0, RULESET_VERSION);
+	if (abi < 1) {
+		log_info("not confined by Landlock: %s", strerror(errno));
+		return;
+	}
+	attr = everything(abi);
+	fd = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
+	if (fd == -1 || (folder != NULL && allow_publishing(fd, folder) == -1) ||
+	    syscall(SYS_landlock_restrict_self, fd, 0) == -1)
+		log_info("not confined by Landlock: %s", strerror(errno));
+	else
+		log_debug("confined by Landlock, version %ld", abi);
+	if (fd != -1)
+		close(fd);
+}
+
+/* ---- the rest ---- */
+
+static bool
+has_capability(const struct __user_cap_data_struct data[2], unsigned cap)
+{
+	return (data[cap / 32].permitted >> (cap % 32) & 1) != 0;
+}
+
+/*
+ * In a folder that is somebody else's, root could not even give its file a name
+ * without CAP_DAC_OVERRIDE.  Landlock keeps that power inside the folder.
+ */
+static void
+drop_capabilities(bool publish)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct have[2] = { 0 }, keep[2] = { 0 };
+
+	if (syscall(SYS_capget, &head, have) == -1) {
+		log_info("capabilities are kept: %s", strerror(errno));
+		return;
+	}
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	if (has_capability(have, CAP_SETPCAP))
+		for (unsigned long cap = 0; prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0; cap++)
+			;
+	if (publish && has_capability(have, CAP_DAC_OVERRIDE))
+		keep[0].permitted = keep[0].effective = 1u << CAP_DAC_OVERRIDE;
+	if (syscall(SYS_capset, &head, keep) == -1)
+		log_info("capabilities are kept: %s", strerror(errno));
+}
+
+static void
+limit(int resource, const char *what)
+{
+	const struct rlimit none = { 0, 0 };
+
+	if (setrlimit((__rlimit_resource_t)resource, &none) == -1)
+		log_info("%s are not forbidden: %s", what, strerror(errno));
+}
+
+void
+confine(const char *folder)
+{
+	if (SANITIZED) {
+		log_info("not confined: built with a sanitizer");
+		return;
+	}
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1)
+		log_info("new privileges are not forbidden: %s", strerror(errno));
+	/* A core that goes to a pipe ignores the limit. */
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	limit(RLIMIT_CORE, "core files");
+	forbid_names(folder);
+	drop_capabilities(folder != NULL);
+	limit(RLIMIT_NOFILE, "new descriptors");
+}

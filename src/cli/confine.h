@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_CLI_CONFINE_H
+#define GMEM_CLI_CONFINE_H
+
+/*
+ * Gives up what a program does not need to read a file it does not trust, after
+ * it has opened everything it will ever open and before it looks at a byte:
+ *
+ *	no new privileges, no capabilities (root keeps its uid, not its powers);
+ *	no core file: it would hold the guest's memory;
+ *	no descriptor can be opened any more (RLIMIT_NOFILE 0);
+ *	Landlock: no file by name, no TCP, no signal and no abstract socket to
+ *	anybody outside, as far as the kernel knows these.
+ *
+ * What stays: descriptors that are open, memory, threads, and in `folder` (NULL:
+ * nowhere) making, linking and removing files, to publish an output there.
+ * A seccomp filter is not among these steps yet.
+ *
+ * Nothing of this can fail the program: what the kernel lacks is told at -v.
+ * To be called before the first thread is started.
+ */
+void confine(const char *folder);
+
+#endif

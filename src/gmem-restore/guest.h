@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_RESTORE_GUEST_H
+#define GMEM_RESTORE_GUEST_H
+
+#include <stddef.h>
+
+#include "base/err.h"
+#include "image/image.h"
+
+/*
+ * What the VMM gets: a memory object for each region of the image, a file for
+ * each state, and arguments that name them.
+ */
+struct guest_memory {
+	int fd; /* owned */
+	int number; /* the descriptor's number in the VMM; ours in eager mode */
+	uint64_t page_size;
+	bool used; /* an argument names it */
+};
+
+struct guest_state {
+	int fd; /* owned; -1 unless an argument names it */
+};
+
+struct guest {
+	const struct image *img;
+	struct guest_memory *memory; /* one for each region */
+	struct guest_state *states; /* one for each state */
+	char **argv; /* owned, NULL-terminated */
+	size_t argc;
+};
+
+/*
+ * Replaces {mem…} and {state…} in the command.  Every region must be named by
+ * some argument: ERR_USAGE says which is not.
+ */
+int guest_arguments(
+    struct guest *g, const struct image *img, char *const *command, struct err *e);
+
+/* Creates the memory objects, empty, and the files of the states that are named. */
+int guest_create(struct guest *g, struct err *e);
+
+void guest_fini(struct guest *g);
+
+#endif

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "base/fdio.h"
+#include "base/log.h"
+#include "cli/opt.h"
+#include "gmem-restore/restore.h"
+
+int
+main(int argc, char **argv)
+{
+	struct options options;
+
+	fd_sanitize_std();
+	log_setup("gmem-restore", LOG_LEVEL_WARN);
+	options_parse(&options, argc, argv);
+	log_setup("gmem-restore", options.level);
+	return opt_finish(restore_run(&options));
+}

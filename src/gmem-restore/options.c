@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "gmem-restore/options.h"
+
+#include <getopt.h>
+#include <limits.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "cli/opt.h"
+
+static const struct opt_program program = {
+	.name = "gmem-restore",
+	.usage =
+	    "gmem-restore [options] IMAGE -- VMM ARG...\n"
+	    "Starts a VMM on the memory in IMAGE and serves its pages as they are needed.\n"
+	    "In the arguments {mem}, {mem:NAME}, {state} and {state:NAME} become paths.\n",
+	.help = "  --eager             fill all memory before the VMM starts\n"
+		"  -h, --help          print this help\n"
+		"  --no-background     give pages only when they are asked for\n"
+		"  --paused            with --qmp: load the state, leave the VM paused\n"
+		"  -q, --quiet         print errors only\n"
+		"  --qmp SOCKET        load the state into a QEMU that has -incoming defer\n"
+		"  --state NAME        with --qmp: the state to load (default: the only one)\n"
+		"  --stats FILE        write statistics as JSON at the end, and on SIGUSR1;\n"
+		"                      - is standard output\n"
+		"  --threads N         threads for each way of filling (default: CPUs)\n"
+		"  -v, --verbose       say more; -vv even more\n"
+		"  --version           print versions\n",
+};
+
+enum {
+	OPT_EAGER = CHAR_MAX + 1,
+	OPT_NO_BACKGROUND,
+	OPT_PAUSED,
+	OPT_QMP,
+	OPT_STATE,
+	OPT_STATS,
+	OPT_THREADS,
+	OPT_VERSION,
+};
+
+static const struct option longopts[] = {
+	{ "eager", no_argument, NULL, OPT_EAGER },
+	{ "help", no_argument, NULL, 'h' },
+	{ "no-background", no_argument, NULL, OPT_NO_BACKGROUND },
+	{ "paused", no_argument, NULL, OPT_PAUSED },
+	{ "quiet", no_argument, NULL, 'q' },
+	{ "qmp", required_argument, NULL, OPT_QMP },
+	{ "state", required_argument, NULL, OPT_STATE },
+	{ "stats", required_argument, NULL, OPT_STATS },
+	{ "threads", required_argument, NULL, OPT_THREADS },
+	{ "verbose", no_argument, NULL, 'v' },
+	{ "version", no_argument, NULL, OPT_VERSION },
+	{ NULL, 0, NULL, 0 },
+};
+
+static void
+parse_one(struct options *o, int c)
+{
+	switch (c) {
+	case OPT_EAGER:
+		o->eager = true;
+		break;
+	case 'h':
+		opt_help(&program);
+	case OPT_NO_BACKGROUND:
+		o->background = false;
+		break;
+	case OPT_PAUSED:
+		o->paused = true;
+		break;
+	case 'q':
+		o->level = LOG_LEVEL_ERROR;
+		break;
+	case OPT_QMP:
+		o->qmp = optarg;
+		break;
+	case OPT_STATE:
+		o->state = optarg;
+		break;
+	case OPT_STATS:
+		o->stats = optarg;
+		break;
+	case OPT_THREADS:
+		o->threads = (unsigned)opt_number(&program, "--threads", optarg, 1, 256);
+		break;
+	case 'v':
+		o->level = o->level < LOG_LEVEL_INFO ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG;
+		break;
+	case OPT_VERSION:
+		opt_version(&program);
+	default:
+		opt_bad(&program, "wrong option");
+	}
+}
+
+void
+options_parse(struct options *o, int argc, char **argv)
+{
+	int c;
+
+	*o = (struct options){ .background = true, .level = LOG_LEVEL_WARN };
+	/* "+": the first argument that is no option ends them; the VMM's are not ours. */
+	while ((c = getopt_long(argc, argv, "+hqv", longopts, NULL)) != -1)
+		parse_one(o, c);
+	if (optind == argc)
+		opt_bad(&program, "no IMAGE given");
+	o->image = argv[optind++];
+	if (optind < argc && strcmp(argv[optind], "--") == 0)
+		optind++;
+	else if (optind < argc && argv[optind][0] == '-')
+		opt_bad(
+		    &program, "%s: options go before IMAGE, the VMM behind --", argv[optind]);
+	if (optind == argc)
+		opt_bad(&program, "no VMM given: gmem-restore IMAGE -- VMM ARG...");
+	o->command = argv + optind;
+	if (o->qmp == NULL && (o->paused || o->state != NULL))
+		opt_bad(&program, "%s goes with --qmp", o->paused ? "--paused" : "--state");
+	if (o->eager && !o->background)
+		opt_bad(&program, "--eager and --no-background exclude each other");
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_RESTORE_REPORT_H
+#define GMEM_RESTORE_REPORT_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "image/image.h"
+#include "serve/server.h"
+#include "vmm/qemu-load.h"
+
+/* When things happened; CLOCK_MONOTONIC, ns, 0: not (yet). */
+struct timeline {
+	uint64_t started; /* gmem-restore */
+	uint64_t launched; /* the VMM */
+	struct server_times server;
+	struct qemu_load_times qemu;
+	uint64_t ended; /* the VMM */
+};
+
+struct report {
+	const struct image *img;
+	bool eager;
+	struct timeline times;
+	struct serve_stats stats;
+};
+
+/* JSON to a file (replaced as a whole) or "-". */
+int report_write(const struct report *r, const char *path, struct err *e);
+
+/* A line or two for people, at -v. */
+void report_log(const struct report *r);
+
+#endif

@@ -1,0 +1,487 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "gmem-restore/restore.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fdio.h"
+#include "base/log.h"
+#include "base/pool.h"
+#include "gmem-restore/guest.h"
+#include "gmem-restore/loader.h"
+#include "gmem-restore/report.h"
+#include "image/image.h"
+#include "serve/server.h"
+#include "serve/uffd.h"
+#include "vmm/handoff.h"
+#include "vmm/launch.h"
+
+/*
+ * One restore, from opening the image to the VMM's exit status.
+ *
+ * This process opens everything, starts the VMM as its child, and from then on
+ * only waits: the page server, the hand-off and the loading of the VMM's state
+ * have their threads.  Whatever goes wrong while the VMM runs ends the VMM.
+ */
+struct restore {
+	const struct options *o;
+	struct image *img;
+	struct guest guest;
+	struct server *server;
+	struct handoff *handoff; /* NULL: eager */
+	struct loader *loader; /* NULL: no --qmp, or done */
+	int signals; /* signalfd */
+	pid_t child; /* the VMM we started; 0: none, or reaped */
+	int pidfd;
+	bool served; /* memory is being served: look at the server's state */
+	int status; /* of the VMM, as wait(2) tells */
+	struct timeline times;
+	struct qemu_load_times qemu_times;
+};
+
+#define SHIM_ENV "GMEM_SHIM" /* for running from the build tree */
+#define CHECK_MS 1000 /* how often to look for mappings that nobody serves */
+
+static const char *
+shim_path(void)
+{
+	const char *path = getenv(SHIM_ENV);
+
+	return path != NULL ? path : PKGLIBDIR "/gmem-shim.so";
+}
+
+/* ---- before the VMM runs ---- */
+
+static int
+find_state(const struct restore *r, const struct object **state, struct err *e)
+{
+	const struct manifest *m = &r->img->manifest;
+
+	*state = NULL;
+	if (r->o->qmp == NULL)
+		return 0;
+	if (r->o->state != NULL)
+		*state = manifest_state(m, r->o->state);
+	else if (m->nstates == 1)
+		*state = &m->states[0];
+	if (*state != NULL)
+		return 0;
+	if (r->o->state != NULL)
+		return err_set(
+		    e, ERR_USAGE, "%s: has no state \"%s\"", r->img->path, r->o->state);
+	return err_set(e, ERR_USAGE, "%s: has %zu states, --state says which to load",
+	    r->img->path, m->nstates);
+}
+
+/* Says before anything is started what would go wrong in the VMM. */
+static int
+check_lazy(struct err *e)
+{
+	uint64_t features;
+	int fd, rc;
+
+	if (access(shim_path(), R_OK) == -1)
+		return err_sys(e, "the shim %s", shim_path());
+	if (uffd_create(&fd, e) == -1)
+		return -1;
+	rc = uffd_handshake(fd, &features, e);
+	close(fd);
+	return rc;
+}
+
+static int
+new_server(struct restore *r, struct err *e)
+{
+	const struct server_options options = {
+		.nworkers = r->o->threads,
+		.background = r->o->background,
+	};
+
+	if (server_new(&r->server, r->img, &options, e) == -1)
+		return -1;
+	for (size_t i = 0; i < r->img->manifest.nregions; i++)
+		if (server_add_object(r->server, i, r->guest.memory[i].fd,
+			r->guest.memory[i].page_size, e) == -1)
+			return -1;
+	return 0;
+}
+
+static int
+new_handoff(struct restore *r, struct err *e)
+{
+	const struct manifest *m = &r->img->manifest;
+	struct handoff_object *objects;
+	int rc;
+
+	objects = calloc(m->nregions + 1, sizeof(*objects));
+	if (objects == NULL)
+		return err_sys(e, "hand-off");
+	for (size_t i = 0; i < m->nregions; i++)
+		objects[i] = (struct handoff_object){
+			.name = m->regions[i].name,
+			.fd = r->guest.memory[i].fd,
+			.number = r->guest.memory[i].number,
+			.size = m->regions[i].size,
+			.page_size = r->guest.memory[i].page_size,
+		};
+	rc = handoff_new(&r->handoff, r->server, objects, m->nregions, e);
+	free(objects);
+	return rc;
+}
+
+/* From here on signals are read, not taken. */
+static int
+take_signals(struct restore *r, struct err *e)
+{
+	static const int handled[] = { SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1,
+		SIGUSR2 };
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < sizeof(handled) / sizeof(handled[0]); i++)
+		sigaddset(&set, handled[i]);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	r->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return r->signals == -1 ? err_sys(e, "signalfd") : 0;
+}
+
+static int
+prepare(struct restore *r, struct err *e)
+{
+	if (image_open(&r->img, r->o->image, e) == -1 ||
+	    guest_arguments(&r->guest, r->img, r->o->command, e) == -1)
+		return -1;
+	if (r->img->manifest.nregions == 0)
+		return err_set(e, ERR_FAILED, "%s: holds no memory", r->img->path);
+	if (!r->o->eager && check_lazy(e) == -1)
+		return -1;
+	if (guest_create(&r->guest, e) == -1 || new_server(r, e) == -1)
+		return -1;
+	if (r->o->eager) {
+		if (server_fill_all(
+			r->server, r->o->threads != 0 ? r->o->threads : pool_ncpus(), e) == -1)
+			return -1;
+		return take_signals(r, e);
+	}
+	r->served = true;
+	if (take_signals(r, e) == -1 || new_handoff(r, e) == -1)
+		return -1;
+	return server_start(r->server, e);
+}
+
+/* ---- starting it ---- */
+
+/* What the VMM inherits: states, and memory that is complete already. */
+static size_t
+kept_descriptors(const struct restore *r, int *keep)
+{
+	const struct manifest *m = &r->img->manifest;
+	size_t n = 0;
+
+	for (size_t i = 0; i < m->nstates; i++)
+		if (r->guest.states[i].fd != -1)
+			keep[n++] = r->guest.states[i].fd;
+	for (size_t i = 0; r->handoff == NULL && i < m->nregions; i++)
+		keep[n++] = r->guest.memory[i].number;
+	return n;
+}
+
+static int
+start_vmm(struct restore *r, int *status, struct err *e)
+{
+	int keep[2 * OBJECTS_MAX];
+	struct launch launch = { .argv = r->guest.argv, .keep = keep };
+	pid_t pid;
+
+	launch.nkeep = kept_descriptors(r, keep);
+	if (r->handoff != NULL) {
+		launch.shim = shim_path();
+		launch.handoff = handoff_path(r->handoff);
+	}
+	/* A VMM that puts itself into the background stays ours. */
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	if (launch_start(&launch, &pid, status, e) == -1)
+		return -1;
+	r->child = pid;
+	r->pidfd = pidfd_open(pid, 0);
+	r->times.launched = serve_now();
+	log_info("started %s, process %d", r->guest.argv[0], (int)pid);
+	return 0;
+}
+
+static int
+start_loader(struct restore *r, const struct object *state, struct err *e)
+{
+	struct loader_options options = {
+		.socket = r->o->qmp,
+		.state = state,
+		.resume = !r->o->paused,
+		.handoff = r->handoff,
+		.server = r->server,
+		.vmm_pidfd = r->pidfd,
+	};
+
+	return state == NULL ? 0 : loader_start(&r->loader, r->img, &options, e);
+}
+
+/* ---- while it runs ---- */
+
+static void
+make_report(struct restore *r, struct report *report)
+{
+	report->img = r->img;
+	report->eager = r->handoff == NULL;
+	if (r->loader != NULL)
+		loader_times(r->loader, &r->qemu_times);
+	r->times.qemu = r->qemu_times;
+	server_stats(r->server, &report->stats, &r->times.server);
+	report->times = r->times;
+}
+
+static void
+write_report(struct restore *r, bool last)
+{
+	struct report *report = calloc(1, sizeof(*report));
+	struct err e;
+
+	if (report == NULL)
+		return;
+	make_report(r, report);
+	if (r->o->stats != NULL && report_write(report, r->o->stats, &e) == -1)
+		log_error("%s", e.msg);
+	if (last)
+		report_log(report);
+	free(report);
+}
+
+/* Reaps every child that has ended; those of the VMM come to us when it leaves them. */
+static void
+reap(struct restore *r)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid == r->child) {
+			r->child = 0;
+			r->status = status;
+		} else if (r->child == 0) {
+			/* The VMM proper, after it had gone into the background. */
+			r->status = status;
+		}
+	}
+}
+
+/* Whether the VMM has ended, and all that it has left behind with guest memory. */
+static bool
+is_over(struct restore *r)
+{
+	pid_t pids[64];
+	size_t n;
+
+	if (r->child != 0)
+		return false;
+	n = r->handoff != NULL ? handoff_processes(r->handoff, pids, 64) : 0;
+	for (size_t i = 0; i < n; i++)
+		if (kill(pids[i], 0) == 0)
+			return false;
+	return true;
+}
+
+/* Passes a signal on, unless the terminal has sent it to the VMM as well. */
+static void
+pass_on(struct restore *r, const struct signalfd_siginfo *info)
+{
+	pid_t pids[1];
+
+	if (info->ssi_code > 0)
+		return;
+	if (r->child != 0)
+		kill(r->child, (int)info->ssi_signo);
+	else if (r->handoff != NULL && handoff_processes(r->handoff, pids, 1) == 1)
+		kill(pids[0], (int)info->ssi_signo);
+}
+
+static void
+handle_signals(struct restore *r)
+{
+	struct signalfd_siginfo info;
+
+	while (read(r->signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		if (info.ssi_signo == SIGCHLD)
+			reap(r);
+		else if (info.ssi_signo == SIGUSR1)
+			write_report(r, false);
+		else
+			pass_on(r, &info);
+	}
+}
+
+static int
+handle_server(struct restore *r, struct err *e)
+{
+	if (server_state(r->server, e) == SERVER_FAILED)
+		return -1;
+	r->served = false;
+	log_info("all memory is there");
+	return 0;
+}
+
+static int
+handle_loader(struct restore *r, struct err *e)
+{
+	int rc = loader_result(r->loader, e);
+
+	loader_times(r->loader, &r->qemu_times);
+	loader_free(r->loader);
+	r->loader = NULL;
+	/* A VMM that has ended tells more by its own message and status. */
+	if (rc == -1 && r->child != 0)
+		reap(r);
+	return rc == -1 && r->child == 0 ? 0 : rc;
+}
+
+/* Waits until the VMM is over (0), or something has gone wrong (-1). */
+static int
+supervise(struct restore *r, struct err *e)
+{
+	while (!is_over(r)) {
+		struct pollfd polls[] = {
+			{ .fd = r->signals, .events = POLLIN },
+			{ .fd = r->served ? server_event_fd(r->server) : -1, .events = POLLIN },
+			{ .fd = r->loader != NULL ? loader_event_fd(r->loader) : -1,
+			    .events = POLLIN },
+		};
+		int n = poll(polls, 3, r->served || r->child == 0 ? CHECK_MS : -1);
+
+		if (n == -1 && errno != EINTR)
+			return err_sys(e, "poll");
+		handle_signals(r);
+		if (polls[1].revents != 0 && handle_server(r, e) == -1)
+			return -1;
+		if (polls[2].revents != 0 && handle_loader(r, e) == -1)
+			return -1;
+		if (n == 0 && r->served && handoff_check(r->handoff, e) == -1)
+			return -1;
+	}
+	return 0;
+}
+
+/* ---- the end ---- */
+
+static void
+kill_vmm(struct restore *r)
+{
+	if (r->handoff != NULL)
+		handoff_kill(r->handoff);
+	if (r->child != 0)
+		kill(r->child, SIGKILL);
+	while (!is_over(r)) {
+		struct pollfd p = { .fd = r->signals, .events = POLLIN };
+
+		poll(&p, 1, 100);
+		reap(r);
+		if (r->handoff != NULL)
+			handoff_kill(r->handoff);
+	}
+}
+
+/* A VMM that ended without ever having had its memory: say what may be the reason. */
+static void
+explain(const struct restore *r)
+{
+	if (r->handoff == NULL || server_has_mappings(r->server))
+		return;
+	if (handoff_hellos(r->handoff) == 0)
+		log_error("the shim was not loaded into %s (static or setuid program, or one "
+			  "that cleans its environment?): use --eager",
+		    r->guest.argv[0]);
+	else
+		log_error(
+		    "%s ended without having mapped the guest's memory", r->guest.argv[0]);
+}
+
+/* Ends this process as the VMM has ended. */
+static int
+same_status(int status)
+{
+	const struct rlimit no_core = { 0, 0 };
+	sigset_t set;
+	int sig;
+
+	if (WIFEXITED(status))
+		return WEXITSTATUS(status);
+	sig = WTERMSIG(status);
+	setrlimit(RLIMIT_CORE, &no_core);
+	signal(sig, SIG_DFL);
+	sigemptyset(&set);
+	sigaddset(&set, sig);
+	raise(sig);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	return 128 + sig;
+}
+
+static void
+restore_fini(struct restore *r)
+{
+	loader_free(r->loader);
+	handoff_free(r->handoff);
+	server_free(r->server);
+	fd_close(&r->signals);
+	fd_close(&r->pidfd);
+	guest_fini(&r->guest);
+	image_close(r->img);
+}
+
+/* The exit status, or -1 with *e.  *started: the VMM ran, its status is in r. */
+static int
+run(struct restore *r, bool *started, struct err *e)
+{
+	const struct object *state;
+	int status;
+
+	if (prepare(r, e) == -1 || find_state(r, &state, e) == -1)
+		return err_status(e);
+	if (start_vmm(r, &status, e) == -1)
+		return status;
+	*started = true;
+	if (start_loader(r, state, e) == -1 || supervise(r, e) == -1) {
+		kill_vmm(r);
+		return err_status(e);
+	}
+	return STATUS_OK;
+}
+
+int
+restore_run(const struct options *o)
+{
+	struct restore r = { .o = o, .signals = -1, .pidfd = -1 };
+	struct err e = ERR_INIT;
+	bool started = false;
+	int status;
+
+	r.times.started = serve_now();
+	status = run(&r, &started, &e);
+	if (started) {
+		r.times.ended = serve_now();
+		write_report(&r, true);
+	}
+	if (e.kind != ERR_NONE)
+		log_error("%s%s", e.msg, started ? "; the VMM was stopped" : "");
+	else
+		explain(&r);
+	restore_fini(&r);
+	return e.kind != ERR_NONE ? status : same_status(r.status);
+}

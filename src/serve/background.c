@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/ckd.h"
+#include "base/log.h"
+#include "serve/internal.h"
+
+/*
+ * Giving what nobody asks for: in the background behind the faults, or all of
+ * it before anybody can ask.
+ */
+#define NICE 10
+#define SPAN_BYTES                                                                             \
+	(UINT64_C(4) << 20) /* of guest memory that an eager thread takes at once              \
+			     */
+
+static void
+nap_us(long us)
+{
+	const struct timespec ts = { .tv_nsec = us * 1000 };
+
+	nanosleep(&ts, NULL);
+}
+
+/* Gives all units of huge pages that chunk `chunk` lies in. */
+static int
+fill_units(struct filler *f, size_t object, uint64_t chunk, stat_counter *pages, struct err *e)
+{
+	const struct served_object *o = &f->server->objects[object];
+	uint64_t off = chunk * f->server->img->g.chunk_size;
+
+	return fill_unit(f, object, off / o->page_size, pages, e);
+}
+
+static int
+fill_one(struct filler *f, size_t object, uint64_t chunk, const struct entry *en, struct err *e)
+{
+	stat_counter *pages = &f->stats.pages_background;
+	int rc;
+
+	if (f->server->objects[object].page_size > PAGE_GRANULE)
+		rc = fill_units(f, object, chunk, pages, e);
+	else
+		rc = fill_chunk(f, object, chunk, en, pages, e);
+	filler_account(f);
+	return rc;
+}
+
+/* ---- in the background ---- */
+
+/* Demand goes first.  True: the server is being freed or has failed. */
+static bool
+make_way(struct server *s)
+{
+	while (atomic_load(&s->busy) > 0 && !atomic_load(&s->stop))
+		nap_us(20);
+	return atomic_load(&s->stop) || atomic_load(&s->state) == SERVER_FAILED;
+}
+
+/* 1: all is given or being given; 0: stopped; -1 */
+static int
+fill_object(struct server *s, size_t object, struct err *e)
+{
+	struct filler *f = &s->background_filler;
+	const struct served_object *o = &s->objects[object];
+	uint64_t chunk = 0;
+	struct entry en;
+	int more = 1;
+
+	if (o->object == NULL)
+		return 1;
+	while ((more = image_reader_next(f->reader, o->object, chunk, &chunk, &en, e)) == 1) {
+		if (make_way(s))
+			return 0;
+		if (fill_one(f, object, chunk, &en, e) == -1)
+			return -1;
+		chunk++;
+	}
+	return more == -1 ? -1 : 1;
+}
+
+/* Everything is taken; waits until it is given. */
+static int
+await_object(struct server *s, size_t object, struct err *e)
+{
+	const struct served_object *o = &s->objects[object];
+	uint32_t npages = s->img->g.pages;
+	uint64_t chunk = 0;
+	struct entry en;
+	int more = 1;
+
+	if (o->object == NULL)
+		return 1;
+	while ((more = image_reader_next(
+		    s->background_filler.reader, o->object, chunk, &chunk, &en, e)) == 1) {
+		for (uint32_t i = 0; i < npages; i++) {
+			uint64_t page = (chunk * npages + i) * PAGE_GRANULE / o->page_size;
+
+			while (entry_is_stored(&en, i) && !claims_given(&o->claims, page)) {
+				if (atomic_load(&s->stop) ||
+				    atomic_load(&s->state) == SERVER_FAILED)
+					return 0;
+				nap_us(100);
+			}
+		}
+		chunk++;
+	}
+	return more == -1 ? -1 : 1;
+}
+
+/*
+ * Nothing but zeros is missing now.  Unregistering wakes whoever waits, and
+ * the kernel makes zeros where there is nothing.
+ */
+static void
+release_mappings(struct server *s)
+{
+	const struct mapping_table *t;
+	struct err e;
+
+	pthread_mutex_lock(&s->lock);
+	t = atomic_load(&s->mappings);
+	for (size_t i = 0; t != NULL && i < t->n; i++) {
+		const struct mapping *m = &t->list[i];
+
+		/* What was unmapped meanwhile cannot be unregistered, and need not. */
+		if (uffd_unregister(s->processes[m->process]->uffd, m->hva, m->len, &e) == -1)
+			log_debug("%s", e.msg);
+	}
+	atomic_store(&s->complete, serve_now());
+	if (atomic_load(&s->state) == SERVER_FILLING)
+		atomic_store(&s->state, SERVER_COMPLETE);
+	pthread_mutex_unlock(&s->lock);
+	server_announce(s);
+}
+
+void *
+background_main(void *arg)
+{
+	struct server *s = arg;
+	struct err e = ERR_INIT;
+	int rc = 1;
+
+	/* Of this thread only; it may fail without harm. */
+	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
+	for (size_t i = 0; i < s->nobjects && rc == 1; i++)
+		rc = fill_object(s, i, &e);
+	for (size_t i = 0; i < s->nobjects && rc == 1; i++)
+		rc = await_object(s, i, &e);
+	if (rc == 1)
+		release_mappings(s);
+	else if (rc == -1)
+		server_fail(s, &e);
+	return NULL;
+}
+
+/* ---- eagerly ---- */
+
+struct eager {
+	struct server *s;
+	atomic_size_t object;
+	_Atomic uint64_t next; /* chunk of it that nobody has taken */
+	pthread_mutex_t lock;
+	struct err failure;
+};
+
+struct eager_thread {
+	struct eager *eager;
+	struct filler filler;
+	pthread_t thread;
+	bool started;
+};
+
+/* Takes [*first, *end) of some object; false when nothing is left. */
+static bool
+take_span(struct eager *g, size_t *object, uint64_t *first, uint64_t *end)
+{
+	const struct server *s = g->s;
+	uint64_t n, span;
+	bool found = false;
+
+	pthread_mutex_lock(&g->lock);
+	while (!found && g->failure.kind == ERR_NONE && g->object < s->nobjects) {
+		const struct served_object *o = &s->objects[g->object];
+
+		n = o->object == NULL ? 0 : image_chunks(s->img, o->object);
+		span = MAX(MAX(SPAN_BYTES, o->page_size) / s->img->g.chunk_size, 1);
+		if (g->next < n) {
+			*object = g->object;
+			*first = g->next;
+			*end = MIN(g->next + span, n);
+			g->next = *end;
+			found = true;
+		} else {
+			g->object++;
+			g->next = 0;
+		}
+	}
+	pthread_mutex_unlock(&g->lock);
+	return found;
+}
+
+static int
+fill_span(struct eager_thread *t, size_t object, uint64_t first, uint64_t end, struct err *e)
+{
+	const struct object *o = t->eager->s->objects[object].object;
+	uint64_t chunk;
+	struct entry en;
+	int more;
+
+	while ((more = image_reader_next(t->filler.reader, o, first, &chunk, &en, e)) == 1 &&
+	       chunk < end) {
+		if (fill_one(&t->filler, object, chunk, &en, e) == -1)
+			return -1;
+		first = chunk + 1;
+	}
+	/* The stretch behind the span is empty: nobody need look at it again. */
+	if (more == 0 || (more == 1 && chunk > end)) {
+		pthread_mutex_lock(&t->eager->lock);
+		if (t->eager->object == object)
+			t->eager->next = MAX(t->eager->next, more == 0 ? UINT64_MAX : chunk);
+		pthread_mutex_unlock(&t->eager->lock);
+	}
+	return more == -1 ? -1 : 0;
+}
+
+static void *
+eager_main(void *arg)
+{
+	struct eager_thread *t = arg;
+	struct err e = ERR_INIT;
+	uint64_t first, end;
+	size_t object;
+
+	while (take_span(t->eager, &object, &first, &end)) {
+		if (fill_span(t, object, first, end, &e) == -1) {
+			pthread_mutex_lock(&t->eager->lock);
+			err_first(&t->eager->failure, &e);
+			pthread_mutex_unlock(&t->eager->lock);
+		}
+	}
+	return NULL;
+}
+
+static void
+eager_collect(struct server *s, struct eager_thread *t)
+{
+	if (t->started)
+		pthread_join(t->thread, NULL);
+	serve_stats_merge(&s->past, &t->filler.stats);
+	filler_fini(&t->filler);
+}
+
+int
+server_fill_all(struct server *s, unsigned nthreads, struct err *e)
+{
+	struct eager g = { .s = s, .failure = ERR_INIT };
+	struct eager_thread *threads;
+	int rc = 0;
+
+	threads = calloc(nthreads, sizeof(*threads));
+	if (threads == NULL)
+		return err_sys(e, "eager restore");
+	pthread_mutex_init(&g.lock, NULL);
+	for (unsigned i = 0; i < nthreads && rc == 0; i++) {
+		threads[i].eager = &g;
+		rc = filler_init(&threads[i].filler, s, &g.failure);
+		if (rc == 0)
+			rc = thread_start(
+			    &threads[i].thread, eager_main, &threads[i], &g.failure);
+		threads[i].started = rc == 0;
+	}
+	for (unsigned i = 0; i < nthreads; i++)
+		eager_collect(s, &threads[i]);
+	pthread_mutex_destroy(&g.lock);
+	free(threads);
+	if (g.failure.kind != ERR_NONE) {
+		*e = g.failure;
+		return -1;
+	}
+	atomic_store(&s->complete, serve_now());
+	atomic_store(&s->state, SERVER_COMPLETE);
+	return 0;
+}

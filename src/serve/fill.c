@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/ckd.h"
+#include "base/fdio.h"
+#include "serve/internal.h"
+
+/*
+ * Giving pages.
+ *
+ * A page is taken (claims.taken), written into the memory object, marked given,
+ * and only then mapped wherever somebody may wait for it.  Who meets a page that
+ * is taken but not given does nothing: the taker maps it into every mapping
+ * after it has marked it, so whoever waits is woken then.  A page that is given
+ * but not in the object any more was discarded by its owner, and is zeros.
+ */
+
+int
+filler_init(struct filler *f, struct server *s, struct err *e)
+{
+	*f = (struct filler){ .server = s };
+	for (size_t i = 0; i < s->nobjects; i++)
+		if (s->objects[i].page_size > PAGE_GRANULE)
+			f->unit_size = MAX(f->unit_size, s->objects[i].page_size);
+	if (image_reader_new(&f->reader, s->img, e) == -1 ||
+	    image_reader_lock(f->reader, e) == -1)
+		return -1;
+	if (f->unit_size == 0)
+		return 0;
+	f->unit = mmap(NULL, f->unit_size, PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	if (f->unit == MAP_FAILED) {
+		f->unit = NULL;
+		return err_sys(e, "buffer of %zu bytes", f->unit_size);
+	}
+	return 0;
+}
+
+void
+filler_fini(struct filler *f)
+{
+	image_reader_free(f->reader);
+	f->reader = NULL;
+	if (f->unit != NULL)
+		munmap(f->unit, f->unit_size);
+	f->unit = NULL;
+}
+
+void
+filler_account(struct filler *f)
+{
+	struct image_reader_stats read;
+
+	image_reader_stats(f->reader, &read);
+	atomic_store_explicit(&f->stats.bytes_read, read.bytes_read, memory_order_relaxed);
+	atomic_store_explicit(&f->stats.bytes_decoded, read.bytes_decoded, memory_order_relaxed);
+}
+
+/* Writes whole pages from resident memory: nobody can see them half done (kernel.md §2.4). */
+static int
+object_write(
+    const struct served_object *o, const void *buf, size_t len, uint64_t off, struct err *e)
+{
+	if (o->map != NULL) {
+		memcpy(o->map + off, buf, len);
+		return 0;
+	}
+	if (fd_pwrite_full(o->fd, buf, len, off, e) == -1)
+		return err_wrap(e, "guest memory %s", o->object->name);
+	return 0;
+}
+
+/* ---- mapping ---- */
+
+static void
+mark_dead(struct server *s, unsigned process)
+{
+	atomic_store(&s->processes[process]->dead, true);
+}
+
+static int
+zero_at(struct filler *f, const struct mapping *m, uint64_t hva, uint64_t len, struct err *e)
+{
+	struct server *s = f->server;
+	int uffd = s->processes[m->process]->uffd;
+	enum uffd_result r;
+	uint64_t done;
+	bool present;
+
+	if (s->objects[m->object].page_size > PAGE_GRANULE) {
+		/* No zero pages of this size: a wake-up lets the kernel make one. */
+		r = uffd_wake(uffd, hva, len, e);
+	} else {
+		r = uffd_zeropage(uffd, hva, len, &present, e);
+		if (r == UFFD_DONE && present)
+			r = uffd_continue(uffd, hva, len, PAGE_GRANULE, &done, e);
+	}
+	if (r == UFFD_DEAD)
+		mark_dead(s, m->process);
+	return r == UFFD_FAILED ? -1 : 0;
+}
+
+/*
+ * Maps [hva, hva + len) of one mapping.  Pages that were discarded after they
+ * were given are left to the next access.
+ */
+static int
+map_at(struct filler *f, const struct mapping *m, uint64_t hva, uint64_t len, struct err *e)
+{
+	struct served_process *p = f->server->processes[m->process];
+	uint64_t page_size = f->server->objects[m->object].page_size;
+
+	while (len > 0 && !atomic_load(&p->dead)) {
+		uint64_t done;
+
+		switch (uffd_continue(p->uffd, hva, len, page_size, &done, e)) {
+		case UFFD_DONE:
+		case UFFD_GONE:
+			return 0;
+		case UFFD_DEAD:
+			mark_dead(f->server, m->process);
+			return 0;
+		case UFFD_FAILED:
+			return -1;
+		case UFFD_HOLE:
+			if (uffd_wake(p->uffd, hva + done, page_size, e) == UFFD_FAILED)
+				return -1;
+			done += page_size;
+			hva += done;
+			len -= MIN(done, len);
+		}
+	}
+	return 0;
+}
+
+/* Maps [off, off + len) of an object wherever it is mapped, but for one mapping (or NULL). */
+static int
+map_everywhere(struct filler *f, size_t object, uint64_t off, uint64_t len,
+    const struct mapping *but, struct err *e)
+{
+	const struct mapping_table *t = atomic_load(&f->server->mappings);
+
+	for (size_t i = 0; t != NULL && i < t->n; i++) {
+		const struct mapping *m = &t->list[i];
+		uint64_t start = MAX(off, m->offset), end = MIN(off + len, m->offset + m->len);
+
+		if (m != but && m->object == object && start < end &&
+		    map_at(f, m, m->hva + (start - m->offset), end - start, e) == -1)
+			return -1;
+	}
+	return 0;
+}
+
+/* Maps a page that was given: again, or for the first time here. */
+static int
+map_given(struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
+{
+	struct served_process *p = f->server->processes[m->process];
+	uint64_t page_size = f->server->objects[m->object].page_size;
+	uint64_t hva = m->hva + (off - m->offset), done;
+
+	switch (uffd_continue(p->uffd, hva, page_size, page_size, &done, e)) {
+	case UFFD_DONE:
+	case UFFD_GONE:
+		return 0;
+	case UFFD_DEAD:
+		mark_dead(f->server, m->process);
+		return 0;
+	case UFFD_HOLE:
+		return zero_at(f, m, hva, page_size, e);
+	case UFFD_FAILED:
+		break;
+	}
+	return -1;
+}
+
+/* ---- chunks ---- */
+
+struct run {
+	uint32_t page, rank, n; /* first page in the chunk, where it is packed, how many */
+};
+
+/* The next run of pages that are stored and were not taken, from page *at on; takes them. */
+static bool
+take_run(struct served_object *o, const struct entry *en, uint64_t first, uint32_t npages,
+    uint32_t *at, struct run *run)
+{
+	uint32_t page = *at;
+
+	while (page < npages &&
+	       !(entry_is_stored(en, page) && claims_take(&o->claims, first + page)))
+		page++;
+	*run = (struct run){ page, entry_rank(en, page), 0 };
+	while (page < npages && (run->n == 0 || (entry_is_stored(en, page) &&
+						    claims_take(&o->claims, first + page)))) {
+		run->n++;
+		page++;
+	}
+	*at = page;
+	return run->n != 0;
+}
+
+static int
+give_run(struct filler *f, size_t object, uint64_t first, const struct run *run,
+    const uint8_t *pages, struct err *e)
+{
+	struct served_object *o = &f->server->objects[object];
+	uint64_t off = (first + run->page) * PAGE_GRANULE;
+	size_t len = (size_t)run->n * PAGE_GRANULE;
+
+	if (object_write(o, pages + (size_t)run->rank * PAGE_GRANULE, len, off, e) == -1)
+		return -1;
+	for (uint32_t i = 0; i < run->n; i++)
+		claims_give(&o->claims, first + run->page + i);
+	return map_everywhere(f, object, off, len, NULL, e);
+}
+
+/*
+ * Gives all of the loaded chunk that nobody took.  Everything is decoded
+ * before anything more is taken: what is taken is given soon.
+ */
+static int
+give_rest(struct filler *f, size_t object, uint64_t chunk, const struct entry *en,
+    stat_counter *count, struct err *e)
+{
+	struct served_object *o = &f->server->objects[object];
+	uint32_t npages = f->server->img->g.pages, at = 0;
+	uint64_t first = chunk * npages;
+	const uint8_t *pages;
+	struct run run;
+
+	if (image_reader_pages(f->reader, image_reader_stored(f->reader, en), &pages, e) == -1)
+		return -1;
+	while (take_run(o, en, first, npages, &at, &run)) {
+		if (give_run(f, object, first, &run, pages, e) == -1)
+			return -1;
+		stat_add(count, run.n);
+	}
+	return 0;
+}
+
+static bool
+anything_left(
+    const struct served_object *o, const struct entry *en, uint64_t first, uint32_t npages)
+{
+	for (uint32_t i = 0; i < npages; i++)
+		if (entry_is_stored(en, i) && !claims_taken(&o->claims, first + i))
+			return true;
+	return false;
+}
+
+int
+fill_chunk(struct filler *f, size_t object, uint64_t chunk, const struct entry *en,
+    stat_counter *count, struct err *e)
+{
+	struct served_object *o = &f->server->objects[object];
+	uint32_t npages = f->server->img->g.pages;
+
+	if (!anything_left(o, en, chunk * npages, npages))
+		return 0;
+	if (image_reader_load(f->reader, o->object, chunk, en, e) == -1)
+		return -1;
+	return give_rest(f, object, chunk, en, count, e);
+}
+
+/* ---- faults ---- */
+
+static int
+give_zero(
+    struct filler *f, const struct mapping *m, uint64_t off, uint64_t began, struct err *e)
+{
+	struct served_object *o = &f->server->objects[m->object];
+	uint64_t hva = m->hva + (off - m->offset);
+
+	/* First in the object, then marked; for one mapping that is one call. */
+	if (zero_at(f, m, hva, PAGE_GRANULE, e) == -1)
+		return -1;
+	claims_give(&o->claims, off / PAGE_GRANULE);
+	stat_add(&f->stats.faults_zero, 1);
+	stat_add(&f->stats.pages_demand, 1);
+	histogram_add(&f->stats.latency, serve_now() - began);
+	return map_everywhere(f, m->object, off, PAGE_GRANULE, m, e);
+}
+
+static int
+give_page(struct filler *f, const struct mapping *m, uint64_t off, const struct entry *en,
+    uint64_t began, struct err *e)
+{
+	struct served_object *o = &f->server->objects[m->object];
+	const struct geometry *g = &f->server->img->g;
+	uint64_t chunk = off / g->chunk_size;
+	uint32_t page = (uint32_t)(off % g->chunk_size / PAGE_GRANULE);
+	struct run run = { page, 0, 1 };
+	const uint8_t *content;
+
+	if (image_reader_load(f->reader, o->object, chunk, en, e) == -1 ||
+	    image_reader_page(f->reader, entry_rank(en, page), &content, e) == -1 ||
+	    give_run(f, m->object, chunk * g->pages, &run, content, e) == -1)
+		return -1;
+	histogram_add(&f->stats.latency, serve_now() - began);
+	stat_add(&f->stats.faults_stored, 1);
+	stat_add(&f->stats.pages_demand, 1);
+	return give_rest(f, m->object, chunk, en, &f->stats.pages_around, e);
+}
+
+static int
+write_unit(struct filler *f, size_t object, uint64_t unit, struct err *e)
+{
+	struct served_object *o = &f->server->objects[object];
+	uint64_t off = unit * o->page_size;
+	size_t len = MIN(o->page_size, o->object->size - off);
+
+	memset(f->unit + len, 0, o->page_size - len);
+	if (image_reader_read(f->reader, o->object, off, f->unit, len, e) == -1 ||
+	    object_write(o, f->unit, o->page_size, off, e) == -1)
+		return -1;
+	claims_give(&o->claims, unit);
+	return map_everywhere(f, object, off, o->page_size, NULL, e);
+}
+
+int
+fill_unit(struct filler *f, size_t object, uint64_t unit, stat_counter *pages, struct err *e)
+{
+	struct served_object *o = &f->server->objects[object];
+
+	if (!claims_take(&o->claims, unit))
+		return 0;
+	stat_add(pages, o->page_size / PAGE_GRANULE);
+	return write_unit(f, object, unit, e);
+}
+
+static int
+give_unit(
+    struct filler *f, const struct mapping *m, uint64_t off, uint64_t began, struct err *e)
+{
+	uint64_t page_size = f->server->objects[m->object].page_size;
+
+	if (write_unit(f, m->object, off / page_size, e) == -1)
+		return -1;
+	histogram_add(&f->stats.latency, serve_now() - began);
+	stat_add(&f->stats.faults_stored, 1);
+	stat_add(&f->stats.pages_demand, page_size / PAGE_GRANULE);
+	return 0;
+}
+
+int
+fill_fault(
+    struct filler *f, const struct mapping *m, uint64_t off, uint64_t began, struct err *e)
+{
+	struct served_object *o = &f->server->objects[m->object];
+	const struct geometry *g = &f->server->img->g;
+	uint64_t page = off / o->page_size;
+	struct entry en;
+
+	if (claims_given(&o->claims, page)) {
+		stat_add(&f->stats.faults_present, 1);
+		return map_given(f, m, off, e);
+	}
+	if (!claims_take(&o->claims, page)) {
+		stat_add(&f->stats.faults_waited, 1);
+		return 0;
+	}
+	if (o->page_size > PAGE_GRANULE)
+		return give_unit(f, m, off, began, e);
+	if (image_reader_entry(f->reader, o->object, off / g->chunk_size, &en, e) == -1)
+		return -1;
+	if (!entry_is_stored(&en, (uint32_t)(off % g->chunk_size / PAGE_GRANULE)))
+		return give_zero(f, m, off, began, e);
+	return give_page(f, m, off, &en, began, e);
+}

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_SERVE_INTERNAL_H
+#define GMEM_SERVE_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "image/reader.h"
+#include "serve/claims.h"
+#include "serve/server.h"
+#include "serve/uffd.h"
+
+/*
+ * What the files of the page server share.
+ *
+ * Lock order: server.lock before server.fail_lock; neither is taken on the
+ * fault path.  Tables that faults read (mappings) are never changed: a new
+ * one replaces them, the old one stays until the server is freed.
+ */
+#define PROCESSES_MAX 256u
+#define FAULT_WORKERS_MAX 4u
+
+struct served_object {
+	const struct object *object; /* of the image; NULL: this region is not served */
+	int fd; /* borrowed */
+	uint64_t page_size; /* the unit of claims and of mapping */
+	uint8_t *map; /* of huge pages only: hugetlbfs has no write(2) */
+	struct claims claims;
+};
+
+struct mapping {
+	unsigned process;
+	uint64_t hva, len;
+	size_t object;
+	uint64_t offset;
+};
+
+struct mapping_table {
+	struct mapping_table *older;
+	size_t n;
+	struct mapping list[];
+};
+
+/* A thread that gives pages, with all it needs for that. */
+struct filler {
+	struct server *server;
+	struct image_reader *reader;
+	uint8_t *unit; /* locked; for objects of huge pages */
+	size_t unit_size;
+	struct serve_stats stats;
+};
+
+struct worker {
+	struct filler filler;
+	struct served_process *process;
+	pthread_t thread;
+	bool started;
+};
+
+struct served_process {
+	struct server *server;
+	unsigned id;
+	int uffd;
+	atomic_bool stop; /* its workers shall end */
+	atomic_bool dead; /* its address space is gone */
+	unsigned nworkers;
+	struct worker workers[FAULT_WORKERS_MAX];
+};
+
+struct server {
+	const struct image *img;
+	struct server_options options;
+	size_t nobjects;
+	struct served_object *objects;
+	_Atomic(struct mapping_table *) mappings;
+
+	pthread_mutex_t lock; /* guards the processes and replaces the mappings */
+	struct served_process *processes[PROCESSES_MAX];
+	unsigned nprocesses;
+	struct serve_stats past; /* of workers that have ended */
+
+	pthread_t background;
+	bool background_started;
+	struct filler background_filler;
+	atomic_bool stop;
+	atomic_uint busy; /* workers that are answering faults just now */
+
+	int event_fd;
+	pthread_mutex_t fail_lock;
+	struct err failure;
+	atomic_int state;
+	_Atomic uint64_t first_mapping, first_fault, complete;
+};
+
+/* Tells the owner that the state has changed. */
+void server_announce(struct server *s);
+
+int filler_init(struct filler *f, struct server *s, struct err *e);
+void filler_fini(struct filler *f);
+
+/* Brings what its reader has read into its statistics. */
+void filler_account(struct filler *f);
+
+/*
+ * Answers a fault of a mapping at `off` in its object (a multiple of the
+ * object's page size).  `began` is when the event was read.
+ */
+int fill_fault(
+    struct filler *f, const struct mapping *m, uint64_t off, uint64_t began, struct err *e);
+
+/* Gives what is not taken yet of chunk `chunk`, whose entry is *en. */
+int fill_chunk(struct filler *f, size_t object, uint64_t chunk, const struct entry *en,
+    stat_counter *pages, struct err *e);
+
+/* Gives the huge page number `unit` if nobody took it. */
+int fill_unit(
+    struct filler *f, size_t object, uint64_t unit, stat_counter *pages, struct err *e);
+
+/* The mapping of the process that holds the address, or NULL. */
+const struct mapping *mapping_find(const struct server *s, unsigned process, uint64_t hva);
+
+/* A thread that takes no signal but the one by which it is stopped. */
+int thread_start(pthread_t *thread, void *(*run)(void *), void *arg, struct err *e);
+
+/* The thread that gives the rest behind the faults. */
+void *background_main(void *arg);
+
+#endif

@@ -1,0 +1,525 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "serve/server.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/ckd.h"
+#include "base/fdio.h"
+#include "base/log.h"
+#include "base/pool.h"
+#include "serve/internal.h"
+
+#define FAULTS_AT_ONCE 16
+
+/* Takes a blocked read(2) out of the kernel; the handler has nothing to do. */
+#define WAKE_SIGNAL SIGURG
+
+static void
+on_wake(int sig)
+{
+	(void)sig;
+}
+
+void
+server_announce(struct server *s)
+{
+	uint64_t one = 1;
+
+	/* An eventfd takes this, or is readable already. */
+	if (write(s->event_fd, &one, sizeof(one)) == -1)
+		return;
+}
+
+void
+server_fail(struct server *s, const struct err *e)
+{
+	pthread_mutex_lock(&s->fail_lock);
+	err_first(&s->failure, e);
+	pthread_mutex_unlock(&s->fail_lock);
+	atomic_store(&s->state, SERVER_FAILED);
+	server_announce(s);
+}
+
+enum server_state
+server_state(struct server *s, struct err *e)
+{
+	enum server_state state = (enum server_state)atomic_load(&s->state);
+
+	if (state == SERVER_FAILED) {
+		pthread_mutex_lock(&s->fail_lock);
+		*e = s->failure;
+		pthread_mutex_unlock(&s->fail_lock);
+	}
+	return state;
+}
+
+int
+server_event_fd(const struct server *s)
+{
+	return s->event_fd;
+}
+
+int
+server_new(struct server **out, const struct image *img, const struct server_options *options,
+    struct err *e)
+{
+	struct sigaction sa = { .sa_handler = on_wake };
+	struct server *s;
+
+	s = calloc(1, sizeof(*s));
+	if (s == NULL)
+		return err_sys(e, "page server");
+	s->img = img;
+	s->options = *options;
+	if (s->options.nworkers == 0)
+		s->options.nworkers = pool_ncpus();
+	s->options.nworkers = MIN(s->options.nworkers, FAULT_WORKERS_MAX);
+	s->event_fd = -1;
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_mutex_init(&s->fail_lock, NULL);
+	s->nobjects = img->manifest.nregions;
+	s->objects = calloc(s->nobjects + 1, sizeof(*s->objects));
+	s->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (s->objects == NULL || s->event_fd == -1) {
+		err_sys(e, "page server");
+		server_free(s);
+		return -1;
+	}
+	sigemptyset(&sa.sa_mask);
+	sigaction(WAKE_SIGNAL, &sa, NULL);
+	*out = s;
+	return 0;
+}
+
+int
+server_add_object(struct server *s, size_t index, int fd, uint64_t page_size, struct err *e)
+{
+	struct served_object *o = &s->objects[index];
+	const struct object *object = &s->img->manifest.regions[index];
+	size_t len = (size_t)align_up(object->size, page_size);
+	void *map;
+
+	if (claims_init(&o->claims, div_up(object->size, page_size), e) == -1)
+		return err_wrap(e, "%s", object->name);
+	o->object = object;
+	o->fd = fd;
+	o->page_size = page_size;
+	if (page_size == PAGE_GRANULE)
+		return 0;
+	map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		return err_sys(e, "%s: map %zu bytes", object->name, len);
+	o->map = map;
+	return 0;
+}
+
+/* ---- mappings ---- */
+
+const struct mapping *
+mapping_find(const struct server *s, unsigned process, uint64_t hva)
+{
+	const struct mapping_table *t = atomic_load(&s->mappings);
+
+	for (size_t i = 0; t != NULL && i < t->n; i++) {
+		const struct mapping *m = &t->list[i];
+
+		if (m->process == process && hva - m->hva < m->len)
+			return m;
+	}
+	return NULL;
+}
+
+/*
+ * Makes a table without what [hva, hva + len) of the process was, with `extra`
+ * more places.  A mapping that loses its middle becomes two.
+ */
+static struct mapping_table *
+table_without(
+    const struct server *s, unsigned process, uint64_t hva, uint64_t len, size_t extra)
+{
+	struct mapping_table *old = atomic_load(&s->mappings), *t;
+	size_t n = old != NULL ? old->n : 0;
+
+	t = calloc(1, sizeof(*t) + (2 * n + extra) * sizeof(t->list[0]));
+	if (t == NULL)
+		return NULL;
+	t->older = old;
+	for (size_t i = 0; i < n; i++) {
+		struct mapping m = old->list[i], right = m;
+		uint64_t end = m.hva + m.len;
+
+		if (m.process != process || hva >= end || hva + len <= m.hva) {
+			t->list[t->n++] = m;
+			continue;
+		}
+		if (hva > m.hva) {
+			m.len = hva - m.hva;
+			t->list[t->n++] = m;
+		}
+		if (hva + len < end) {
+			right.hva = hva + len;
+			right.len = end - right.hva;
+			right.offset += right.hva - m.hva;
+			t->list[t->n++] = right;
+		}
+	}
+	return t;
+}
+
+int
+server_add_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t len,
+    size_t object, uint64_t offset, struct err *e)
+{
+	const struct served_object *o = object < s->nobjects ? &s->objects[object] : NULL;
+	uint64_t end, size, unused = 0;
+	struct mapping_table *t;
+	int rc = 0;
+
+	if (o == NULL || o->object == NULL)
+		return err_set(
+		    e, ERR_CORRUPT, "hand-off: there is no memory number %zu", object);
+	size = align_up(o->object->size, o->page_size);
+	if (ckd_add(&end, offset, len) || end > size || len == 0 ||
+	    ckd_add(&unused, hva, len) || ((hva | len | offset) & (o->page_size - 1)) != 0)
+		return err_set(e, ERR_CORRUPT,
+		    "hand-off: %llu bytes at %#llx, offset %#llx, do not fit %s of %llu bytes",
+		    (unsigned long long)len, (unsigned long long)hva,
+		    (unsigned long long)offset, o->object->name, (unsigned long long)size);
+	pthread_mutex_lock(&s->lock);
+	if (atomic_load(&s->state) != SERVER_COMPLETE) {
+		t = table_without(s, process, hva, len, 1);
+		if (t == NULL) {
+			rc = err_sys(e, "hand-off");
+		} else {
+			t->list[t->n++] = (struct mapping){ process, hva, len, object, offset };
+			/* Known before the first fault can come. */
+			atomic_store(&s->mappings, t);
+			rc = uffd_register(s->processes[process]->uffd, hva, len, e);
+		}
+		if (atomic_load(&s->first_mapping) == 0)
+			atomic_store(&s->first_mapping, serve_now());
+	}
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+void
+server_remove_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t len)
+{
+	struct mapping_table *t;
+
+	pthread_mutex_lock(&s->lock);
+	t = table_without(s, process, hva, len, 0);
+	if (t != NULL)
+		atomic_store(&s->mappings, t);
+	/* Without memory the entry stays: its ioctls say ENOENT then. */
+	pthread_mutex_unlock(&s->lock);
+}
+
+bool
+server_has_mappings(const struct server *s)
+{
+	return atomic_load(&s->first_mapping) != 0;
+}
+
+bool
+server_covers(const struct server *s, unsigned process, uint64_t hva, uint64_t len)
+{
+	uint64_t end = hva + len;
+
+	while (hva < end && atomic_load(&s->state) != SERVER_COMPLETE) {
+		const struct mapping *m = mapping_find(s, process, hva);
+
+		if (m == NULL)
+			return false;
+		hva = m->hva + m->len;
+	}
+	return true;
+}
+
+/* ---- faults ---- */
+
+static int
+answer(struct worker *w, const struct uffd_fault *fault, uint64_t began, struct err *e)
+{
+	struct server *s = w->filler.server;
+	const struct mapping *m = mapping_find(s, w->process->id, fault->hva);
+	enum uffd_result r;
+
+	if (fault->write)
+		stat_add(&w->filler.stats.faults_write, 1);
+	if (m == NULL) {
+		/* Unmapped meanwhile, or all is complete: the access is to be tried again. */
+		stat_add(&w->filler.stats.faults_outside, 1);
+		r = uffd_wake(
+		    w->process->uffd, align_down(fault->hva, PAGE_GRANULE), PAGE_GRANULE, e);
+		return r == UFFD_FAILED ? -1 : 0;
+	}
+	return fill_fault(&w->filler, m,
+	    align_down(fault->hva - m->hva + m->offset, s->objects[m->object].page_size), began,
+	    e);
+}
+
+static int
+answer_batch(struct worker *w, const struct uffd_fault *faults, int n, struct err *e)
+{
+	struct server *s = w->filler.server;
+	uint64_t began = serve_now();
+	int rc = 0;
+
+	if (atomic_load_explicit(&s->first_fault, memory_order_relaxed) == 0)
+		atomic_store(&s->first_fault, began);
+	atomic_fetch_add(&s->busy, 1);
+	for (int i = 0; i < n && rc == 0; i++)
+		rc = answer(w, &faults[i], began, e);
+	filler_account(&w->filler);
+	atomic_fetch_sub(&s->busy, 1);
+	return rc;
+}
+
+static void *
+worker_main(void *arg)
+{
+	struct worker *w = arg;
+	struct uffd_fault faults[FAULTS_AT_ONCE];
+	struct err e = ERR_INIT;
+
+	while (!atomic_load(&w->process->stop)) {
+		int n = uffd_read(w->process->uffd, faults, FAULTS_AT_ONCE, &e);
+
+		if (n == -1 || (n > 0 && answer_batch(w, faults, n, &e) == -1)) {
+			server_fail(w->filler.server, &e);
+			break;
+		}
+	}
+	return NULL;
+}
+
+/* Threads of the server take no signal but the one that wakes them. */
+int
+thread_start(pthread_t *thread, void *(*run)(void *), void *arg, struct err *e)
+{
+	sigset_t mask, old;
+
+	sigfillset(&mask);
+	sigdelset(&mask, WAKE_SIGNAL);
+	pthread_sigmask(SIG_SETMASK, &mask, &old);
+	errno = pthread_create(thread, NULL, run, arg);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return errno != 0 ? err_sys(e, "start a thread") : 0;
+}
+
+/* The signal may come just before the thread blocks: it is sent until the thread is gone. */
+static void
+thread_stop(pthread_t thread)
+{
+	for (;;) {
+		struct timespec until;
+
+		pthread_kill(thread, WAKE_SIGNAL);
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += 1000000;
+		if (until.tv_nsec >= 1000000000) {
+			until.tv_nsec -= 1000000000;
+			until.tv_sec++;
+		}
+		if (pthread_timedjoin_np(thread, NULL, &until) == 0)
+			return;
+	}
+}
+
+static void
+worker_stop(struct server *s, struct worker *w)
+{
+	if (w->started)
+		thread_stop(w->thread);
+	w->started = false;
+	serve_stats_merge(&s->past, &w->filler.stats);
+	filler_fini(&w->filler);
+	w->filler = (struct filler){ 0 };
+}
+
+static void
+process_stop(struct server *s, struct served_process *p)
+{
+	atomic_store(&p->stop, true);
+	for (unsigned i = 0; i < p->nworkers; i++)
+		worker_stop(s, &p->workers[i]);
+	p->nworkers = 0;
+}
+
+static int
+process_start(struct server *s, struct served_process *p, struct err *e)
+{
+	for (unsigned i = 0; i < s->options.nworkers; i++) {
+		struct worker *w = &p->workers[i];
+
+		w->process = p;
+		p->nworkers = i + 1;
+		if (filler_init(&w->filler, s, e) == -1 ||
+		    thread_start(&w->thread, worker_main, w, e) == -1)
+			return -1;
+		w->started = true;
+	}
+	return 0;
+}
+
+int
+server_add_process(struct server *s, int uffd, unsigned *id, struct err *e)
+{
+	struct served_process *p;
+	uint64_t features;
+
+	p = calloc(1, sizeof(*p));
+	if (p == NULL) {
+		err_sys(e, "hand-off");
+		fd_close(&uffd);
+		return -1;
+	}
+	p->server = s;
+	p->uffd = uffd;
+	if (uffd_handshake(uffd, &features, e) == -1)
+		goto fail;
+	pthread_mutex_lock(&s->lock);
+	p->id = s->nprocesses;
+	if (p->id < PROCESSES_MAX)
+		s->processes[s->nprocesses++] = p;
+	pthread_mutex_unlock(&s->lock);
+	if (p->id == PROCESSES_MAX) {
+		err_set(e, ERR_FAILED, "hand-off: more than %u processes map the memory",
+		    PROCESSES_MAX);
+		goto fail;
+	}
+	*id = p->id;
+	return process_start(s, p, e);
+fail:
+	fd_close(&p->uffd);
+	free(p);
+	return -1;
+}
+
+void
+server_remove_process(struct server *s, unsigned process)
+{
+	struct served_process *p = s->processes[process];
+
+	atomic_store(&p->dead, true);
+	server_remove_mapping(s, process, 0, UINT64_MAX);
+	pthread_mutex_lock(&s->lock);
+	process_stop(s, p);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- discarded pages ---- */
+
+int
+server_discard(struct server *s, size_t object, uint64_t offset, uint64_t len, struct err *e)
+{
+	const struct timespec nap = { .tv_nsec = 50000 };
+	struct served_object *o = object < s->nobjects ? &s->objects[object] : NULL;
+	uint64_t first, end;
+
+	if (o == NULL || o->object == NULL || ckd_add(&end, offset, len))
+		return err_set(
+		    e, ERR_CORRUPT, "hand-off: there is no memory number %zu", object);
+	first = div_up(offset, o->page_size);
+	end = MIN(end / o->page_size, o->claims.npages);
+	for (uint64_t page = first; page < end; page++)
+		if (claims_take(&o->claims, page))
+			claims_give(&o->claims, page);
+	/* Somebody may be writing one of them just now. */
+	for (uint64_t page = first; page < end; page++)
+		while (
+		    !claims_given(&o->claims, page) && atomic_load(&s->state) == SERVER_FILLING)
+			nanosleep(&nap, NULL);
+	return 0;
+}
+
+/* ---- start and end ---- */
+
+int
+server_start(struct server *s, struct err *e)
+{
+	if (!s->options.background)
+		return 0;
+	if (filler_init(&s->background_filler, s, e) == -1 ||
+	    thread_start(&s->background, background_main, s, e) == -1)
+		return -1;
+	s->background_started = true;
+	return 0;
+}
+
+void
+server_stats(struct server *s, struct serve_stats *stats, struct server_times *times)
+{
+	memset(stats, 0, sizeof(*stats));
+	pthread_mutex_lock(&s->lock);
+	serve_stats_merge(stats, &s->past);
+	for (unsigned i = 0; i < s->nprocesses; i++)
+		for (unsigned k = 0; k < s->processes[i]->nworkers; k++)
+			serve_stats_merge(stats, &s->processes[i]->workers[k].filler.stats);
+	serve_stats_merge(stats, &s->background_filler.stats);
+	pthread_mutex_unlock(&s->lock);
+	times->first_mapping = atomic_load(&s->first_mapping);
+	times->first_fault = atomic_load(&s->first_fault);
+	times->complete = atomic_load(&s->complete);
+}
+
+static void
+free_mappings(struct server *s)
+{
+	struct mapping_table *t = atomic_load(&s->mappings);
+
+	while (t != NULL) {
+		struct mapping_table *older = t->older;
+
+		free(t);
+		t = older;
+	}
+}
+
+static void
+free_objects(struct server *s)
+{
+	for (size_t i = 0; s->objects != NULL && i < s->nobjects; i++) {
+		struct served_object *o = &s->objects[i];
+
+		if (o->object == NULL)
+			continue;
+		if (o->map != NULL)
+			munmap(o->map, (size_t)align_up(o->object->size, o->page_size));
+		claims_fini(&o->claims);
+	}
+	free(s->objects);
+}
+
+void
+server_free(struct server *s)
+{
+	if (s == NULL)
+		return;
+	atomic_store(&s->stop, true);
+	if (s->background_started)
+		thread_stop(s->background);
+	filler_fini(&s->background_filler);
+	for (unsigned i = 0; i < s->nprocesses; i++) {
+		process_stop(s, s->processes[i]);
+		fd_close(&s->processes[i]->uffd);
+		free(s->processes[i]);
+	}
+	free_mappings(s);
+	free_objects(s);
+	fd_close(&s->event_fd);
+	pthread_mutex_destroy(&s->lock);
+	pthread_mutex_destroy(&s->fail_lock);
+	free(s);
+}

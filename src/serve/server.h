@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_SERVE_SERVER_H
+#define GMEM_SERVE_SERVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "image/image.h"
+#include "serve/stats.h"
+
+/*
+ * The page server: gives an image's pages to whoever faults on them.
+ *
+ * It serves memory objects (a memfd for each region of the image) that
+ * processes map.  A process hands over its userfaultfd, then each mapping.
+ * Worker threads answer faults; behind them a background thread gives the
+ * rest.  When every stored page is given, the mappings are unregistered: what
+ * is left then are zeros, which the kernel makes itself.
+ *
+ * After a failure nothing is answered any more, so that nobody runs on with a
+ * page that is not there: the owner must end the processes.
+ */
+struct server;
+
+struct server_options {
+	unsigned nworkers; /* fault threads for each userfaultfd; 0: as many as CPUs, up to 4 */
+	bool background; /* fill behind the faults */
+};
+
+enum server_state {
+	SERVER_FILLING, /* pages are missing */
+	SERVER_COMPLETE, /* every page is there, nothing is registered any more */
+	SERVER_FAILED,
+};
+
+/* The image is borrowed. */
+int server_new(struct server **out, const struct image *img,
+    const struct server_options *options, struct err *e);
+
+/*
+ * Adds the memory object of region `index`: fd is borrowed, sized, empty.
+ * page_size: 4096, or of the huge pages behind it.
+ */
+int server_add_object(
+    struct server *s, size_t index, int fd, uint64_t page_size, struct err *e);
+
+/*
+ * Fills all objects now, with `nthreads` threads, and returns when that is
+ * done: nothing needs to be served then.
+ */
+int server_fill_all(struct server *s, unsigned nthreads, struct err *e);
+
+/*
+ * Takes the userfaultfd of another process (also on failure), makes the
+ * handshake and starts to answer.  *id names it from then on.
+ */
+int server_add_process(struct server *s, int uffd, unsigned *id, struct err *e);
+
+/*
+ * Serves [hva, hva + len) of that process, which shows the object from
+ * `offset` on.  When it returns 0 accesses there wait for their pages.
+ */
+int server_add_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t len,
+    size_t object, uint64_t offset, struct err *e);
+
+/* The process is about to unmap the range: no fault will come from it. */
+void server_remove_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t len);
+
+/* The process is no more. */
+void server_remove_process(struct server *s, unsigned process);
+
+/*
+ * The pages [offset, offset + len) of an object are about to be discarded by
+ * their owner: when this returns nobody writes them any more, and whoever asks
+ * for them from now on gets zeros.
+ */
+int server_discard(
+    struct server *s, size_t object, uint64_t offset, uint64_t len, struct err *e);
+
+/* Starts the background fill, if there is to be one.  Once. */
+int server_start(struct server *s, struct err *e);
+
+/* Becomes readable when the state changes (eventfd, borrowed; do not read it). */
+int server_event_fd(const struct server *s);
+
+/* With SERVER_FAILED *e tells why. */
+enum server_state server_state(struct server *s, struct err *e);
+
+/* Declares the server failed (the first reason counts): it answers nothing more. */
+void server_fail(struct server *s, const struct err *e);
+
+/* Whether any mapping was ever handed over. */
+bool server_has_mappings(const struct server *s);
+
+/* Whether [hva, hva + len) is being served (or the server is complete). */
+bool server_covers(const struct server *s, unsigned process, uint64_t hva, uint64_t len);
+
+/* Monotonic times in ns, 0: not yet. */
+struct server_times {
+	uint64_t first_mapping, first_fault, complete;
+};
+
+void server_stats(struct server *s, struct serve_stats *stats, struct server_times *times);
+
+/* Stops all threads.  Userfaultfds are closed: end their processes before. */
+void server_free(struct server *s);
+
+#endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_SERVE_UFFD_H
+#define GMEM_SERVE_UFFD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+/*
+ * userfaultfd, one call each.  A descriptor belongs to the address space of the
+ * process that created it; the calls work from any process.  Addresses are
+ * those of that process (hva), page-aligned; lengths are bytes.
+ */
+
+/* What a fault told. */
+struct uffd_fault {
+	uint64_t hva; /* as reported: not aligned */
+	bool write; /* the access was a write */
+	bool minor; /* the page is in the page cache and only has to be mapped */
+};
+
+/* A new descriptor of this process: /dev/userfaultfd first, then userfaultfd(2). */
+int uffd_create(int *fd, struct err *e);
+
+/* The handshake; must be done once for each descriptor.  ERR_UNSUPPORTED without MINOR_SHMEM.
+ */
+int uffd_handshake(int fd, uint64_t *features, struct err *e);
+
+/* MISSING and MINOR events for [hva, hva + len). */
+int uffd_register(int fd, uint64_t hva, uint64_t len, struct err *e);
+int uffd_unregister(int fd, uint64_t hva, uint64_t len, struct err *e);
+
+/*
+ * Reads up to max events, waiting for the first unless the descriptor is
+ * O_NONBLOCK.  Faults go to list; their number, 0 when interrupted by a signal
+ * (or nothing there), -1.
+ */
+int uffd_read(int fd, struct uffd_fault *list, size_t max, struct err *e);
+
+/* What became of a range. */
+enum uffd_result {
+	UFFD_DONE, /* every page is mapped, and whoever waited is awake */
+	UFFD_HOLE, /* *done bytes on there is a page that is not in the page cache */
+	UFFD_GONE, /* the range is not registered any more, or not mapped */
+	UFFD_DEAD, /* the process has no address space any more */
+	UFFD_FAILED, /* *e tells */
+};
+
+/*
+ * Maps pages that are in the page cache and wakes whoever waits for them.
+ * Pages that are mapped already are woken too (the kernel does not).
+ * page_size is that of the memory behind.
+ */
+enum uffd_result uffd_continue(
+    int fd, uint64_t hva, uint64_t len, uint64_t page_size, uint64_t *done, struct err *e);
+
+/*
+ * Gives pages of zeros where there is none; 4 KiB pages only.  UFFD_HOLE does
+ * not happen; *present tells that a page was there already and was left alone.
+ */
+enum uffd_result uffd_zeropage(
+    int fd, uint64_t hva, uint64_t len, bool *present, struct err *e);
+
+/* Wakes whoever waits in the range; a fault that is not resolved comes again. */
+enum uffd_result uffd_wake(int fd, uint64_t hva, uint64_t len, struct err *e);
+
+/* How to get the permission, for messages. */
+#define UFFD_PERMISSION_HELP                                                                   \
+	"allow access to /dev/userfaultfd (chmod or setfacl), or set sysctl "                  \
+	"vm.unprivileged_userfaultfd=1, or give it CAP_SYS_PTRACE"
+
+#endif

@@ -1,0 +1,545 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/*
+ * Loaded into an unmodified VMM by LD_PRELOAD.  It watches how the VMM maps its
+ * guest memory and hands that over to gmem-restore: see gmem-handoff.h.
+ *
+ * The descriptors of the memory come from gmem-restore by the hand-off, to the
+ * numbers that are in the VMM's arguments.  So a program that this object was
+ * not loaded into (static, setuid, started with a clean environment) cannot
+ * open the memory at all, rather than read zeros from it.
+ *
+ * Everything here runs in somebody else's process: no threads, no signal
+ * handlers, no allocation, system calls made directly where wrapping a function
+ * of libc could come back to us.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <linux/falloc.h>
+
+#include "gmem-handoff.h"
+
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+
+#define PUBLIC __attribute__((visibility("default")))
+#define DESCRIPTORS_MAX (GMEM_HANDOFF_OBJECTS_MAX + 1)
+
+struct welcome {
+	struct gmem_message head;
+	struct gmem_object objects[GMEM_HANDOFF_OBJECTS_MAX];
+};
+
+/* A mapping that was handed over. */
+struct area {
+	uintptr_t address;
+	size_t length;
+	uint32_t object;
+	uint64_t offset;
+};
+
+#define AREAS_MAX 256
+
+static struct {
+	pthread_mutex_t lock;
+	int sock; /* -1: nobody to talk to */
+	int lifeline;
+	bool has_uffd; /* our userfaultfd is handed over; it stays open here */
+	pid_t pid; /* who all this belongs to: not a child after fork */
+	uint32_t nobjects;
+	struct gmem_object objects[GMEM_HANDOFF_OBJECTS_MAX];
+	unsigned nareas;
+	struct area areas[AREAS_MAX];
+} shim = { .lock = PTHREAD_MUTEX_INITIALIZER, .sock = -1, .lifeline = -1 };
+
+/* Guest memory would be wrong from here on: end, with a word about why. */
+static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *fmt, ...)
+{
+	char line[512];
+	va_list ap;
+	int n;
+
+	n = snprintf(line, sizeof(line), "gmem-shim: ");
+	va_start(ap, fmt);
+	n += vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
+	va_end(ap);
+	if (n > (int)sizeof(line) - 2)
+		n = (int)sizeof(line) - 2;
+	line[n++] = '\n';
+	if (write(STDERR_FILENO, line, (size_t)n) == -1)
+		_exit(126);
+	_exit(126);
+}
+
+/* ---- the conversation ---- */
+
+static bool
+send_message(const struct gmem_message *m, int fd)
+{
+	union {
+		char buf[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { (void *)(uintptr_t)m, sizeof(*m) };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	ssize_t n;
+
+	if (fd != -1) {
+		struct cmsghdr *c;
+
+		memset(&control, 0, sizeof(control));
+		msg.msg_control = control.buf;
+		msg.msg_controllen = sizeof(control.buf);
+		c = CMSG_FIRSTHDR(&msg);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &fd, sizeof(int));
+	}
+	do
+		n = sendmsg(shim.sock, &msg, MSG_NOSIGNAL);
+	while (n == -1 && errno == EINTR);
+	return n == (ssize_t)sizeof(*m);
+}
+
+/* Sends a request and receives the reply; ends the process on an error reply. */
+static void
+request(struct gmem_message *m, int fd)
+{
+	struct gmem_message reply;
+	ssize_t n;
+
+	m->version = GMEM_HANDOFF_VERSION;
+	if (!send_message(m, fd))
+		die("gmem-restore does not listen any more: %s", strerror(errno));
+	do
+		n = recv(shim.sock, &reply, sizeof(reply), 0);
+	while (n == -1 && errno == EINTR);
+	if (n != (ssize_t)sizeof(reply))
+		die("gmem-restore is gone");
+	if (reply.type == GMEM_ERROR) {
+		reply.text[sizeof(reply.text) - 1] = '\0';
+		die("%s", reply.text);
+	}
+}
+
+static void __attribute__((noreturn, format(printf, 1, 2))) refuse(const char *fmt, ...)
+{
+	struct gmem_message m = { .type = GMEM_REFUSE };
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(m.text, sizeof(m.text), fmt, ap);
+	va_end(ap);
+	request(&m, -1);
+	die("%s", m.text);
+}
+
+static int
+connect_server(void)
+{
+	const char *path = getenv(GMEM_HANDOFF_ENV);
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int sock;
+
+	if (path == NULL || strlen(path) >= sizeof(addr.sun_path))
+		return -1;
+	memcpy(addr.sun_path, path, strlen(path));
+	sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (sock == -1)
+		return -1;
+	if (connect(sock, (struct sockaddr *)&addr, sizeof(addr)) == -1) {
+		close(sock);
+		return -1;
+	}
+	return sock;
+}
+
+/* Receives the objects and their descriptors; how many descriptors came. */
+static size_t
+receive_welcome(struct welcome *w, int fds[DESCRIPTORS_MAX])
+{
+	union {
+		char buf[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { w, sizeof(*w) };
+	struct msghdr msg = { .msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.buf,
+		.msg_controllen = sizeof(control.buf) };
+	struct cmsghdr *c;
+	size_t nfds = 0;
+	ssize_t n;
+
+	do
+		n = recvmsg(shim.sock, &msg, MSG_CMSG_CLOEXEC);
+	while (n == -1 && errno == EINTR);
+	if (n < (ssize_t)sizeof(w->head))
+		die("gmem-restore is gone");
+	if (w->head.type == GMEM_ERROR) {
+		w->head.text[sizeof(w->head.text) - 1] = '\0';
+		die("%s", w->head.text);
+	}
+	if (w->head.type != GMEM_WELCOME || w->head.count > GMEM_HANDOFF_OBJECTS_MAX ||
+	    (size_t)n != sizeof(w->head) + w->head.count * sizeof(w->objects[0]))
+		die("gmem-restore speaks another version");
+	c = CMSG_FIRSTHDR(&msg);
+	if (c != NULL && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
+		nfds = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		memcpy(fds, CMSG_DATA(c), nfds * sizeof(int));
+	}
+	if (nfds != w->head.count + 1)
+		die("gmem-restore sent %zu descriptors for %u objects", nfds, w->head.count);
+	return nfds;
+}
+
+/* Puts each descriptor at the number that the arguments of this program name. */
+static void
+place_descriptors(const struct welcome *w, const int *fds)
+{
+	for (uint32_t i = 0; i < w->head.count; i++) {
+		int number = (int)w->objects[i].fd;
+
+		if (fds[i] == number)
+			continue;
+		if (dup3(fds[i], number, O_CLOEXEC) == -1)
+			die("descriptor %d: %s", number, strerror(errno));
+		close(fds[i]);
+	}
+}
+
+/*
+ * When gmem-restore dies its end of the pipe is closed and the kernel kills
+ * this process: nobody runs on with memory that nobody serves.
+ */
+static void
+hold_lifeline(int fd)
+{
+	shim.lifeline = fd;
+	if (fcntl(fd, F_SETOWN, getpid()) == -1 || fcntl(fd, F_SETSIG, SIGKILL) == -1 ||
+	    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_ASYNC) == -1)
+		die("lifeline: %s", strerror(errno));
+}
+
+static void
+say_hello(void)
+{
+	static struct welcome w;
+	struct gmem_message m = { .version = GMEM_HANDOFF_VERSION, .type = GMEM_HELLO };
+	int fds[DESCRIPTORS_MAX];
+
+	shim.pid = getpid();
+	shim.sock = connect_server();
+	if (shim.sock == -1)
+		return;
+	if (!send_message(&m, -1))
+		die("gmem-restore does not listen: %s", strerror(errno));
+	receive_welcome(&w, fds);
+	place_descriptors(&w, fds);
+	shim.nobjects = w.head.count;
+	memcpy(shim.objects, w.objects, w.head.count * sizeof(w.objects[0]));
+	hold_lifeline(fds[w.head.count]);
+}
+
+/* A child after fork has its own address space and no part in our conversation. */
+static void
+after_fork(void)
+{
+	pthread_mutex_init(&shim.lock, NULL);
+	if (shim.sock != -1)
+		close(shim.sock);
+	if (shim.lifeline != -1)
+		close(shim.lifeline);
+	shim.sock = shim.lifeline = -1;
+	shim.has_uffd = false;
+	shim.nareas = 0;
+}
+
+static void __attribute__((constructor)) start(void)
+{
+	if (getenv(GMEM_HANDOFF_ENV) == NULL)
+		return;
+	pthread_atfork(NULL, NULL, after_fork);
+	say_hello();
+}
+
+/* ---- what the VMM does with its memory ---- */
+
+static const struct gmem_object *
+object_of(int fd)
+{
+	struct stat st;
+
+	if (shim.nobjects == 0 || fd < 0 || fstat(fd, &st) == -1)
+		return NULL;
+	for (uint32_t i = 0; i < shim.nobjects; i++)
+		if (shim.objects[i].ino == st.st_ino && shim.objects[i].dev == st.st_dev)
+			return &shim.objects[i];
+	return NULL;
+}
+
+static int
+new_userfaultfd(void)
+{
+	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), fd = -1;
+
+	if (dev != -1) {
+		fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC);
+		close(dev);
+	}
+	if (fd == -1)
+		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	return fd;
+}
+
+static void
+hand_over_userfaultfd(void)
+{
+	struct gmem_message m = { .type = GMEM_USERFAULTFD };
+	int fd;
+
+	if (shim.has_uffd)
+		return;
+	if (shim.pid != getpid())
+		say_hello();
+	if (shim.sock == -1)
+		die("gmem-restore does not listen any more");
+	fd = new_userfaultfd();
+	if (fd == -1)
+		refuse("the VMM cannot create a userfaultfd: %s", strerror(errno));
+	request(&m, fd);
+	/*
+	 * It stays open: should gmem-restore die first, whoever waits for a
+	 * page goes on waiting instead of reading zeros.
+	 */
+	shim.has_uffd = true;
+}
+
+static void
+remember(void *address, size_t length, uint32_t object, uint64_t offset)
+{
+	if (shim.nareas == AREAS_MAX)
+		refuse("the VMM maps its memory more than %d times", AREAS_MAX);
+	shim.areas[shim.nareas++] = (struct area){ (uintptr_t)address, length, object, offset };
+}
+
+static void
+mapped(void *address, size_t length, const struct gmem_object *o, int flags, uint64_t offset)
+{
+	struct gmem_message m = { .type = GMEM_MAP,
+		.object = (uint32_t)(o - shim.objects),
+		.address = (uintptr_t)address,
+		.length = (length + o->page_size - 1) & ~(o->page_size - 1),
+		.offset = offset };
+
+	pthread_mutex_lock(&shim.lock);
+	hand_over_userfaultfd();
+	if ((flags & MAP_TYPE) == MAP_PRIVATE)
+		refuse("the VMM maps %s private, it must map it shared (share=on)", o->name);
+	/* A child would see zeros where no page is yet: it does not get the mapping. */
+	if (madvise(address, length, MADV_DONTFORK) == -1)
+		refuse("MADV_DONTFORK: %s", strerror(errno));
+	request(&m, -1);
+	remember(address, (size_t)m.length, m.object, offset);
+	pthread_mutex_unlock(&shim.lock);
+}
+
+/* Calls fn for each part of [address, address + length) that was handed over. */
+static void
+each_area(uintptr_t address, size_t length, void (*fn)(const struct area *part))
+{
+	for (unsigned i = 0; i < shim.nareas; i++) {
+		const struct area *a = &shim.areas[i];
+		uintptr_t start = address > a->address ? address : a->address;
+		uintptr_t end = address + length, area_end = a->address + a->length;
+		struct area part;
+
+		if (end > area_end)
+			end = area_end;
+		if (start >= end)
+			continue;
+		part = (struct area){ start, end - start, a->object,
+			a->offset + (start - a->address) };
+		fn(&part);
+	}
+}
+
+static void
+tell_unmap(const struct area *part)
+{
+	struct gmem_message m = {
+		.type = GMEM_UNMAP, .address = part->address, .length = part->length
+	};
+
+	request(&m, -1);
+}
+
+static void
+tell_discard(const struct area *part)
+{
+	struct gmem_message m = { .type = GMEM_DISCARD,
+		.object = part->object,
+		.offset = part->offset,
+		.length = part->length };
+
+	request(&m, -1);
+}
+
+/* Our conversation is this process's, and there is something to say about the range. */
+static bool
+concerned(uintptr_t address, size_t length)
+{
+	bool yes = false;
+
+	if (shim.nareas == 0 || shim.pid != getpid())
+		return false;
+	for (unsigned i = 0; i < shim.nareas && !yes; i++)
+		yes = address < shim.areas[i].address + shim.areas[i].length &&
+		      address + length > shim.areas[i].address;
+	return yes;
+}
+
+static void
+tell(uintptr_t address, size_t length, void (*fn)(const struct area *part))
+{
+	int saved = errno;
+
+	if (!concerned(address, length))
+		return;
+	pthread_mutex_lock(&shim.lock);
+	each_area(address, length, fn);
+	pthread_mutex_unlock(&shim.lock);
+	errno = saved;
+}
+
+/* Forgets an area that is unmapped as a whole; parts are known to the server. */
+static void
+forget(uintptr_t address, size_t length)
+{
+	if (shim.nareas == 0 || shim.pid != getpid())
+		return;
+	pthread_mutex_lock(&shim.lock);
+	for (unsigned i = 0; i < shim.nareas;) {
+		const struct area *a = &shim.areas[i];
+
+		if (a->address >= address && a->address + a->length <= address + length)
+			shim.areas[i] = shim.areas[--shim.nareas];
+		else
+			i++;
+	}
+	pthread_mutex_unlock(&shim.lock);
+}
+
+/* ---- functions of libc that are replaced ---- */
+
+PUBLIC void *
+mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
+{
+	const struct gmem_object *o;
+	long result;
+	void *p;
+
+	/* MAP_FIXED over a mapping of ours takes that away. */
+	if ((flags & MAP_FIXED) != 0)
+		tell((uintptr_t)addr, length, tell_unmap);
+	result = syscall(SYS_mmap, addr, length, prot, flags, fd, offset);
+	p = (void *)result;
+	if (p == MAP_FAILED || (flags & MAP_ANONYMOUS) != 0 || shim.nobjects == 0)
+		return p;
+	if ((flags & MAP_FIXED) != 0)
+		forget((uintptr_t)addr, length);
+	o = object_of(fd);
+	if (o != NULL)
+		mapped(p, length, o, flags, (uint64_t)offset);
+	return p;
+}
+
+PUBLIC void *mmap64(void *addr, size_t length, int prot, int flags, int fd, off64_t offset)
+    __attribute__((alias("mmap")));
+
+PUBLIC int
+munmap(void *addr, size_t length)
+{
+	int rc;
+
+	tell((uintptr_t)addr, length, tell_unmap);
+	rc = (int)syscall(SYS_munmap, addr, length);
+	if (rc == 0)
+		forget((uintptr_t)addr, length);
+	return rc;
+}
+
+PUBLIC void *
+mremap(void *old, size_t old_length, size_t new_length, int flags, ...)
+{
+	void *to = NULL;
+	long result;
+	va_list ap;
+
+	if ((flags & MREMAP_FIXED) != 0) {
+		va_start(ap, flags);
+		to = va_arg(ap, void *);
+		va_end(ap);
+	}
+	/* The new place would not be registered. */
+	if (concerned((uintptr_t)old, old_length)) {
+		errno = ENOTSUP;
+		return MAP_FAILED;
+	}
+	result = syscall(SYS_mremap, old, old_length, new_length, flags, to);
+	return (void *)result;
+}
+
+PUBLIC int
+madvise(void *addr, size_t length, int advice)
+{
+	/* MADV_DONTNEED keeps the content of a shared mapping. */
+	if (advice == MADV_REMOVE)
+		tell((uintptr_t)addr, length, tell_discard);
+	return (int)syscall(SYS_madvise, addr, length, advice);
+}
+
+PUBLIC int
+fallocate(int fd, int mode, off_t offset, off_t length)
+{
+	const struct gmem_object *o;
+	struct area part = { 0 };
+	int saved = errno;
+
+	if ((mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0 && shim.sock != -1 &&
+	    shim.pid == getpid() && (o = object_of(fd)) != NULL) {
+		part.object = (uint32_t)(o - shim.objects);
+		part.offset = (uint64_t)offset;
+		part.length = (size_t)length;
+		pthread_mutex_lock(&shim.lock);
+		tell_discard(&part);
+		pthread_mutex_unlock(&shim.lock);
+	}
+	errno = saved;
+	return (int)syscall(SYS_fallocate, fd, mode, offset, length);
+}
+
+PUBLIC int fallocate64(int fd, int mode, off64_t offset, off64_t length)
+    __attribute__((alias("fallocate")));

@@ -1,0 +1,535 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "vmm/handoff.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/ckd.h"
+#include "base/fdio.h"
+#include "base/log.h"
+#include "gmem-handoff.h"
+#include "memory/process.h"
+
+#define CLIENTS_MAX 256u
+
+/* A process that has connected. */
+struct client {
+	int sock; /* -1: this place is free */
+	int pidfd;
+	pid_t pid;
+	int lifeline; /* our end of its lifeline; -1 before its hello */
+	bool served; /* it has handed over a userfaultfd … */
+	unsigned id; /* … and is this process of the server */
+};
+
+struct handoff {
+	struct server *server;
+	char path[64];
+	int listener, stop_fd;
+	int place; /* the socket's file, which has no name any more */
+	pthread_t thread;
+	bool started;
+	atomic_uint hellos;
+	struct gmem_object objects[GMEM_HANDOFF_OBJECTS_MAX];
+	int fds[GMEM_HANDOFF_OBJECTS_MAX];
+	uint32_t nobjects;
+	pthread_mutex_t lock; /* guards the clients, which only the thread changes */
+	struct client clients[CLIENTS_MAX];
+};
+
+/* ---- talking ---- */
+
+static void
+reply_error(struct gmem_message *reply, const struct err *e)
+{
+	reply->type = GMEM_ERROR;
+	snprintf(
+	    reply->text, sizeof(reply->text), "%.*s", (int)sizeof(reply->text) - 1, e->msg);
+}
+
+static int
+send_reply(const struct client *c, const struct iovec *iov, size_t niov, const int *fds,
+    size_t nfds, struct err *e)
+{
+	char control[CMSG_SPACE((GMEM_HANDOFF_OBJECTS_MAX + 1) * sizeof(int))] = { 0 };
+	struct msghdr msg = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = niov };
+	struct cmsghdr *cm;
+
+	if (nfds != 0) {
+		msg.msg_control = control;
+		msg.msg_controllen = CMSG_SPACE(nfds * sizeof(int));
+		cm = CMSG_FIRSTHDR(&msg);
+		cm->cmsg_level = SOL_SOCKET;
+		cm->cmsg_type = SCM_RIGHTS;
+		cm->cmsg_len = CMSG_LEN(nfds * sizeof(int));
+		memcpy(CMSG_DATA(cm), fds, nfds * sizeof(int));
+	}
+	/* A client that does not read its one reply is broken: no waiting for it. */
+	if (sendmsg(c->sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) == -1)
+		return err_sys(e, "hand-off: reply to process %d", (int)c->pid);
+	return 0;
+}
+
+/* One request, with at most one descriptor.  1, 0 at the end of the conversation, -1. */
+static int
+receive(const struct client *c, struct gmem_message *m, int *fd, struct err *e)
+{
+	union {
+		char buf[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { m, sizeof(*m) };
+	struct msghdr msg = { .msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.buf,
+		.msg_controllen = sizeof(control.buf) };
+	struct cmsghdr *cm;
+	ssize_t n;
+
+	*fd = -1;
+	n = recvmsg(c->sock, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	if (n == 0 || (n == -1 && (errno == ECONNRESET || errno == EPIPE)))
+		return 0;
+	if (n == -1)
+		return err_sys(e, "hand-off: process %d", (int)c->pid);
+	cm = CMSG_FIRSTHDR(&msg);
+	if (cm != NULL && cm->cmsg_level == SOL_SOCKET && cm->cmsg_type == SCM_RIGHTS &&
+	    cm->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(fd, CMSG_DATA(cm), sizeof(int));
+	if (n != (ssize_t)sizeof(*m) || (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 ||
+	    m->version != GMEM_HANDOFF_VERSION ||
+	    memchr(m->text, '\0', sizeof(m->text)) == NULL) {
+		fd_close(fd);
+		return err_set(e, ERR_CORRUPT,
+		    "hand-off: process %d sent a message of %zd bytes, version %u", (int)c->pid,
+		    n, n >= 4 ? m->version : 0);
+	}
+	return 1;
+}
+
+/* ---- requests ---- */
+
+static int
+welcome(struct handoff *h, struct client *c, struct err *e)
+{
+	struct gmem_message m = {
+		.version = GMEM_HANDOFF_VERSION, .type = GMEM_WELCOME, .count = h->nobjects
+	};
+	struct iovec iov[] = { { &m, sizeof(m) },
+		{ h->objects, h->nobjects * sizeof(h->objects[0]) } };
+	int fds[GMEM_HANDOFF_OBJECTS_MAX + 1], ends[2], rc;
+
+	if (c->lifeline != -1)
+		return err_set(
+		    e, ERR_CORRUPT, "hand-off: process %d says hello twice", (int)c->pid);
+	if (pipe2(ends, O_CLOEXEC) == -1)
+		return err_sys(e, "hand-off: lifeline");
+	memcpy(fds, h->fds, h->nobjects * sizeof(fds[0]));
+	fds[h->nobjects] = ends[0];
+	rc = send_reply(c, iov, 2, fds, h->nobjects + 1, e);
+	close(ends[0]);
+	c->lifeline = ends[1];
+	atomic_fetch_add(&h->hellos, 1);
+	return rc;
+}
+
+static int
+take_userfaultfd(struct handoff *h, struct client *c, int fd, struct err *e)
+{
+	if (fd == -1 || c->served) {
+		fd_close(&fd);
+		return err_set(e, ERR_CORRUPT, "hand-off: process %d sent %s userfaultfd",
+		    (int)c->pid, c->served ? "another" : "no");
+	}
+	if (server_add_process(h->server, fd, &c->id, e) == -1)
+		return -1;
+	c->served = true;
+	return 0;
+}
+
+static int
+handle(struct handoff *h, struct client *c, const struct gmem_message *m, int fd, struct err *e)
+{
+	if (m->type != GMEM_USERFAULTFD)
+		fd_close(&fd);
+	if ((m->type == GMEM_MAP || m->type == GMEM_UNMAP) && !c->served)
+		return err_set(e, ERR_CORRUPT, "hand-off: process %d has sent no userfaultfd",
+		    (int)c->pid);
+	switch (m->type) {
+	case GMEM_USERFAULTFD:
+		return take_userfaultfd(h, c, fd, e);
+	case GMEM_MAP:
+		log_info("process %d maps %llu bytes of memory %u at %#llx", (int)c->pid,
+		    (unsigned long long)m->length, m->object, (unsigned long long)m->address);
+		return server_add_mapping(
+		    h->server, c->id, m->address, m->length, m->object, m->offset, e);
+	case GMEM_UNMAP:
+		server_remove_mapping(h->server, c->id, m->address, m->length);
+		return 0;
+	case GMEM_DISCARD:
+		return server_discard(h->server, m->object, m->offset, m->length, e);
+	case GMEM_REFUSE:
+		return err_set(e, ERR_FAILED, "%s", m->text);
+	default:
+		return err_set(e, ERR_CORRUPT, "hand-off: request %u is not known", m->type);
+	}
+}
+
+/* One request and its reply.  False: the conversation is over. */
+static bool
+converse(struct handoff *h, struct client *c)
+{
+	struct gmem_message m, reply = { .version = GMEM_HANDOFF_VERSION, .type = GMEM_OK };
+	struct iovec iov = { &reply, sizeof(reply) };
+	struct err e = ERR_INIT;
+	int fd, rc;
+
+	rc = receive(c, &m, &fd, &e);
+	if (rc == 0)
+		return false;
+	if (rc == 1 && m.type == GMEM_HELLO) {
+		fd_close(&fd);
+		rc = welcome(h, c, &e);
+	} else if (rc == 1) {
+		rc = handle(h, c, &m, fd, &e);
+		if (rc == 0)
+			rc = send_reply(c, &iov, 1, NULL, 0, &e);
+	}
+	if (rc == -1) {
+		/* Somebody's memory is not served: nobody may run on. */
+		struct err unused;
+
+		reply_error(&reply, &e);
+		(void)send_reply(c, &iov, 1, NULL, 0, &unused);
+		server_fail(h->server, &e);
+		return false;
+	}
+	return true;
+}
+
+/* ---- clients ---- */
+
+static void
+client_accept(struct handoff *h)
+{
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+	struct client *c = NULL;
+	int sock;
+
+	sock = accept4(h->listener, NULL, NULL, SOCK_CLOEXEC);
+	if (sock == -1)
+		return;
+	for (unsigned i = 0; i < CLIENTS_MAX && c == NULL; i++)
+		if (h->clients[i].sock == -1)
+			c = &h->clients[i];
+	if (c == NULL || getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) == -1 ||
+	    (cred.uid != geteuid() && cred.uid != 0)) {
+		log_warn("hand-off: a connection was turned away");
+		close(sock);
+		return;
+	}
+	pthread_mutex_lock(&h->lock);
+	*c = (struct client){ .sock = sock, .pid = cred.pid, .lifeline = -1 };
+	c->pidfd = pidfd_open(cred.pid, 0);
+	pthread_mutex_unlock(&h->lock);
+}
+
+static bool
+client_is_alive(const struct client *c)
+{
+	struct pollfd p = { .fd = c->pidfd, .events = POLLIN };
+
+	return c->pidfd != -1 && poll(&p, 1, 0) == 0;
+}
+
+/*
+ * The end of a conversation is the end of the process, or of its old program.
+ * Somebody who only closed the socket still has the memory, unserved.
+ */
+static void
+client_end(struct handoff *h, struct client *c)
+{
+	const struct timespec nap = { .tv_nsec = 20000000 };
+	struct err e = ERR_INIT;
+
+	if (c->served) {
+		/* A dying process closes its sockets a moment before it is dead. */
+		for (int i = 0; i < 50 && client_is_alive(c); i++)
+			nanosleep(&nap, NULL);
+		server_remove_process(h->server, c->id);
+	}
+	pthread_mutex_lock(&h->lock);
+	c->served = false;
+	fd_close(&c->sock);
+	pthread_mutex_unlock(&h->lock);
+	if (client_is_alive(c) && handoff_check(h, &e) == -1)
+		server_fail(h->server, &e);
+	fd_close(&c->lifeline);
+	fd_close(&c->pidfd);
+}
+
+static void *
+handoff_main(void *arg)
+{
+	struct handoff *h = arg;
+	struct pollfd polls[CLIENTS_MAX + 2];
+
+	for (;;) {
+		polls[0] = (struct pollfd){ .fd = h->stop_fd, .events = POLLIN };
+		polls[1] = (struct pollfd){ .fd = h->listener, .events = POLLIN };
+		for (unsigned i = 0; i < CLIENTS_MAX; i++)
+			polls[i + 2] =
+			    (struct pollfd){ .fd = h->clients[i].sock, .events = POLLIN };
+		if (poll(polls, CLIENTS_MAX + 2, -1) == -1)
+			continue;
+		if (polls[0].revents != 0)
+			return NULL;
+		for (unsigned i = 0; i < CLIENTS_MAX; i++)
+			if (polls[i + 2].revents != 0 && !converse(h, &h->clients[i]))
+				client_end(h, &h->clients[i]);
+		if (polls[1].revents != 0)
+			client_accept(h);
+	}
+}
+
+/* ---- the owner's side ---- */
+
+static int
+set_objects(struct handoff *h, const struct handoff_object *objects, size_t n, struct err *e)
+{
+	if (n > GMEM_HANDOFF_OBJECTS_MAX)
+		return err_set(e, ERR_FAILED, "%zu regions, a VMM can be handed %u", n,
+		    GMEM_HANDOFF_OBJECTS_MAX);
+	for (size_t i = 0; i < n; i++) {
+		struct gmem_object *o = &h->objects[i];
+		struct stat st;
+
+		if (fstat(objects[i].fd, &st) == -1)
+			return err_sys(e, "stat memory %s", objects[i].name);
+		snprintf(o->name, sizeof(o->name), "%s", objects[i].name);
+		o->dev = st.st_dev;
+		o->ino = st.st_ino;
+		o->size = objects[i].size;
+		o->page_size = objects[i].page_size;
+		o->fd = (uint32_t)objects[i].number;
+		h->fds[i] = objects[i].fd;
+	}
+	h->nobjects = (uint32_t)n;
+	return 0;
+}
+
+/*
+ * The socket's file is unlinked at once and reached through a descriptor of
+ * ours: nothing is left behind, however we end.
+ */
+static int
+open_socket(struct handoff *h, struct err *e)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	char dir[] = "/tmp/gmem-XXXXXX";
+	int rc = -1;
+
+	if (mkdtemp(dir) == NULL)
+		return err_sys(e, "make a folder in /tmp");
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/handoff", dir);
+	h->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (h->listener == -1 ||
+	    bind(h->listener, (struct sockaddr *)&addr, sizeof(addr)) == -1 ||
+	    listen(h->listener, 16) == -1)
+		err_sys(e, "listen on %s", addr.sun_path);
+	else if ((h->place = open(addr.sun_path, O_PATH | O_CLOEXEC)) == -1)
+		err_sys(e, "open %s", addr.sun_path);
+	else
+		rc = 0;
+	unlink(addr.sun_path);
+	rmdir(dir);
+	snprintf(h->path, sizeof(h->path), "/proc/%d/fd/%d", (int)getpid(), h->place);
+	return rc;
+}
+
+static int
+start_thread(struct handoff *h, struct err *e)
+{
+	sigset_t all, old;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	errno = pthread_create(&h->thread, NULL, handoff_main, h);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (errno != 0)
+		return err_sys(e, "start a thread");
+	h->started = true;
+	return 0;
+}
+
+int
+handoff_new(struct handoff **out, struct server *server, const struct handoff_object *objects,
+    size_t n, struct err *e)
+{
+	struct handoff *h;
+
+	h = calloc(1, sizeof(*h));
+	if (h == NULL)
+		return err_sys(e, "hand-off");
+	h->server = server;
+	h->listener = h->place = -1;
+	pthread_mutex_init(&h->lock, NULL);
+	for (unsigned i = 0; i < CLIENTS_MAX; i++)
+		h->clients[i] = (struct client){ .sock = -1, .pidfd = -1, .lifeline = -1 };
+	h->stop_fd = eventfd(0, EFD_CLOEXEC);
+	if (h->stop_fd == -1) {
+		err_sys(e, "hand-off");
+		handoff_free(h);
+		return -1;
+	}
+	if (set_objects(h, objects, n, e) == -1 || open_socket(h, e) == -1 ||
+	    start_thread(h, e) == -1) {
+		handoff_free(h);
+		return -1;
+	}
+	*out = h;
+	return 0;
+}
+
+const char *
+handoff_path(const struct handoff *h)
+{
+	return h->path;
+}
+
+unsigned
+handoff_hellos(const struct handoff *h)
+{
+	return atomic_load(&h->hellos);
+}
+
+size_t
+handoff_processes(struct handoff *h, pid_t *pids, size_t max)
+{
+	size_t n = 0;
+
+	pthread_mutex_lock(&h->lock);
+	for (unsigned i = 0; i < CLIENTS_MAX && n < max; i++)
+		if (h->clients[i].sock != -1 && h->clients[i].served)
+			pids[n++] = h->clients[i].pid;
+	pthread_mutex_unlock(&h->lock);
+	return n;
+}
+
+void
+handoff_kill(struct handoff *h)
+{
+	pthread_mutex_lock(&h->lock);
+	for (unsigned i = 0; i < CLIENTS_MAX; i++)
+		if (h->clients[i].sock != -1 && h->clients[i].served)
+			pidfd_send_signal(h->clients[i].pidfd, SIGKILL, NULL, 0);
+	pthread_mutex_unlock(&h->lock);
+}
+
+static int
+is_ours(const struct handoff *h, const struct memory_object *o)
+{
+	for (uint32_t i = 0; i < h->nobjects; i++)
+		if (h->objects[i].dev == o->dev && h->objects[i].ino == o->ino)
+			return 1;
+	return 0;
+}
+
+static bool
+is_served(struct handoff *h, pid_t pid, const struct memory_mapping *m)
+{
+	bool yes = false;
+
+	pthread_mutex_lock(&h->lock);
+	for (unsigned i = 0; i < CLIENTS_MAX && !yes; i++) {
+		const struct client *c = &h->clients[i];
+
+		yes = c->sock != -1 && c->served && c->pid == pid &&
+		      server_covers(h->server, c->id, m->hva, m->len);
+	}
+	pthread_mutex_unlock(&h->lock);
+	return yes;
+}
+
+static int
+check_process(struct handoff *h, pid_t pid, struct err *e)
+{
+	struct memory_object *list;
+	struct err unused;
+	size_t n;
+	int rc = 0;
+
+	/* A process that has ended meanwhile is none to worry about. */
+	if (memory_list(pid, &list, &n, &unused) == -1)
+		return 0;
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		for (size_t k = 0; is_ours(h, &list[i]) && k < list[i].nmappings && rc == 0;
+		     k++)
+			if (!is_served(h, pid, &list[i].mappings[k]))
+				rc = err_set(e, ERR_FAILED,
+				    "process %d maps the guest's memory at %#llx and has not "
+				    "handed it "
+				    "over: it would read zeros there; use --eager",
+				    (int)pid, (unsigned long long)list[i].mappings[k].hva);
+	}
+	memory_list_free(list, n);
+	return rc;
+}
+
+int
+handoff_check(struct handoff *h, struct err *e)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; i < h->nobjects && rc == 0; i++) {
+		size_t n, unreadable;
+		struct err unused;
+		pid_t *pids;
+
+		if (memory_users((dev_t)h->objects[i].dev, (ino_t)h->objects[i].ino, &pids, &n,
+			&unreadable, &unused) == -1)
+			continue;
+		for (size_t k = 0; k < n && rc == 0; k++)
+			if (pids[k] != getpid())
+				rc = check_process(h, pids[k], e);
+		free(pids);
+	}
+	return rc;
+}
+
+void
+handoff_free(struct handoff *h)
+{
+	uint64_t one = 1;
+
+	if (h == NULL)
+		return;
+	if (h->started && write(h->stop_fd, &one, sizeof(one)) == sizeof(one))
+		pthread_join(h->thread, NULL);
+	for (unsigned i = 0; i < CLIENTS_MAX; i++) {
+		fd_close(&h->clients[i].sock);
+		fd_close(&h->clients[i].lifeline);
+		fd_close(&h->clients[i].pidfd);
+	}
+	fd_close(&h->listener);
+	fd_close(&h->place);
+	fd_close(&h->stop_fd);
+	pthread_mutex_destroy(&h->lock);
+	free(h);
+}

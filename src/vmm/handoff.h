@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_VMM_HANDOFF_H
+#define GMEM_VMM_HANDOFF_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "serve/server.h"
+
+/*
+ * The server's side of the gmem hand-off (gmem-handoff.h): listens on a socket
+ * that only processes of this user reach, answers them, and passes what they
+ * hand over to the page server.  A thread does the work.
+ */
+struct handoff;
+
+/* A memory object that clients get; index i is region i of the image. */
+struct handoff_object {
+	const char *name;
+	int fd; /* borrowed */
+	int number; /* the descriptor number that clients put it at */
+	uint64_t size, page_size;
+};
+
+/* Starts to listen.  The server is borrowed and told of every failure. */
+int handoff_new(struct handoff **out, struct server *server,
+    const struct handoff_object *objects, size_t n, struct err *e);
+
+/* The path for the environment of the VMM. */
+const char *handoff_path(const struct handoff *h);
+
+/* How many processes have said hello, ever; 0: the shim was never loaded. */
+unsigned handoff_hellos(const struct handoff *h);
+
+/* The processes that have handed over memory and are still alive; at most max, their number. */
+size_t handoff_processes(struct handoff *h, pid_t *pids, size_t max);
+
+/*
+ * Looks whether a process shows the memory in a mapping that was not handed over,
+ * where it would read zeros.  ERR_FAILED names it.
+ */
+int handoff_check(struct handoff *h, struct err *e);
+
+/*
+ * Kills (SIGKILL) every process that has handed over memory; the server may
+ * be freed when they are gone.
+ */
+void handoff_kill(struct handoff *h);
+
+/* Stops listening. */
+void handoff_free(struct handoff *h);
+
+#endif
