@@ -1,1 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+libgmem_a_SOURCES += \
+	%D%/guard.c %D%/guard.h \
+	%D%/handoff.c %D%/handoff.h \
+	%D%/launch.c %D%/launch.h \
+	%D%/qemu.c %D%/qemu.h %D%/qemu-impl.h \
+	%D%/qemu-check.c \
+	%D%/qemu-facts.c \
+	%D%/qemu-load.c %D%/qemu-load.h \
+	%D%/qemu-ram.c \
+	%D%/qemu-save.c \
+	%D%/qemu-settings.c \
+	%D%/qemu-status.c \
+	%D%/qemu-text.c %D%/qemu-text.h \
+	%D%/qmp.c %D%/qmp.h \
+	%D%/qmp-frame.c %D%/qmp-frame.h
+
+check_PROGRAMS += test-qmp test-guard
+TESTS += test-qmp test-guard
+
+test_qmp_SOURCES = tests/unit/test-qmp.c
+test_qmp_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_qmp_LDADD = $(UNIT_LDADD)
+
+test_guard_SOURCES = tests/unit/test-guard.c
+test_guard_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_guard_LDADD = $(UNIT_LDADD)

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_MEMORY_KIND_H
+#define GMEM_MEMORY_KIND_H
+
+#include "base/err.h"
+
+/* What guest memory can be made of.  The names are the ones of images and --json. */
+enum memory_kind {
+	MEMORY_MEMFD, /* "memfd" */
+	MEMORY_HUGETLB, /* "hugetlb": a hugetlb memfd or a file on hugetlbfs */
+	MEMORY_FILE, /* "file": any other file (tmpfs too), or a block device */
+	MEMORY_GUEST_MEMFD, /* "guest_memfd" */
+};
+
+const char *memory_kind_name(enum memory_kind kind);
+
+/* ERR_USAGE if there is no such kind. */
+int memory_kind_parse(const char *name, enum memory_kind *kind, struct err *e);
+
+#endif

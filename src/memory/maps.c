@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "memory/maps.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "base/fdio.h"
+
+#define MAPS_MAX ((size_t)64 << 20) /* bytes: some 600 000 mappings */
+
+int
+maps_open(struct maps *m, pid_t pid, struct err *e)
+{
+	char path[64];
+	size_t len;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
+	m->pid = pid;
+	if (fd_slurp(path, MAPS_MAX, &m->text, &len, e) == -1)
+		return -1;
+	for (char *p = m->text; (p = memchr(p, '\n', len - (size_t)(p - m->text))) != NULL; p++)
+		*p = '\0';
+	m->next = m->text;
+	m->end = m->text + len;
+	return 0;
+}
+
+void
+maps_close(struct maps *m)
+{
+	free(m->text);
+	m->text = NULL;
+	m->next = m->end = NULL;
+}
+
+void
+maps_rewind(struct maps *m)
+{
+	m->next = m->text;
+}
+
+/* A number in the given base that ends with the character `end`; moves *at behind it. */
+static bool
+number(const char **at, int base, char end, uint64_t *out)
+{
+	char *stop;
+
+	*out = strtoull(*at, &stop, base);
+	if (stop == *at || *stop != end)
+		return false;
+	*at = stop + 1;
+	return true;
+}
+
+/* start-end perms offset major:minor inode, then blanks and the path. */
+static bool
+parse(const char *line, const char *end, struct maps_entry *out)
+{
+	uint64_t major_no, minor_no, ino;
+	char *stop;
+
+	if (!number(&line, 16, '-', &out->start) || !number(&line, 16, ' ', &out->end))
+		return false;
+	if (end - line < 5 || line[4] != ' ')
+		return false;
+	out->writable = line[1] == 'w';
+	out->shared = line[3] == 's';
+	line += 5;
+	if (!number(&line, 16, ' ', &out->offset) || !number(&line, 16, ':', &major_no) ||
+	    !number(&line, 16, ' ', &minor_no))
+		return false;
+	ino = strtoull(line, &stop, 10);
+	if (stop == line)
+		return false;
+	out->dev = makedev((unsigned)major_no, (unsigned)minor_no);
+	out->ino = ino;
+	out->path = stop + strspn(stop, " ");
+	return out->start < out->end;
+}
+
+int
+maps_next(struct maps *m, struct maps_entry *out, struct err *e)
+{
+	while (m->next < m->end) {
+		const char *line = m->next, *end = line + strlen(line);
+
+		m->next = end + 1;
+		if (!parse(line, end, out))
+			return err_set(e, ERR_FAILED, "/proc/%d/maps: cannot read '%.100s'",
+			    (int)m->pid, line);
+		if (out->ino != 0)
+			return 1;
+	}
+	return 0;
+}
+
+dev_t
+maps_dev(const struct maps *m, const struct maps_entry *entry)
+{
+	char path[PATH_MAX];
+	struct stat st;
+	int n;
+
+	n = snprintf(path, sizeof(path), "/proc/%d/root%s", (int)m->pid, entry->path);
+	if (entry->path[0] != '/' || n < 0 || (size_t)n >= sizeof(path))
+		return entry->dev;
+	if (stat(path, &st) == -1 || st.st_ino != entry->ino || !S_ISREG(st.st_mode))
+		return entry->dev;
+	return st.st_dev;
+}
+
+bool
+maps_is(const struct maps *m, const struct maps_entry *entry, dev_t dev, ino_t ino)
+{
+	return entry->ino == ino && (entry->dev == dev || maps_dev(m, entry) == dev);
+}

@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "memory/pause.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/ckd.h"
+#include "base/fdio.h"
+#include "memory/cgroup.h"
+
+static const char *const names[] = {
+	[PAUSE_NONE] = "none",
+	[PAUSE_AUTO] = "auto",
+	[PAUSE_FREEZER] = "freezer",
+	[PAUSE_STOP] = "stop",
+};
+
+#define NMETHODS (sizeof(names) / sizeof(names[0]))
+
+const char *
+pause_method_name(enum pause_method method)
+{
+	return (size_t)method < NMETHODS ? names[method] : "unknown";
+}
+
+int
+pause_method_parse(const char *name, enum pause_method *method, struct err *e)
+{
+	for (size_t i = 0; i < NMETHODS; i++) {
+		if (strcmp(name, names[i]) == 0) {
+			*method = (enum pause_method)i;
+			return 0;
+		}
+	}
+	return err_set(e, ERR_USAGE, "no way to pause is called '%s'", name);
+}
+
+static int64_t
+now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* Reads a small file from its start into buf, NUL-terminated; false on failure. */
+static bool
+read_small(int fd, char *buf, size_t room)
+{
+	ssize_t n = pread(fd, buf, room - 1, 0);
+
+	if (n < 0)
+		return false;
+	buf[n] = '\0';
+	return true;
+}
+
+/* Threads of a process by what they are doing. */
+struct threads {
+	unsigned stopped, traced, ended, running;
+};
+
+/* The state letter of /proc/PID/task/TID/stat, behind the last ')'; 'X' if it is gone. */
+static char
+thread_state(int dir, const char *tid)
+{
+	char name[300], text[512], state = 'X';
+	const char *paren;
+	int fd;
+
+	snprintf(name, sizeof(name), "%s/stat", tid);
+	fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+	if (fd == -1)
+		return state;
+	if (read_small(fd, text, sizeof(text))) {
+		paren = strrchr(text, ')');
+		if (paren != NULL && paren[1] == ' ')
+			state = paren[2];
+	}
+	close(fd);
+	return state;
+}
+
+static int
+count_threads(pid_t pid, struct threads *count, struct err *e)
+{
+	struct dirent *d;
+	char path[64];
+	DIR *dir;
+
+	*count = (struct threads){ 0 };
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	dir = opendir(path);
+	if (dir == NULL)
+		return err_sys(e, "open %s", path);
+	while ((d = readdir(dir)) != NULL) {
+		if (!isdigit((unsigned char)d->d_name[0]))
+			continue;
+		switch (thread_state(dirfd(dir), d->d_name)) {
+		case 'T':
+			count->stopped++;
+			break;
+		case 't':
+			count->traced++;
+			break;
+		case 'Z':
+		case 'X':
+			count->ended++;
+			break;
+		default:
+			count->running++;
+			break;
+		}
+	}
+	closedir(dir);
+	return 0;
+}
+
+static int
+gone(pid_t pid, struct err *e)
+{
+	return err_set(e, ERR_FAILED, "process %d has ended", (int)pid);
+}
+
+static int
+prepare_stop(struct pause *p, struct err *e)
+{
+	struct threads count;
+
+	p->fd = pidfd_open(p->pid, 0);
+	if (p->fd == -1)
+		return err_sys(e, "process %d", (int)p->pid);
+	if (count_threads(p->pid, &count, e) == -1)
+		return -1;
+	if (count.stopped + count.traced + count.running == 0)
+		return gone(p->pid, e);
+	p->was_paused = count.traced + count.running == 0;
+	if (pidfd_send_signal(p->fd, 0, NULL, 0) == -1)
+		return err_sys(e,
+		    "process %d cannot be stopped: run as its user or as root (CAP_KILL)",
+		    (int)p->pid);
+	p->method = PAUSE_STOP;
+	return 0;
+}
+
+static int
+open_freezer(struct pause *p, const struct cgroup *cg, struct err *e)
+{
+	char text[16];
+
+	p->fd = cgroup_open_file(cg, "cgroup.freeze", O_RDWR);
+	if (p->fd == -1 && errno == ENOENT)
+		return err_set(e, ERR_FAILED,
+		    "process %d is in the root cgroup, which cannot be frozen: use --pause "
+		    "stop",
+		    (int)p->pid);
+	if (p->fd == -1)
+		return err_sys(e, "freezer of cgroup %.200s (use --pause stop?)", cg->path);
+	p->events = cgroup_open_file(cg, "cgroup.events", O_RDONLY);
+	if (p->events == -1 || !read_small(p->fd, text, sizeof(text)))
+		return err_sys(e, "freezer of cgroup %.200s", cg->path);
+	p->was_paused = text[0] == '1';
+	return 0;
+}
+
+static int
+prepare_freezer(struct pause *p, const struct cgroup *cg, struct err *e)
+{
+	if (open_freezer(p, cg, e) == -1)
+		return -1;
+	if (cgroup_has_us(cg))
+		return err_set(e, ERR_FAILED,
+		    "cgroup %.200s cannot be frozen: this command is in it too; use --pause "
+		    "stop",
+		    cg->path);
+	p->method = PAUSE_FREEZER;
+	return 0;
+}
+
+static void
+clear(struct pause *p)
+{
+	fd_close(&p->fd);
+	fd_close(&p->events);
+	*p = (struct pause)PAUSE_INIT;
+}
+
+/* The freezer if it touches nobody else, and can be had at all. */
+static int
+prepare_auto(struct pause *p, struct err *e)
+{
+	struct pause fresh = *p;
+	struct cgroup cg;
+
+	if (cgroup_find(p->pid, &cg, e) == 0 && cgroup_is_alone(&cg, p->pid) &&
+	    prepare_freezer(p, &cg, e) == 0)
+		return 0;
+	clear(p);
+	*p = fresh;
+	return prepare_stop(p, e);
+}
+
+int
+pause_prepare(struct pause *p, pid_t pid, enum pause_method method, struct err *e)
+{
+	struct cgroup cg;
+	int r = 0;
+
+	*p = (struct pause)PAUSE_INIT;
+	p->pid = pid;
+	if (method != PAUSE_NONE && pid == getpid())
+		return err_set(e, ERR_FAILED, "process %d is this command itself", (int)pid);
+	switch (method) {
+	case PAUSE_NONE:
+		break;
+	case PAUSE_AUTO:
+		r = prepare_auto(p, e);
+		break;
+	case PAUSE_FREEZER:
+		r = cgroup_find(pid, &cg, e);
+		if (r == 0)
+			r = prepare_freezer(p, &cg, e);
+		break;
+	case PAUSE_STOP:
+		r = prepare_stop(p, e);
+		break;
+	}
+	if (r == -1)
+		clear(p);
+	return r;
+}
+
+/* Sleeps for a moment that grows; false when the deadline has passed. */
+static bool
+wait_a_moment(int64_t deadline, long *ms)
+{
+	struct timespec t = { .tv_nsec = *ms * 1000000 };
+
+	if (now_ms() >= deadline)
+		return false;
+	nanosleep(&t, NULL);
+	*ms = MIN(*ms * 2, 16);
+	return true;
+}
+
+static int
+enter_stop(const struct pause *p, unsigned timeout_ms, struct err *e)
+{
+	int64_t deadline = now_ms() + timeout_ms;
+	struct threads count;
+	long ms = 1;
+
+	if (!p->was_paused && pidfd_send_signal(p->fd, SIGSTOP, NULL, 0) == -1)
+		return err_sys(e, "stop process %d", (int)p->pid);
+	do {
+		if (count_threads(p->pid, &count, e) == -1)
+			return -1;
+		if (count.stopped + count.traced + count.running == 0)
+			return gone(p->pid, e);
+		if (count.running == 0)
+			return 0;
+	} while (wait_a_moment(deadline, &ms));
+	return err_set(e, ERR_FAILED,
+	    "process %d did not stop within %u ms: %u of its threads are busy in the kernel, "
+	    "perhaps waiting for memory pages that are still being restored",
+	    (int)p->pid, timeout_ms, count.running);
+}
+
+/* Waits until the kernel says so; it wakes poll(2) at each change. */
+static int
+enter_freezer(const struct pause *p, unsigned timeout_ms, struct err *e)
+{
+	struct pollfd pfd = { .fd = p->events, .events = POLLPRI };
+	int64_t deadline = now_ms() + timeout_ms, left;
+	char text[256];
+
+	if (!p->was_paused && pwrite(p->fd, "1", 1, 0) != 1)
+		return err_sys(e, "freeze process %d", (int)p->pid);
+	for (;;) {
+		if (!read_small(p->events, text, sizeof(text)))
+			return err_sys(e, "freeze process %d", (int)p->pid);
+		if (strstr(text, "populated 0") != NULL)
+			return gone(p->pid, e);
+		if (strstr(text, "frozen 1") != NULL)
+			return 0;
+		left = deadline - now_ms();
+		if (left <= 0)
+			break;
+		poll(&pfd, 1, (int)MIN(left, 100));
+	}
+	return err_set(e, ERR_FAILED,
+	    "process %d did not freeze within %u ms: one of its threads is busy in the kernel, "
+	    "perhaps waiting for memory pages that are still being restored",
+	    (int)p->pid, timeout_ms);
+}
+
+int
+pause_enter(struct pause *p, unsigned timeout_ms, struct err *e)
+{
+	int r = 0;
+
+	if (p->method == PAUSE_STOP)
+		r = enter_stop(p, timeout_ms, e);
+	else if (p->method == PAUSE_FREEZER)
+		r = enter_freezer(p, timeout_ms, e);
+	if (r == -1)
+		pause_release(p);
+	return r;
+}
+
+int
+pause_check(const struct pause *p, struct err *e)
+{
+	struct threads count = { 0 };
+	char text[256];
+	bool paused = true;
+
+	if (p->method == PAUSE_STOP) {
+		if (count_threads(p->pid, &count, e) == -1)
+			return -1;
+		paused = count.running == 0;
+	} else if (p->method == PAUSE_FREEZER) {
+		if (!read_small(p->events, text, sizeof(text)))
+			return err_sys(e, "state of process %d", (int)p->pid);
+		paused = strstr(text, "frozen 1") != NULL;
+	}
+	if (paused)
+		return 0;
+	return err_set(e, ERR_FAILED,
+	    "somebody let process %d run while its memory was read: it is not consistent",
+	    (int)p->pid);
+}
+
+int
+pause_process(
+    struct pause *p, pid_t pid, enum pause_method method, unsigned timeout_ms, struct err *e)
+{
+	if (pause_prepare(p, pid, method, e) == -1)
+		return -1;
+	if (pause_enter(p, timeout_ms, e) == 0)
+		return 0;
+	clear(p);
+	return -1;
+}
+
+int
+pause_release(const struct pause *p)
+{
+	int saved = errno, r = 0, why;
+
+	if (p->was_paused)
+		return 0;
+	if (p->method == PAUSE_STOP)
+		r = pidfd_send_signal(p->fd, SIGCONT, NULL, 0);
+	else if (p->method == PAUSE_FREEZER)
+		r = pwrite(p->fd, "0", 1, 0) == 1 ? 0 : -1;
+	why = r == 0 || errno == ESRCH || errno == ENODEV ? 0 : errno;
+	errno = saved;
+	return why;
+}
+
+int
+pause_resume(struct pause *p, struct err *e)
+{
+	int why = pause_release(p), r = 0;
+
+	if (why != 0) {
+		errno = why;
+		r = err_sys(e, "resume process %d", (int)p->pid);
+	}
+	clear(p);
+	return r;
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "memory/served.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "memory/maps.h"
+
+/* Whether the address is in a mapping of the object, by the list of mappings. */
+static int
+is_ours(struct maps *m, uint64_t hva, dev_t dev, ino_t ino, struct err *e)
+{
+	struct maps_entry entry;
+	int more;
+
+	maps_rewind(m);
+	while ((more = maps_next(m, &entry, e)) == 1)
+		if (hva >= entry.start && hva < entry.end)
+			return maps_is(m, &entry, dev, ino) ? 1 : 0;
+	return more;
+}
+
+/* "VmFlags: rd wr … um ui": missing pages or minor faults go to a userfaultfd. */
+static bool
+has_userfaultfd(const char *line)
+{
+	return strncmp(line, "VmFlags:", 8) == 0 &&
+	       (strstr(line, " um") != NULL || strstr(line, " ui") != NULL);
+}
+
+/* Goes through smaps: each mapping's line is followed by lines about it. */
+static int
+search(FILE *smaps, struct maps *m, dev_t dev, ino_t ino, bool *served, struct err *e)
+{
+	uint64_t start, end, hva = 0;
+	char *line = NULL;
+	size_t room = 0;
+	int ours = 0;
+
+	while (ours != -1 && !*served && getline(&line, &room, smaps) != -1) {
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &start, &end) == 2)
+			hva = start;
+		else if (has_userfaultfd(line))
+			ours = is_ours(m, hva, dev, ino, e);
+		*served = ours == 1;
+	}
+	free(line);
+	return ours == -1 ? -1 : 0;
+}
+
+int
+memory_is_served(pid_t pid, dev_t dev, ino_t ino, bool *served, struct err *e)
+{
+	char path[64];
+	struct maps m;
+	FILE *smaps;
+	int r;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps", (int)pid);
+	smaps = fopen(path, "re");
+	if (smaps == NULL)
+		return err_sys(e, "open %s", path);
+	if (maps_open(&m, pid, e) == -1) {
+		fclose(smaps);
+		return -1;
+	}
+	*served = false;
+	r = search(smaps, &m, dev, ino, served, e);
+	if (r == 0 && ferror(smaps))
+		r = err_set(e, ERR_FAILED, "%s: cannot be read", path);
+	maps_close(&m);
+	fclose(smaps);
+	return r;
+}

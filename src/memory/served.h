@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_MEMORY_SERVED_H
+#define GMEM_MEMORY_SERVED_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+
+/*
+ * Whether a mapping of dev:ino (as fstat tells) in the process is registered
+ * with a userfaultfd for missing pages: somebody is still filling the memory,
+ * and a hole in it is not a page of zeros.  Needs what memory_list needs.  Takes time,
+ * for the kernel walks the page tables: about 10 ms for each GiB that is there.
+ */
+int memory_is_served(pid_t pid, dev_t dev, ino_t ino, bool *served, struct err *e);
+
+#endif

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "vmm/qemu-impl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/ckd.h"
+#include "base/fdio.h"
+
+#define FD_NAME "gmem-state"
+#define PIPE_SIZE (1 << 20)
+#define POLL_MS_MAX 20
+
+/* Without a byte for so long QEMU (its storage, say) hangs. */
+#define STALL_S 60
+
+/* The read end of the pipe that QEMU writes to, on its way to the caller. */
+struct drain {
+	struct qmp_watch watch;
+	int (*sink)(void *arg, const void *buf, size_t len, struct err *e);
+	void *arg;
+	uint64_t last_ns; /* when something came last */
+	char buf[1 << 16];
+};
+
+static int
+drain_ready(void *arg, struct err *e)
+{
+	struct drain *d = arg;
+	ssize_t n = read(d->watch.fd, d->buf, sizeof(d->buf));
+
+	if (n == -1)
+		return errno == EAGAIN || errno == EINTR ? 0
+							 : err_sys(e, "read the VM's state");
+	if (n == 0) {
+		fd_close(&d->watch.fd);
+		return 0;
+	}
+	d->last_ns = qemu_now_ns();
+	return d->sink(d->arg, d->buf, (size_t)n, e);
+}
+
+/* Waits up to ms for bytes, unless QEMU has given none for too long. */
+static int
+wait_bytes(struct qemu *vm, struct drain *d, int ms, struct err *e)
+{
+	if (qmp_wait(vm->qmp, ms, e) == -1)
+		return -1;
+	if (qemu_now_ns() - d->last_ns < STALL_S * UINT64_C(1000000000))
+		return 0;
+	return err_set(e, ERR_FAILED, "QEMU wrote nothing for %d s", STALL_S);
+}
+
+/* Until the migration is over and all of it was read. */
+static int
+follow(struct qemu *vm, struct drain *d, struct err *e)
+{
+	char status[QEMU_STATUS_MAX];
+	int r, ms = 1;
+	json_t *reply;
+
+	d->last_ns = qemu_now_ns();
+	for (;;) {
+		if (qemu_query_migrate(vm->qmp, status, &reply, e) == -1)
+			return -1;
+		if (!qemu_migrating(status))
+			break;
+		json_decref(reply);
+		if (wait_bytes(vm, d, ms, e) == -1)
+			return -1;
+		ms = MIN(ms * 2, POLL_MS_MAX);
+	}
+	r = strcmp(status, "completed") == 0 ? 0 : qemu_migration_failed(status, reply, e);
+	json_decref(reply);
+	while (r == 0 && d->watch.fd != -1)
+		r = wait_bytes(vm, d, POLL_MS_MAX, e);
+	return r;
+}
+
+/* A pipe whose write end QEMU has under FD_NAME; *fd is our non-blocking end. */
+static int
+hand_over_pipe(struct qemu *vm, int *fd, struct err *e)
+{
+	int ends[2], r;
+
+	if (pipe2(ends, O_CLOEXEC) == -1)
+		return err_sys(e, "pipe");
+	/* Only for speed: it may be refused. */
+	(void)fcntl(ends[1], F_SETPIPE_SZ, PIPE_SIZE);
+	r = qmp_send_fd(vm->qmp, ends[1], FD_NAME, e);
+	fd_close(&ends[1]);
+	if (r == 0 && fcntl(ends[0], F_SETFL, O_NONBLOCK) == -1)
+		r = err_sys(e, "pipe");
+	if (r == -1)
+		fd_close(&ends[0]);
+	else
+		*fd = ends[0];
+	return r;
+}
+
+static int
+migrate(struct qemu *vm, struct drain *d, struct err *e)
+{
+	int r;
+
+	if (hand_over_pipe(vm, &d->watch.fd, e) == -1)
+		return -1;
+	qmp_watch(vm->qmp, &d->watch);
+	r = qmp_command(vm->qmp, "migrate", json_pack("{s:s}", "uri", "fd:" FD_NAME), NULL, e);
+	if (r == 0)
+		r = follow(vm, d, e);
+	qmp_watch(vm->qmp, NULL);
+	/* Before any further command: QEMU may hold its big lock while it writes. */
+	fd_close(&d->watch.fd);
+	return r;
+}
+
+/* Bytes of the blocks that QEMU migrates, apart from ours. */
+static int
+foreign_bytes(struct qemu *vm, uint64_t *sum, struct err *e)
+{
+	struct qemu_blocks blocks;
+	char *text;
+	int r;
+
+	if (qmp_hmp(vm->qmp, "info ramblock", &text, e) == -1)
+		return -1;
+	r = qemu_text_blocks(text, &blocks, e);
+	free(text);
+	if (r == -1)
+		return -1;
+	*sum = 0;
+	for (size_t i = 0; i < blocks.n; i++)
+		if (*blocks.v[i].name != '\0')
+			*sum += blocks.v[i].used;
+	for (size_t i = 0; i < vm->nram && r == 0; i++) {
+		const struct qemu_block *b = qemu_blocks_find(&blocks, vm->ram[i].block);
+
+		if (b == NULL || b->used != vm->ram[i].size)
+			r = err_set(
+			    e, ERR_FAILED, "RAM %s was changed meanwhile", vm->ram[i].id);
+		else
+			*sum -= b->used;
+	}
+	qemu_blocks_fini(&blocks);
+	return r;
+}
+
+/* The block that explains why so many bytes too many were sent. */
+static const char *
+culprit(const struct qemu *vm, uint64_t excess)
+{
+	for (size_t i = 0; i < vm->nram; i++)
+		if (vm->ram[i].size == excess)
+			return vm->ram[i].id;
+	return vm->ram[0].id;
+}
+
+/* Bytes of all blocks that QEMU did not leave out. */
+static int
+migrated_bytes(struct qemu *vm, uint64_t *total, struct err *e)
+{
+	char status[QEMU_STATUS_MAX];
+	const json_t *value;
+	json_t *reply;
+	int r = 0;
+
+	if (qemu_query_migrate(vm->qmp, status, &reply, e) == -1)
+		return -1;
+	value = json_object_get(json_object_get(reply, "ram"), "total");
+	if (json_is_integer(value) && json_integer_value(value) >= 0)
+		*total = (uint64_t)json_integer_value(value);
+	else
+		r = err_set(e, ERR_CORRUPT, "\"query-migrate\" does not tell ram.total");
+	json_decref(reply);
+	return r;
+}
+
+/*
+ * ram.total of query-migrate is the size of all blocks that are not left out
+ * (measured: to the byte, 7.2), computed when asked: x-ignore-shared must still be on.
+ * More means that RAM went into the stream, less that QEMU left out what we don't save.
+ */
+static int
+check_left_out(struct qemu *vm, struct err *e)
+{
+	uint64_t sum, total;
+
+	if (foreign_bytes(vm, &sum, e) == -1 || migrated_bytes(vm, &total, e) == -1)
+		return -1;
+	if (total > sum)
+		return err_set(e, ERR_UNSUPPORTED,
+		    "QEMU put RAM %s into its state in spite of x-ignore-shared "
+		    "(%" PRIu64 " bytes of RAM instead of %" PRIu64
+		    "): use memory-backend-file,share=on,mem-path=/dev/shm/NAME",
+		    culprit(vm, total - sum), total, sum);
+	if (total < sum)
+		return err_set(e, ERR_UNSUPPORTED,
+		    "QEMU left %" PRIu64 " bytes of a device's shared memory out of its state",
+		    sum - total);
+	return 0;
+}
+
+/* After a failure: whatever is left of the migration must go. */
+static void
+clean_up(struct qemu *vm)
+{
+	struct err ignored = ERR_INIT;
+	int stop_fd = qmp_set_stop(vm->qmp, -1);
+
+	/* A descriptor that no migration used up stays with QEMU until it is closed. */
+	if (qemu_cancel(vm, &ignored) == 0) {
+		qmp_command(
+		    vm->qmp, "closefd", json_pack("{s:s}", "fdname", FD_NAME), NULL, &ignored);
+		qemu_restore_settings(vm, &ignored);
+	}
+	qmp_set_stop(vm->qmp, stop_fd);
+}
+
+int
+qemu_save_state(struct qemu *vm,
+    int (*sink)(void *arg, const void *buf, size_t len, struct err *e), void *arg,
+    struct err *e)
+{
+	struct drain *d;
+	int r = -1;
+
+	d = calloc(1, sizeof(*d));
+	if (d == NULL)
+		return err_sys(e, "the VM's state");
+	d->watch =
+	    (struct qmp_watch){ .fd = -1, .events = POLLIN, .ready = drain_ready, .arg = d };
+	d->sink = sink;
+	d->arg = arg;
+	if (qemu_change_settings(vm, e) == 0 && migrate(vm, d, e) == 0 &&
+	    check_left_out(vm, e) == 0 && qemu_restore_settings(vm, e) == 0)
+		r = 0;
+	if (r == -1)
+		clean_up(vm);
+	free(d);
+	return r == 0 ? 0 : err_wrap(e, "saving the VM's state");
+}
