@@ -22,6 +22,27 @@ struct decoder {
 	bool started; /* some of the frame was decoded in steps */
 };
 
+/*
+ * What zstd takes for level 1 is meant for long inputs.  Frames of 16 to 64 KiB of guest
+ * pages come out 2 to 3 % smaller, as fast, when matches of four bytes count.
+ */
+#define SMALL_FRAME_LEVEL 1
+#define SMALL_FRAME_MIN_MATCH 4
+#define SMALL_FRAME_HASH_LOG 15
+
+static size_t
+set_parameters(ZSTD_CCtx *ctx, int level)
+{
+	size_t rc = ZSTD_CCtx_setParameter(ctx, ZSTD_c_compressionLevel, level);
+
+	if (ZSTD_isError(rc) || level != SMALL_FRAME_LEVEL)
+		return rc;
+	rc = ZSTD_CCtx_setParameter(ctx, ZSTD_c_minMatch, SMALL_FRAME_MIN_MATCH);
+	if (ZSTD_isError(rc))
+		return rc;
+	return ZSTD_CCtx_setParameter(ctx, ZSTD_c_hashLog, SMALL_FRAME_HASH_LOG);
+}
+
 int
 encoder_new(struct encoder **out, int level, struct err *e)
 {
@@ -36,7 +57,7 @@ encoder_new(struct encoder **out, int level, struct err *e)
 		free(enc);
 		return err_set(e, ERR_FAILED, "zstd encoder: out of memory");
 	}
-	rc = ZSTD_CCtx_setParameter(enc->ctx, ZSTD_c_compressionLevel, level);
+	rc = set_parameters(enc->ctx, level);
 	if (ZSTD_isError(rc)) {
 		encoder_free(enc);
 		return err_set(
@@ -121,6 +142,10 @@ decoder_begin(struct decoder *dec, const void *frame, size_t framelen, void *dst
 	if (content != len)
 		return err_set(e, ERR_CORRUPT,
 		    "zstd frame of %zu bytes does not hold %zu bytes", framelen, len);
+	/* Nothing may follow: ZSTD_decompress would take a second frame. */
+	if (codec_frame_length(frame, framelen) != framelen)
+		return err_set(
+		    e, ERR_CORRUPT, "zstd frame does not end at its %zu bytes", framelen);
 	dec->in = (ZSTD_inBuffer){ frame, framelen, 0 };
 	dec->out = (ZSTD_outBuffer){ dst, len, 0 };
 	dec->started = false;

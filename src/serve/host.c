@@ -141,7 +141,7 @@ resolves(struct serve_modes *modes, void *p, size_t len, int file)
 	bool good;
 
 	good = fd != -1 && ioctl(fd, UFFDIO_REGISTER, &reg) == 0 &&
-	    put_page(modes, file, len) == 0 && ioctl(fd, UFFDIO_CONTINUE, &c) == 0;
+	       put_page(modes, file, len) == 0 && ioctl(fd, UFFDIO_CONTINUE, &c) == 0;
 	if (!good && modes->sysno == 0)
 		modes->sysno = errno;
 	/* Only a page that is mapped may be touched: nobody would answer the fault. */

@@ -15,10 +15,10 @@
 struct serve_modes {
 	bool tried;
 	bool missing, minor, both;
-	bool writes;	/* write(2) puts a page into the file; else a mapping of ours has to */
-	bool resolves;	/* a page that was put there is given by UFFDIO_CONTINUE */
+	bool writes; /* write(2) puts a page into the file; else a mapping of ours has to */
+	bool resolves; /* a page that was put there is given by UFFDIO_CONTINUE */
 	bool no_memory; /* there was no page to try that with */
-	int sysno;	/* of the first thing that did not work */
+	int sysno; /* of the first thing that did not work */
 };
 
 struct serve_host {
@@ -55,9 +55,9 @@ const char *serve_feature_name(unsigned bit);
 
 /* How pages of some memory get to a guest. */
 enum serve_engine {
-	SERVE_CONTINUE,	    /* lazily: write(2), UFFDIO_CONTINUE */
+	SERVE_CONTINUE, /* lazily: write(2), UFFDIO_CONTINUE */
 	SERVE_MAP_CONTINUE, /* lazily: through a mapping of ours, UFFDIO_CONTINUE */
-	SERVE_EAGER,	    /* all of it before the VMM starts */
+	SERVE_EAGER, /* all of it before the VMM starts */
 };
 
 /* "continue", "map-continue", "eager" */

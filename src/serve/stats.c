@@ -44,6 +44,7 @@ histogram_add(struct histogram *h, uint64_t ns)
 {
 	stat_add(&h->count[bucket_of(ns)], 1);
 	stat_add(&h->n, 1);
+	stat_add(&h->sum, ns);
 	if (ns > stat_get(&h->max))
 		atomic_store_explicit(&h->max, ns, memory_order_relaxed);
 }
@@ -54,6 +55,7 @@ histogram_merge(struct histogram *to, const struct histogram *from)
 	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
 		stat_add(&to->count[i], stat_get(&from->count[i]));
 	stat_add(&to->n, stat_get(&from->n));
+	stat_add(&to->sum, stat_get(&from->sum));
 	if (stat_get(&from->max) > stat_get(&to->max))
 		atomic_store_explicit(&to->max, stat_get(&from->max), memory_order_relaxed);
 }

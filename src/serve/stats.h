@@ -26,7 +26,7 @@ stat_get(const stat_counter *c)
 
 struct histogram {
 	stat_counter count[HISTOGRAM_BUCKETS];
-	stat_counter n, max; /* ns */
+	stat_counter n, sum, max; /* ns */
 };
 
 void histogram_add(struct histogram *h, uint64_t ns);
