@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <config.h>
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -22,7 +23,7 @@
 int
 filler_init(struct filler *f, struct server *s, struct err *e)
 {
-	*f = (struct filler){ .server = s };
+	*f = (struct filler){ .server = s, .uffd = -1 };
 	for (size_t i = 0; i < s->nobjects; i++)
 		if (s->objects[i].page_size > PAGE_GRANULE)
 			f->unit_size = MAX(f->unit_size, s->objects[i].page_size);
@@ -57,7 +58,8 @@ filler_account(struct filler *f)
 
 	image_reader_stats(f->reader, &read);
 	atomic_store_explicit(&f->stats.bytes_read, read.bytes_read, memory_order_relaxed);
-	atomic_store_explicit(&f->stats.bytes_decoded, read.bytes_decoded, memory_order_relaxed);
+	atomic_store_explicit(
+	    &f->stats.bytes_decoded, read.bytes_decoded, memory_order_relaxed);
 }
 
 /* Writes whole pages from resident memory: nobody can see them half done (kernel.md §2.4). */
@@ -270,8 +272,7 @@ fill_chunk(struct filler *f, size_t object, uint64_t chunk, const struct entry *
 /* ---- faults ---- */
 
 static int
-give_zero(
-    struct filler *f, const struct mapping *m, uint64_t off, uint64_t began, struct err *e)
+give_zero(struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
 {
 	struct served_object *o = &f->server->objects[m->object];
 	uint64_t hva = m->hva + (off - m->offset);
@@ -282,13 +283,29 @@ give_zero(
 	claims_give(&o->claims, off / PAGE_GRANULE);
 	stat_add(&f->stats.faults_zero, 1);
 	stat_add(&f->stats.pages_demand, 1);
-	histogram_add(&f->stats.latency, serve_now() - began);
+	histogram_add(&f->stats.latency, serve_now() - f->began);
 	return map_everywhere(f, m->object, off, PAGE_GRANULE, m, e);
+}
+
+/*
+ * Whether somebody waits for another page: 1, 0, -1.  Where the thread that was
+ * just woken shares our CPU it gets it first: its next fault may be the one.
+ */
+static int
+more_faults(struct filler *f, struct err *e)
+{
+	if (f->at < f->n)
+		return 1;
+	sched_yield();
+	f->at = 0;
+	f->n = uffd_peek(f->uffd, f->queue, FAULTS_AT_ONCE, e);
+	f->began = serve_now();
+	return f->n > 0 ? 1 : f->n;
 }
 
 static int
 give_page(struct filler *f, const struct mapping *m, uint64_t off, const struct entry *en,
-    uint64_t began, struct err *e)
+    struct err *e)
 {
 	struct served_object *o = &f->server->objects[m->object];
 	const struct geometry *g = &f->server->img->g;
@@ -296,14 +313,19 @@ give_page(struct filler *f, const struct mapping *m, uint64_t off, const struct 
 	uint32_t page = (uint32_t)(off % g->chunk_size / PAGE_GRANULE);
 	struct run run = { page, 0, 1 };
 	const uint8_t *content;
+	int more;
 
 	if (image_reader_load(f->reader, o->object, chunk, en, e) == -1 ||
 	    image_reader_page(f->reader, entry_rank(en, page), &content, e) == -1 ||
 	    give_run(f, m->object, chunk * g->pages, &run, content, e) == -1)
 		return -1;
-	histogram_add(&f->stats.latency, serve_now() - began);
+	histogram_add(&f->stats.latency, serve_now() - f->began);
 	stat_add(&f->stats.faults_stored, 1);
 	stat_add(&f->stats.pages_demand, 1);
+	/* No fault waits for pages that nobody asked for; the background gives them. */
+	more = more_faults(f, e);
+	if (more != 0)
+		return more == -1 ? -1 : 0;
 	return give_rest(f, m->object, chunk, en, &f->stats.pages_around, e);
 }
 
@@ -334,22 +356,20 @@ fill_unit(struct filler *f, size_t object, uint64_t unit, stat_counter *pages, s
 }
 
 static int
-give_unit(
-    struct filler *f, const struct mapping *m, uint64_t off, uint64_t began, struct err *e)
+give_unit(struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
 {
 	uint64_t page_size = f->server->objects[m->object].page_size;
 
 	if (write_unit(f, m->object, off / page_size, e) == -1)
 		return -1;
-	histogram_add(&f->stats.latency, serve_now() - began);
+	histogram_add(&f->stats.latency, serve_now() - f->began);
 	stat_add(&f->stats.faults_stored, 1);
 	stat_add(&f->stats.pages_demand, page_size / PAGE_GRANULE);
 	return 0;
 }
 
 int
-fill_fault(
-    struct filler *f, const struct mapping *m, uint64_t off, uint64_t began, struct err *e)
+fill_fault(struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
 {
 	struct served_object *o = &f->server->objects[m->object];
 	const struct geometry *g = &f->server->img->g;
@@ -365,10 +385,10 @@ fill_fault(
 		return 0;
 	}
 	if (o->page_size > PAGE_GRANULE)
-		return give_unit(f, m, off, began, e);
+		return give_unit(f, m, off, e);
 	if (image_reader_entry(f->reader, o->object, off / g->chunk_size, &en, e) == -1)
 		return -1;
 	if (!entry_is_stored(&en, (uint32_t)(off % g->chunk_size / PAGE_GRANULE)))
-		return give_zero(f, m, off, began, e);
-	return give_page(f, m, off, &en, began, e);
+		return give_zero(f, m, off, e);
+	return give_page(f, m, off, &en, e);
 }

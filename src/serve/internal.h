@@ -19,6 +19,7 @@
  */
 #define PROCESSES_MAX 256u
 #define FAULT_WORKERS_MAX 4u
+#define FAULTS_AT_ONCE 16
 
 struct served_object {
 	const struct object *object; /* of the image; NULL: this region is not served */
@@ -47,6 +48,11 @@ struct filler {
 	struct image_reader *reader;
 	uint8_t *unit; /* locked; for objects of huge pages */
 	size_t unit_size;
+	int uffd; /* where its faults come from, or -1 */
+	/* Faults [at, n) were read and wait to be answered. */
+	struct uffd_fault queue[FAULTS_AT_ONCE];
+	int at, n;
+	uint64_t began; /* when they were read */
 	struct serve_stats stats;
 };
 
@@ -103,10 +109,9 @@ void filler_account(struct filler *f);
 
 /*
  * Answers a fault of a mapping at `off` in its object (a multiple of the
- * object's page size).  `began` is when the event was read.
+ * object's page size).
  */
-int fill_fault(
-    struct filler *f, const struct mapping *m, uint64_t off, uint64_t began, struct err *e);
+int fill_fault(struct filler *f, const struct mapping *m, uint64_t off, struct err *e);
 
 /* Gives what is not taken yet of chunk `chunk`, whose entry is *en. */
 int fill_chunk(struct filler *f, size_t object, uint64_t chunk, const struct entry *en,

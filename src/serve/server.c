@@ -18,8 +18,6 @@
 #include "base/pool.h"
 #include "serve/internal.h"
 
-#define FAULTS_AT_ONCE 16
-
 /* Takes a blocked read(2) out of the kernel; the handler has nothing to do. */
 #define WAKE_SIGNAL SIGURG
 
@@ -249,7 +247,7 @@ server_covers(const struct server *s, unsigned process, uint64_t hva, uint64_t l
 /* ---- faults ---- */
 
 static int
-answer(struct worker *w, const struct uffd_fault *fault, uint64_t began, struct err *e)
+answer(struct worker *w, const struct uffd_fault *fault, struct err *e)
 {
 	struct server *s = w->filler.server;
 	const struct mapping *m = mapping_find(s, w->process->id, fault->hva);
@@ -265,23 +263,27 @@ answer(struct worker *w, const struct uffd_fault *fault, uint64_t began, struct 
 		return r == UFFD_FAILED ? -1 : 0;
 	}
 	return fill_fault(&w->filler, m,
-	    align_down(fault->hva - m->hva + m->offset, s->objects[m->object].page_size), began,
-	    e);
+	    align_down(fault->hva - m->hva + m->offset, s->objects[m->object].page_size), e);
 }
 
+/* Answers what is in the queue; more may come in meanwhile (more_faults). */
 static int
-answer_batch(struct worker *w, const struct uffd_fault *faults, int n, struct err *e)
+answer_queue(struct worker *w, struct err *e)
 {
-	struct server *s = w->filler.server;
-	uint64_t began = serve_now();
+	struct filler *f = &w->filler;
+	struct server *s = f->server;
 	int rc = 0;
 
+	f->began = serve_now();
 	if (atomic_load_explicit(&s->first_fault, memory_order_relaxed) == 0)
-		atomic_store(&s->first_fault, began);
+		atomic_store(&s->first_fault, f->began);
 	atomic_fetch_add(&s->busy, 1);
-	for (int i = 0; i < n && rc == 0; i++)
-		rc = answer(w, &faults[i], began, e);
-	filler_account(&w->filler);
+	while (rc == 0 && f->at < f->n) {
+		struct uffd_fault fault = f->queue[f->at++];
+
+		rc = answer(w, &fault, e);
+	}
+	filler_account(f);
 	atomic_fetch_sub(&s->busy, 1);
 	return rc;
 }
@@ -290,14 +292,14 @@ static void *
 worker_main(void *arg)
 {
 	struct worker *w = arg;
-	struct uffd_fault faults[FAULTS_AT_ONCE];
+	struct filler *f = &w->filler;
 	struct err e = ERR_INIT;
 
 	while (!atomic_load(&w->process->stop)) {
-		int n = uffd_read(w->process->uffd, faults, FAULTS_AT_ONCE, &e);
-
-		if (n == -1 || (n > 0 && answer_batch(w, faults, n, &e) == -1)) {
-			server_fail(w->filler.server, &e);
+		f->at = 0;
+		f->n = uffd_read(w->process->uffd, f->queue, FAULTS_AT_ONCE, &e);
+		if (f->n == -1 || answer_queue(w, &e) == -1) {
+			server_fail(f->server, &e);
 			break;
 		}
 	}
@@ -365,8 +367,10 @@ process_start(struct server *s, struct served_process *p, struct err *e)
 
 		w->process = p;
 		p->nworkers = i + 1;
-		if (filler_init(&w->filler, s, e) == -1 ||
-		    thread_start(&w->thread, worker_main, w, e) == -1)
+		if (filler_init(&w->filler, s, e) == -1)
+			return -1;
+		w->filler.uffd = p->uffd;
+		if (thread_start(&w->thread, worker_main, w, e) == -1)
 			return -1;
 		w->started = true;
 	}

@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/ckd.h"
@@ -83,30 +84,44 @@ uffd_unregister(int fd, uint64_t hva, uint64_t len, struct err *e)
 	return 0;
 }
 
-int
-uffd_read(int fd, struct uffd_fault *list, size_t max, struct err *e)
+static int
+read_events(int fd, struct uffd_fault *list, size_t max, int flags, struct err *e)
 {
 	struct uffd_msg msgs[EVENTS_MAX];
+	struct iovec iov = { msgs, MIN(max, EVENTS_MAX) * sizeof(msgs[0]) };
 	ssize_t got;
 	int n = 0;
 
-	got = read(fd, msgs, MIN(max, EVENTS_MAX) * sizeof(msgs[0]));
-	if (got == -1 && (errno == EINTR || errno == EAGAIN))
+	got = preadv2(fd, &iov, 1, -1, flags);
+	if (got == -1 &&
+	    (errno == EINTR || errno == EAGAIN || (flags != 0 && errno == EOPNOTSUPP)))
 		return 0;
 	if (got == -1)
 		return err_sys(e, "read userfaultfd");
 	for (size_t i = 0; i < (size_t)got / sizeof(msgs[0]); i++) {
-		uint64_t flags = msgs[i].arg.pagefault.flags;
+		uint64_t bits = msgs[i].arg.pagefault.flags;
 
 		/* No other event was asked for in the handshake. */
 		if (msgs[i].event != UFFD_EVENT_PAGEFAULT)
 			continue;
 		list[n].hva = msgs[i].arg.pagefault.address;
-		list[n].write = (flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0;
-		list[n].minor = (flags & UFFD_PAGEFAULT_FLAG_MINOR) != 0;
+		list[n].write = (bits & UFFD_PAGEFAULT_FLAG_WRITE) != 0;
+		list[n].minor = (bits & UFFD_PAGEFAULT_FLAG_MINOR) != 0;
 		n++;
 	}
 	return n;
+}
+
+int
+uffd_read(int fd, struct uffd_fault *list, size_t max, struct err *e)
+{
+	return read_events(fd, list, max, 0, e);
+}
+
+int
+uffd_peek(int fd, struct uffd_fault *list, size_t max, struct err *e)
+{
+	return read_events(fd, list, max, RWF_NOWAIT, e);
 }
 
 enum uffd_result

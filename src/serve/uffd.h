@@ -33,11 +33,16 @@ int uffd_register(int fd, uint64_t hva, uint64_t len, struct err *e);
 int uffd_unregister(int fd, uint64_t hva, uint64_t len, struct err *e);
 
 /*
- * Reads up to max events, waiting for the first unless the descriptor is
- * O_NONBLOCK.  Faults go to list; their number, 0 when interrupted by a signal
- * (or nothing there), -1.
+ * Reads up to max events, waiting for the first.  Faults go to list; their
+ * number, 0 when interrupted by a signal, -1.
  */
 int uffd_read(int fd, struct uffd_fault *list, size_t max, struct err *e);
+
+/*
+ * The same without waiting: 0 when there is nothing, or when this kernel (before
+ * 6.10) cannot tell without waiting.
+ */
+int uffd_peek(int fd, struct uffd_fault *list, size_t max, struct err *e);
 
 /* What became of a range. */
 enum uffd_result {
