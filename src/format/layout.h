@@ -30,7 +30,7 @@
 #define PAGE_GRANULE 4096u /* pages have classes at this granularity */
 #define CHUNK_SIZE_MIN 4096u
 #define CHUNK_SIZE_MAX (2u << 20)
-#define CHUNK_SIZE_DEFAULT (32u << 10)
+#define CHUNK_SIZE_DEFAULT (64u << 10)
 #define CHUNK_PAGES_MAX (CHUNK_SIZE_MAX / PAGE_GRANULE)
 
 /* Limits, kept by writer and reader alike. */
@@ -43,6 +43,9 @@
 #define PAIRS_MAX 1024u /* annotations, facts of a VMM */
 #define NAME_LENGTH_MAX 255u /* bytes of a name or key */
 #define TEXT_LENGTH_MAX 65535u
+#define ARGUMENTS_MAX 65535u /* of a VMM's command line */
+#define OBJECT_PAGE_SIZE_MAX (1u << 30)
+#define LEVEL_MAX 1000000u /* a level and its negative lie within */
 
 /* Incompatible features: a reader that does not know one refuses the image. */
 #define INCOMPAT_PARENT (UINT64_C(1) << 0) /* reserved: pages inherited from a parent image */

@@ -271,7 +271,7 @@ server_fill_all(struct server *s, unsigned nthreads, struct err *e)
 	pthread_mutex_init(&g.lock, NULL);
 	for (unsigned i = 0; i < nthreads && rc == 0; i++) {
 		threads[i].eager = &g;
-		rc = filler_init(&threads[i].filler, s, &g.failure);
+		rc = filler_init(&threads[i].filler, s, -1, &g.failure);
 		if (rc == 0)
 			rc = thread_start(
 			    &threads[i].thread, eager_main, &threads[i], &g.failure);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <config.h>
 
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,16 +19,26 @@
  * but not in the object any more was discarded by its owner, and is zeros.
  */
 
-int
-filler_init(struct filler *f, struct server *s, struct err *e)
+static int
+new_reader(struct image_reader **r, struct server *s, struct err *e)
 {
-	*f = (struct filler){ .server = s, .uffd = -1 };
+	if (image_reader_new(r, s->img, e) == -1)
+		return -1;
+	return image_reader_lock(*r, e);
+}
+
+int
+filler_init(struct filler *f, struct server *s, int uffd, struct err *e)
+{
+	*f = (struct filler){ .server = s, .uffd = uffd };
 	for (size_t i = 0; i < s->nobjects; i++)
 		if (s->objects[i].page_size > PAGE_GRANULE)
 			f->unit_size = MAX(f->unit_size, s->objects[i].page_size);
-	if (image_reader_new(&f->reader, s->img, e) == -1 ||
-	    image_reader_lock(f->reader, e) == -1)
+	if (new_reader(&f->reader, s, e) == -1)
 		return -1;
+	for (unsigned i = 0; uffd != -1 && i < LOADED_MAX; i++)
+		if (new_reader(&f->loaded[i].reader, s, e) == -1)
+			return -1;
 	if (f->unit_size == 0)
 		return 0;
 	f->unit = mmap(NULL, f->unit_size, PROT_READ | PROT_WRITE,
@@ -46,6 +55,10 @@ filler_fini(struct filler *f)
 {
 	image_reader_free(f->reader);
 	f->reader = NULL;
+	for (unsigned i = 0; i < LOADED_MAX; i++) {
+		image_reader_free(f->loaded[i].reader);
+		f->loaded[i].reader = NULL;
+	}
 	if (f->unit != NULL)
 		munmap(f->unit, f->unit_size);
 	f->unit = NULL;
@@ -54,12 +67,16 @@ filler_fini(struct filler *f)
 void
 filler_account(struct filler *f)
 {
-	struct image_reader_stats read;
+	struct image_reader_stats sum, one;
 
-	image_reader_stats(f->reader, &read);
-	atomic_store_explicit(&f->stats.bytes_read, read.bytes_read, memory_order_relaxed);
-	atomic_store_explicit(
-	    &f->stats.bytes_decoded, read.bytes_decoded, memory_order_relaxed);
+	image_reader_stats(f->reader, &sum);
+	for (unsigned i = 0; i < LOADED_MAX && f->loaded[i].reader != NULL; i++) {
+		image_reader_stats(f->loaded[i].reader, &one);
+		sum.bytes_read += one.bytes_read;
+		sum.bytes_decoded += one.bytes_decoded;
+	}
+	atomic_store_explicit(&f->stats.bytes_read, sum.bytes_read, memory_order_relaxed);
+	atomic_store_explicit(&f->stats.bytes_decoded, sum.bytes_decoded, memory_order_relaxed);
 }
 
 /* Writes whole pages from resident memory: nobody can see them half done (kernel.md §2.4). */
@@ -226,8 +243,8 @@ give_run(struct filler *f, size_t object, uint64_t first, const struct run *run,
  * before anything more is taken: what is taken is given soon.
  */
 static int
-give_rest(struct filler *f, size_t object, uint64_t chunk, const struct entry *en,
-    stat_counter *count, struct err *e)
+give_rest(struct filler *f, struct image_reader *reader, size_t object, uint64_t chunk,
+    const struct entry *en, stat_counter *count, struct err *e)
 {
 	struct served_object *o = &f->server->objects[object];
 	uint32_t npages = f->server->img->g.pages, at = 0;
@@ -235,7 +252,7 @@ give_rest(struct filler *f, size_t object, uint64_t chunk, const struct entry *e
 	const uint8_t *pages;
 	struct run run;
 
-	if (image_reader_pages(f->reader, image_reader_stored(f->reader, en), &pages, e) == -1)
+	if (image_reader_pages(reader, image_reader_stored(reader, en), &pages, e) == -1)
 		return -1;
 	while (take_run(o, en, first, npages, &at, &run)) {
 		if (give_run(f, object, first, &run, pages, e) == -1)
@@ -266,7 +283,7 @@ fill_chunk(struct filler *f, size_t object, uint64_t chunk, const struct entry *
 		return 0;
 	if (image_reader_load(f->reader, o->object, chunk, en, e) == -1)
 		return -1;
-	return give_rest(f, object, chunk, en, count, e);
+	return give_rest(f, f->reader, object, chunk, en, count, e);
 }
 
 /* ---- faults ---- */
@@ -287,46 +304,83 @@ give_zero(struct filler *f, const struct mapping *m, uint64_t off, struct err *e
 	return map_everywhere(f, m->object, off, PAGE_GRANULE, m, e);
 }
 
-/*
- * Whether somebody waits for another page: 1, 0, -1.  Where the thread that was
- * just woken shares our CPU it gets it first: its next fault may be the one.
- */
-static int
-more_faults(struct filler *f, struct err *e)
+/* The chunk, if it is still loaded; else a place for it: one without a rest, or the oldest. */
+static struct loaded *
+loaded_find(struct filler *f, size_t object, uint64_t chunk, bool *found)
 {
-	if (f->at < f->n)
-		return 1;
-	sched_yield();
-	f->at = 0;
-	f->n = uffd_peek(f->uffd, f->queue, FAULTS_AT_ONCE, e);
-	f->began = serve_now();
-	return f->n > 0 ? 1 : f->n;
+	struct loaded *place = &f->loaded[0];
+
+	*found = true;
+	for (unsigned i = 0; i < LOADED_MAX; i++) {
+		struct loaded *l = &f->loaded[i];
+
+		if (l->pending && l->object == object && l->chunk == chunk)
+			return l;
+		if (place->pending && (!l->pending || l->when < place->when))
+			place = l;
+	}
+	*found = false;
+	return place;
+}
+
+static int
+load(struct filler *f, struct loaded *l, size_t object, uint64_t chunk, const struct entry *en,
+    struct err *e)
+{
+	l->pending = false;
+	if (image_reader_load(l->reader, f->server->objects[object].object, chunk, en, e) == -1)
+		return -1;
+	l->pending = true;
+	l->object = object;
+	l->chunk = chunk;
+	l->entry = *en;
+	l->when = f->loads++;
+	return 0;
+}
+
+static int
+finish(struct filler *f, struct loaded *l, struct err *e)
+{
+	l->pending = false;
+	return give_rest(
+	    f, l->reader, l->object, l->chunk, &l->entry, &f->stats.pages_around, e);
+}
+
+int
+fill_pending(struct filler *f, struct err *e)
+{
+	struct loaded *newest = NULL;
+
+	for (unsigned i = 0; i < LOADED_MAX; i++)
+		if (f->loaded[i].pending &&
+		    (newest == NULL || f->loaded[i].when > newest->when))
+			newest = &f->loaded[i];
+	if (newest == NULL)
+		return 0;
+	return finish(f, newest, e) == -1 ? -1 : 1;
 }
 
 static int
 give_page(struct filler *f, const struct mapping *m, uint64_t off, const struct entry *en,
     struct err *e)
 {
-	struct served_object *o = &f->server->objects[m->object];
 	const struct geometry *g = &f->server->img->g;
 	uint64_t chunk = off / g->chunk_size;
-	uint32_t page = (uint32_t)(off % g->chunk_size / PAGE_GRANULE);
-	struct run run = { page, 0, 1 };
+	struct run run = { (uint32_t)(off % g->chunk_size / PAGE_GRANULE), 0, 1 };
 	const uint8_t *content;
-	int more;
+	struct loaded *l;
+	bool again;
 
-	if (image_reader_load(f->reader, o->object, chunk, en, e) == -1 ||
-	    image_reader_page(f->reader, entry_rank(en, page), &content, e) == -1 ||
+	l = loaded_find(f, m->object, chunk, &again);
+	if ((!again && load(f, l, m->object, chunk, en, e) == -1) ||
+	    image_reader_page(l->reader, entry_rank(en, run.page), &content, e) == -1 ||
 	    give_run(f, m->object, chunk * g->pages, &run, content, e) == -1)
 		return -1;
 	histogram_add(&f->stats.latency, serve_now() - f->began);
 	stat_add(&f->stats.faults_stored, 1);
 	stat_add(&f->stats.pages_demand, 1);
-	/* No fault waits for pages that nobody asked for; the background gives them. */
-	more = more_faults(f, e);
-	if (more != 0)
-		return more == -1 ? -1 : 0;
-	return give_rest(f, m->object, chunk, en, &f->stats.pages_around, e);
+	/* Who asks for a second page of a chunk goes through all of it. */
+	return again ? finish(f, l, e) : 0;
 }
 
 static int

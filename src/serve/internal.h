@@ -42,10 +42,27 @@ struct mapping_table {
 	struct mapping list[];
 };
 
+/*
+ * A chunk that was decoded for a fault.  The page that was asked for is given;
+ * the rest is, when nobody waits for something else.
+ */
+struct loaded {
+	struct image_reader *reader; /* owned */
+	bool pending; /* there is a rest */
+	size_t object;
+	uint64_t chunk;
+	struct entry entry;
+	uint64_t when; /* counts up: the newest comes first, the oldest is dropped */
+};
+
+#define LOADED_MAX 4
+
 /* A thread that gives pages, with all it needs for that. */
 struct filler {
 	struct server *server;
-	struct image_reader *reader;
+	struct image_reader *reader; /* for the index; of the background also for chunks */
+	struct loaded loaded[LOADED_MAX]; /* of fault workers */
+	uint64_t loads;
 	uint8_t *unit; /* locked; for objects of huge pages */
 	size_t unit_size;
 	int uffd; /* where its faults come from, or -1 */
@@ -101,7 +118,8 @@ struct server {
 /* Tells the owner that the state has changed. */
 void server_announce(struct server *s);
 
-int filler_init(struct filler *f, struct server *s, struct err *e);
+/* For filling in the background, or (with a userfaultfd) for answering faults. */
+int filler_init(struct filler *f, struct server *s, int uffd, struct err *e);
 void filler_fini(struct filler *f);
 
 /* Brings what its reader has read into its statistics. */
@@ -112,6 +130,12 @@ void filler_account(struct filler *f);
  * object's page size).
  */
 int fill_fault(struct filler *f, const struct mapping *m, uint64_t off, struct err *e);
+
+/*
+ * Gives the rest of a chunk that a fault has loaded, if there is such a rest: 1, 0
+ * if there is none, -1.  Between faults.
+ */
+int fill_pending(struct filler *f, struct err *e);
 
 /* Gives what is not taken yet of chunk `chunk`, whose entry is *en. */
 int fill_chunk(struct filler *f, size_t object, uint64_t chunk, const struct entry *en,

@@ -4,6 +4,7 @@
 #include "serve/server.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -266,23 +267,57 @@ answer(struct worker *w, const struct uffd_fault *fault, struct err *e)
 	    align_down(fault->hva - m->hva + m->offset, s->objects[m->object].page_size), e);
 }
 
-/* Answers what is in the queue; more may come in meanwhile (more_faults). */
+/* Whether more faults wait by now, without waiting for one; they are in the queue then. */
+static int
+more_faults(struct filler *f, struct err *e)
+{
+	/* Where the thread that was just woken shares our CPU: its next fault may be the one.
+	 */
+	sched_yield();
+	f->at = 0;
+	f->n = uffd_peek(f->uffd, f->queue, FAULTS_AT_ONCE, e);
+	f->began = serve_now();
+	return f->n == -1 ? -1 : 0;
+}
+
+/*
+ * Answers what is in the queue, and what comes in meanwhile.  No fault waits for
+ * pages that nobody has asked for: the rests of chunks come when none waits.
+ */
 static int
 answer_queue(struct worker *w, struct err *e)
 {
 	struct filler *f = &w->filler;
+	int rest = 1;
+
+	while (rest == 1) {
+		while (f->at < f->n) {
+			struct uffd_fault fault = f->queue[f->at++];
+
+			if (answer(w, &fault, e) == -1)
+				return -1;
+			if (f->at == f->n && more_faults(f, e) == -1)
+				return -1;
+		}
+		rest = fill_pending(f, e);
+		if (rest == 1 && more_faults(f, e) == -1)
+			return -1;
+	}
+	return rest;
+}
+
+static int
+handle_faults(struct worker *w, struct err *e)
+{
+	struct filler *f = &w->filler;
 	struct server *s = f->server;
-	int rc = 0;
+	int rc;
 
 	f->began = serve_now();
 	if (atomic_load_explicit(&s->first_fault, memory_order_relaxed) == 0)
 		atomic_store(&s->first_fault, f->began);
 	atomic_fetch_add(&s->busy, 1);
-	while (rc == 0 && f->at < f->n) {
-		struct uffd_fault fault = f->queue[f->at++];
-
-		rc = answer(w, &fault, e);
-	}
+	rc = answer_queue(w, e);
 	filler_account(f);
 	atomic_fetch_sub(&s->busy, 1);
 	return rc;
@@ -298,7 +333,7 @@ worker_main(void *arg)
 	while (!atomic_load(&w->process->stop)) {
 		f->at = 0;
 		f->n = uffd_read(w->process->uffd, f->queue, FAULTS_AT_ONCE, &e);
-		if (f->n == -1 || answer_queue(w, &e) == -1) {
+		if (f->n == -1 || (f->n > 0 && handle_faults(w, &e) == -1)) {
 			server_fail(f->server, &e);
 			break;
 		}
@@ -367,9 +402,8 @@ process_start(struct server *s, struct served_process *p, struct err *e)
 
 		w->process = p;
 		p->nworkers = i + 1;
-		if (filler_init(&w->filler, s, e) == -1)
+		if (filler_init(&w->filler, s, p->uffd, e) == -1)
 			return -1;
-		w->filler.uffd = p->uffd;
 		if (thread_start(&w->thread, worker_main, w, e) == -1)
 			return -1;
 		w->started = true;
@@ -455,7 +489,7 @@ server_start(struct server *s, struct err *e)
 {
 	if (!s->options.background)
 		return 0;
-	if (filler_init(&s->background_filler, s, e) == -1 ||
+	if (filler_init(&s->background_filler, s, -1, e) == -1 ||
 	    thread_start(&s->background, background_main, s, e) == -1)
 		return -1;
 	s->background_started = true;
