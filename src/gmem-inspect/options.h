@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_INSPECT_OPTIONS_H
+#define GMEM_INSPECT_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/err.h"
+
+struct inspect;
+
+/* Options that only some verbs take. */
+enum option_bit {
+	TAKES_JSON = 1 << 0,
+	TAKES_REGION = 1 << 1,
+	TAKES_STATE = 1 << 2,
+	TAKES_OUTPUT = 1 << 3,
+	TAKES_FORCE = 1 << 4,
+	TAKES_THREADS = 1 << 5,
+	TAKES_PROGRESS = 1 << 6,
+	TAKES_LIST = 1 << 7,
+	TAKES_SVG = 1 << 8,
+	TAKES_WIDTH = 1 << 9,
+	TAKES_RAW = 1 << 10,
+};
+
+struct verb {
+	const char *name;
+	int (*run)(struct inspect *in, struct err *e);
+	unsigned takes; /* option_bit */
+	const char *operands; /* what follows the verb, for messages */
+	int noperands;
+};
+
+struct options {
+	const struct verb *verb;
+	const char *image; /* NULL for host */
+	const char *range; /* of cat */
+	const char *region, *state;
+	const char *output; /* of extract, "-" is stdout */
+	const char *svg; /* of map */
+	bool json, quiet, raw, list, force;
+	unsigned threads;
+	unsigned width; /* cells in a row, 0: choose */
+	int progress_fd;
+};
+
+/* Reads the command line and sets the log level; wrong usage, --help and --version do not
+ * return. */
+void options_parse(struct options *opt, int argc, char **argv);
+
+#endif
