@@ -21,7 +21,7 @@ claims_init(struct claims *c, uint64_t npages, struct err *e)
 	if (c->map == MAP_FAILED)
 		goto fail;
 	c->taken = c->map;
-	c->given = (bitmap_word *)((char *)c->map + len);
+	c->given = c->taken + len / sizeof(bitmap_word);
 	return 0;
 fail:
 	err_sys(e, "claims of %llu pages", (unsigned long long)npages);

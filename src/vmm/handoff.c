@@ -214,9 +214,9 @@ converse(struct handoff *h, struct client *c)
 		/* Somebody's memory is not served: nobody may run on. */
 		struct err unused;
 
+		server_fail(h->server, &e);
 		reply_error(&reply, &e);
 		(void)send_reply(c, &iov, 1, NULL, 0, &unused);
-		server_fail(h->server, &e);
 		return false;
 	}
 	return true;
@@ -492,8 +492,8 @@ check_process(struct handoff *h, pid_t pid, struct err *e)
 	return rc;
 }
 
-int
-handoff_check(struct handoff *h, struct err *e)
+static int
+check_once(struct handoff *h, struct err *e)
 {
 	int rc = 0;
 
@@ -509,6 +509,21 @@ handoff_check(struct handoff *h, struct err *e)
 			if (pids[k] != getpid())
 				rc = check_process(h, pids[k], e);
 		free(pids);
+	}
+	return rc;
+}
+
+int
+handoff_check(struct handoff *h, struct err *e)
+{
+	const struct timespec nap = { .tv_nsec = 100000000 };
+	int rc = -1;
+
+	/* A mapping exists a moment before it is handed over: look again. */
+	for (int i = 0; i < 3 && rc == -1; i++) {
+		if (i > 0)
+			nanosleep(&nap, NULL);
+		rc = check_once(h, e);
 	}
 	return rc;
 }

@@ -67,24 +67,16 @@ environment_init(struct environment *env, const struct launch *l, struct err *e)
 	return 0;
 }
 
-static void
-default_signals(void)
-{
-	sigset_t none;
-
-	for (int sig = 1; sig < NSIG; sig++)
-		signal(sig, SIG_DFL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
 /* In the child: only calls that are safe between fork and exec. */
 static void __attribute__((noreturn))
 become(const struct launch *l, char *const *envp, pid_t parent, int report)
 {
+	sigset_t none;
 	int error = 0;
 
-	default_signals();
+	/* Handlers end with exec; what we were told to ignore (nohup) the VMM ignores too. */
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) == -1 || getppid() != parent)
 		_exit(LAUNCH_CANNOT_RUN);
 	for (size_t i = 0; i < l->nkeep && error == 0; i++)

@@ -21,8 +21,8 @@ struct launch {
 #define LAUNCH_NOT_FOUND 127
 
 /*
- * Forks and executes; the child has the default signals and dies by SIGKILL
- * when this thread's process dies.  On failure *status is one of the above.
+ * Forks and executes; the child has no signal blocked, ignores those that we
+ * ignore, and dies by SIGKILL when this thread's process dies.  On failure *status is one of the above.
  */
 int launch_start(const struct launch *l, pid_t *pid, int *status, struct err *e);
 

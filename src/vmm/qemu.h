@@ -88,8 +88,9 @@ enum qemu_after {
 
 /*
  * The way out, whatever happened: cancels a migration that is not over, then
- * does what `after` says.  The stop descriptor is not looked at.  A VM that
- * was stopped before keeps QEMU's status "postmigrate": it can be continued.
+ * does what `after` says.  The stop descriptor is not looked at.  A VM that stays
+ * stopped after its state was saved has QEMU's status "postmigrate": "cont" works, but
+ * QEMU does not save it again before it ran (7.2).
  */
 int qemu_resume(struct qemu *vm, enum qemu_after after, struct err *e);
 

@@ -37,6 +37,7 @@
 struct peer {
 	int fd;
 	int passed; /* descriptor that came with a command, or -1 */
+	bool reset; /* a byte 0xFF came */
 	pthread_t thread;
 	void (*play)(struct peer *p);
 };
@@ -162,7 +163,7 @@ failed_with(const struct err *e, enum err_kind kind, const char *text)
 	bool good = e->kind == kind && strstr(e->msg, text) != NULL;
 
 	if (!good)
-		printf("# kind %d: %s\n", e->kind, e->msg);
+		printf("# kind %d: %s\n", (int)e->kind, e->msg);
 	return good;
 }
 
@@ -199,9 +200,9 @@ test_greeting(void)
 static void
 play_pretty(struct peer *p)
 {
-	say(p,
-	    "\n{\n    \"QMP\": {\n \"version\": {\"qemu\":\n{\"micro\": 1, \"minor\": 0,"
-	    "\n\"major\": 8}, \"package\": \"a \\\"}{\\\" b\"},\n  \"capabilities\": [\n]}}\n");
+	say(p, "\n{\n    \"QMP\": {\n \"version\": {\"qemu\":\n{\"micro\": 1, \"minor\": 0,"
+	       "\n\"major\": 8}, \"package\": \"a \\\"}}}\\\" b\"},\n  \"capabilities\": "
+	       "[\n]}}\n");
 	answer(p, "qmp_capabilities", "{\n \"return\": {\n },\n \"id\":\n \"ID\"\n}\n");
 }
 
@@ -212,7 +213,7 @@ test_pretty(void)
 	struct peer p;
 	struct qmp *q = meet(&p, play_pretty, &e);
 
-	ok(q != NULL && strcmp(qmp_version(q)->package, "a \"}{\" b") == 0,
+	ok(q != NULL && strcmp(qmp_version(q)->package, "a \"}}}\" b") == 0,
 	    "messages over many lines, braces in strings");
 	part(&p, q);
 }
@@ -658,10 +659,9 @@ play_take_over(struct peer *p)
 	char byte = 0;
 
 	welcome(p);
+	p->reset = recv(p->fd, &byte, 1, 0) == 1 && byte == '\xff';
 	/* The rest of what the dead process was reading: ends in a string, with braces. */
 	say(p, "tail} of {\"a\" string\"}}\r\n{\"id\": \"another\", \"return\": {}}\r\n");
-	if (recv(p->fd, &byte, 1, 0) != 1 || byte != '\xff')
-		printf("# no reset\n");
 	say(p,
 	    "{\"error\": {\"class\": \"GenericError\", \"desc\": \"JSON parse error\"}}\r\n");
 	answer(p, "query-status", "{\"return\": 5, \"id\": \"ID\"}\r\n");
@@ -687,6 +687,7 @@ test_take_over(void)
 		failed_with(&e, ERR_CORRUPT, "not JSON"),
 	    "later it is strict again");
 	part(&p, q);
+	ok(p.reset, "the peer's parser was reset");
 }
 
 /* --- connecting by name --- */
@@ -733,11 +734,11 @@ test_connect(void)
 	if (mkdtemp(dir) == NULL)
 		abort();
 	snprintf(d.path, sizeof(d.path), "%s/qmp", dir);
-	ok(qmp_connect(&q, d.path, &how, &e) == -1 && e.kind == ERR_SYS && e.sysno == ENOENT &&
-		strstr(e.msg, d.path) != NULL,
-	    "no socket: its name is told");
-	how.retry = true;
 	how.timeout_ms = 50;
+	ok(qmp_connect(&q, d.path, &how, &e) == -1 && e.kind == ERR_SYS && e.sysno == ENOENT &&
+		strstr(e.msg, d.path) != NULL && strstr(e.msg, "within") == NULL,
+	    "no socket: its name is told, at once");
+	how.retry = true;
 	ok(qmp_connect(&q, d.path, &how, &e) == -1 &&
 		strstr(e.msg, "no QMP socket within 50 ms") != NULL,
 	    "no socket in time");
@@ -798,6 +799,8 @@ test_bad_blocks(void)
 		"Block Name\nx 4 KiB 0x1\n",
 		"Block Name\nx 3 KiB 0x0 0x1 0x1\n",
 		"Block Name\nx 4 XiB 0x0 0x1 0x1\n",
+		"Block Name\nx 4 Kio 0x0 0x1 0x1\n",
+		"Block Name\nx 16384 KiB 0x0 0x1 0x1\n",
 		"Block Name\nx KiB 0x0 0x1 0x1\n",
 		"Block Name\n 0x0 0x1 0x1\n",
 		"Block Name\nx 4 KiB 0x00000000000000001 0x1 0x1\n",
@@ -815,6 +818,7 @@ test_bad_blocks(void)
 
 /* Two gigabytes below and one above 4 GiB; SMRAM hides the top of the lower part. */
 static const char mtree[] =
+    "  0000000000000000-00000000ffffffff (prio 0, ram): ram0 @0000000000003000\r\n"
     "FlatView #0\r\n"
     " AS \"cpu-smm-0\", root: memory\r\n"
     " Root memory region: memory\r\n"
@@ -830,6 +834,7 @@ static const char mtree[] =
     "  0000000000100000-000000007f7fffff (prio 0, ram): ram0 @0000000000100000\r\n"
     "  000000007f800000-000000007fffffff (prio 2, i/o): tseg-blackhole\r\n"
     "  00000000d0000000-00000000d0000fff (prio 0, ram): ram0.copy @0000000000000000\r\n"
+    "  00000000d0000000-00000000d0000fff (prio 0, ram): ram0 copy @0000000000000000\r\n"
     "  00000000d0001000-00000000d0001fff (prio 0, ram): ram0 @0000000000005000\r\n"
     "  00000000fffc0000-00000000ffffffff (prio 0, rom): pc.bios\r\n"
     "  0000000100000000-000000013fffffff (prio 0, ram): ram0 @0000000080000000\r\n"
@@ -862,9 +867,11 @@ test_segments(void)
 		failed_with(&e, ERR_UNSUPPORTED, "not in the guest's memory"),
 	    "a block that the guest does not see");
 	ok(qemu_text_segments(" AS \"memory\",\n  0000000000000010-0000000000000000 (prio 0, "
-			      "ram): r\n  0-ffffffffffffffff (prio 0, ram): r\n",
-	       "r", 4096, &s, &n, &e) == -1,
-	    "ranges that can't be");
+			      "ram): r\n  0-ffffffffffffffff (prio 0, ram): r\n"
+			      "  0000000000000000-0000000000000fff (prio 0, ram): r copy\n",
+	       "r", 4096, &s, &n, &e) == -1 &&
+		failed_with(&e, ERR_UNSUPPORTED, "not in the guest's memory"),
+	    "ranges that can't be, regions of other names");
 }
 
 static void
