@@ -22,8 +22,13 @@ static struct arena_block *
 block_new(size_t size)
 {
 	struct arena_block *b;
+	size_t need;
 
-	b = calloc(1, sizeof(*b) + size);
+	if (ckd_add(&need, sizeof(*b), size)) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	b = calloc(1, need);
 	if (b != NULL)
 		b->size = size;
 	return b;

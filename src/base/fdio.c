@@ -116,12 +116,12 @@ fd_slurp(const char *path, size_t max, char **text, size_t *len, struct err *e)
 			goto fail;
 		}
 		have += (size_t)n;
-		if (have < size)
-			break;
-		if (size >= max) {
+		if (have > max) {
 			err_set(e, ERR_FAILED, "%s: more than %zu bytes", path, max);
 			goto fail;
 		}
+		if (have < size)
+			break;
 		size *= 2;
 	}
 	close(fd);

@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 enum slot_state { SLOT_FREE, SLOT_READY, SLOT_RUNNING, SLOT_DONE };
@@ -28,14 +29,15 @@ struct worker {
 
 /*
  * Slots form a ring: [tail, take) are running or done, [take, head) are ready
- * to be taken, the rest is free.  The counters run freely, modulo nslots.
+ * to be taken, the rest is free.  The counters never wrap; a slot is at their
+ * value modulo nslots.
  */
 struct pool {
 	struct pool_work work;
 	pthread_mutex_t lock;
 	pthread_cond_t ready; /* a job can be taken, or stop */
 	pthread_cond_t done; /* a job has finished */
-	unsigned head, take, tail;
+	uint64_t head, take, tail;
 	bool stop;
 	unsigned nslots;
 	struct slot *slots; /* owned, nslots */
@@ -44,7 +46,7 @@ struct pool {
 };
 
 static struct slot *
-slot_at(struct pool *p, unsigned counter)
+slot_at(struct pool *p, uint64_t counter)
 {
 	return &p->slots[counter % p->nslots];
 }
@@ -169,7 +171,7 @@ pool_submit(struct pool *p)
 unsigned
 pool_busy(const struct pool *p)
 {
-	return p->head - p->tail;
+	return (unsigned)(p->head - p->tail);
 }
 
 void *

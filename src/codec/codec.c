@@ -210,14 +210,12 @@ decode_step(struct decoder *dec, struct err *e)
 int
 decoder_until(struct decoder *dec, size_t want, size_t *have, struct err *e)
 {
-	if (!dec->started && want >= dec->out.size) {
-		if (dec->out.pos < dec->out.size && decode_all(dec, e) == -1)
-			return -1;
-	} else if (!dec->started && decode_start(dec, e) == -1) {
+	if (!dec->started && dec->out.pos < dec->out.size &&
+	    (want < dec->out.size ? decode_start(dec, e) : decode_all(dec, e)) == -1)
 		return -1;
-	}
-	/* The last step may leave an empty block behind the content. */
-	while (dec->started && dec->out.pos < want)
+	/* Behind the content there may be an empty block: the frame is decoded to its end. */
+	while (dec->started &&
+	       (dec->out.pos < want || (dec->out.pos == dec->out.size && dec->step != 0)))
 		if (decode_step(dec, e) == -1)
 			return -1;
 	*have = dec->out.pos;

@@ -12,6 +12,42 @@
 
 #define HEAD_MAX 9 /* bytes of the longest item head */
 
+/* The bytes of one UTF-8 character at p, 0 if there is none (RFC 3629). */
+static size_t
+utf8_length(const uint8_t *p, size_t left)
+{
+	size_t n = 1;
+
+	if (p[0] >= 0x80)
+		n = p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
+	if (n > left || (p[0] >= 0x80 && p[0] < 0xc2) || p[0] > 0xf4)
+		return 0;
+	for (size_t i = 1; i < n; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	/* Longer than need be, a surrogate, or beyond U+10FFFF. */
+	if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
+	    (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
+		return 0;
+	return n;
+}
+
+bool
+cbor_text_ok(const void *text, size_t len)
+{
+	const uint8_t *p = text;
+
+	while (len > 0) {
+		size_t n = utf8_length(p, len);
+
+		if (n == 0)
+			return false;
+		p += n;
+		len -= n;
+	}
+	return true;
+}
+
 void
 cbor_out_free(struct cbor_out *out)
 {
@@ -149,13 +185,29 @@ pair_compare(const void *a, const void *b)
 	return order != 0 ? order : (x->len > y->len) - (x->len < y->len);
 }
 
+/* Whether two encoded pairs have the same key. */
+static bool
+same_key(const struct span *a, const struct span *b)
+{
+	struct cbor_in x = { a->bytes, a->len }, y = { b->bytes, b->len };
+	struct cbor_item key;
+	struct err ignored;
+	size_t n;
+
+	if (cbor_get(&x, &key, &ignored) == -1 || cbor_get(&y, &key, &ignored) == -1)
+		return false;
+	n = a->len - x.left;
+	return n == b->len - y.left && memcmp(a->bytes, b->bytes, n) == 0;
+}
+
 static void
 map_sort(struct cbor_map *map, uint8_t *copy, struct span *pairs)
 {
 	struct cbor_out *out = map->out;
 	size_t end = out->len;
 
-	memcpy(copy, out->buf + map->start, end - map->start);
+	if (map->n != 0)
+		memcpy(copy, out->buf + map->start, end - map->start);
 	for (size_t i = 0; i < map->n; i++) {
 		size_t next = i + 1 < map->n ? map->pairs[i + 1] : end;
 
@@ -165,8 +217,11 @@ map_sort(struct cbor_map *map, uint8_t *copy, struct span *pairs)
 	qsort(pairs, map->n, sizeof(*pairs), pair_compare);
 	out->len = map->start;
 	PUT_HEAD(out, cbor_encode_map_start, map->n);
-	for (size_t i = 0; i < map->n; i++)
+	for (size_t i = 0; i < map->n; i++) {
+		if (i > 0 && same_key(&pairs[i - 1], &pairs[i]))
+			out->repeated = true;
 		cbor_put_raw(out, pairs[i].bytes, pairs[i].len);
+	}
 }
 
 void
@@ -285,6 +340,33 @@ static const struct cbor_callbacks callbacks = {
 	.indef_break = take_nothing,
 };
 
+/* The bytes of the shortest head that holds the value. */
+static size_t
+head_length(uint64_t value)
+{
+	if (value <= UINT8_MAX)
+		return value < 24 ? 1 : 2;
+	if (value <= UINT32_MAX)
+		return value <= UINT16_MAX ? 3 : 5;
+	return HEAD_MAX;
+}
+
+/* What deterministic CBOR asks of an item, apart from the order of keys. */
+static int
+check_form(const struct cbor_item *item, size_t read, struct err *e)
+{
+	size_t content =
+	    item->kind == CBOR_BYTES || item->kind == CBOR_TEXT ? (size_t)item->value : 0;
+
+	if (item->kind == CBOR_OTHER && item->value != 0)
+		return err_set(e, ERR_CORRUPT, "CBOR with a tag or an indefinite length");
+	if (item->kind != CBOR_OTHER && read - content != head_length(item->value))
+		return err_set(e, ERR_CORRUPT, "CBOR that is not in its shortest form");
+	if (item->kind == CBOR_TEXT && !cbor_text_ok(item->data, content))
+		return err_set(e, ERR_CORRUPT, "CBOR text that is not UTF-8");
+	return 0;
+}
+
 int
 cbor_get(struct cbor_in *in, struct cbor_item *item, struct err *e)
 {
@@ -297,8 +379,8 @@ cbor_get(struct cbor_in *in, struct cbor_item *item, struct err *e)
 		    "CBOR is cut short or malformed, %zu bytes before its end", in->left);
 	in->p += r.read;
 	in->left -= r.read;
-	if (item->kind == CBOR_OTHER && item->value != 0)
-		return err_set(e, ERR_CORRUPT, "CBOR with a tag or an indefinite length");
+	if (check_form(item, r.read, e) == -1)
+		return -1;
 	if ((item->kind == CBOR_ARRAY && item->value > in->left) ||
 	    (item->kind == CBOR_MAP && item->value > in->left / 2))
 		return err_set(e, ERR_CORRUPT, "CBOR announces %llu items in %zu bytes",
@@ -318,6 +400,25 @@ cbor_expect(struct cbor_in *in, enum cbor_kind kind, struct cbor_item *item, con
 	if (item->kind != kind)
 		return err_set(
 		    e, ERR_CORRUPT, "%s is %s, not %s", what, names[item->kind], names[kind]);
+	return 0;
+}
+
+int
+cbor_next_key(struct cbor_in *in, struct cbor_item *key, const char *what, struct err *e)
+{
+	struct cbor_item last = *key;
+	int order;
+
+	if (cbor_expect(in, CBOR_TEXT, key, "key", e) == -1)
+		return err_wrap(e, "%s", what);
+	if (last.data == NULL)
+		return 0;
+	order = (last.value > key->value) - (last.value < key->value);
+	if (order == 0)
+		order = memcmp(last.data, key->data, key->value);
+	if (order >= 0)
+		return err_set(e, ERR_CORRUPT, "%s: a key %s", what,
+		    order == 0 ? "twice" : "out of order");
 	return 0;
 }
 

@@ -18,6 +18,7 @@ struct cbor_out {
 	uint8_t *buf; /* owned; cbor_out_free */
 	size_t len, cap;
 	bool failed;
+	bool repeated; /* a map got the same key twice */
 };
 
 void cbor_out_free(struct cbor_out *out);
@@ -68,12 +69,24 @@ struct cbor_item {
 	const uint8_t *data; /* of bytes or text: value bytes of it, not terminated */
 };
 
-/* Reads one item head (and the content of a string).  Every count fits what is left. */
+/*
+ * Reads one item head (and the content of a string), in its shortest form.
+ * Every count fits what is left, and text is UTF-8.
+ */
 int cbor_get(struct cbor_in *in, struct cbor_item *item, struct err *e);
 
 /* The same, and it must be of this kind; `what` names it in the error. */
 int cbor_expect(struct cbor_in *in, enum cbor_kind kind, struct cbor_item *item,
     const char *what, struct err *e);
+
+/*
+ * Reads the key of a map's next pair: a text that sorts behind *key, the one
+ * before (data NULL at the first), so that no key comes twice.
+ */
+int cbor_next_key(struct cbor_in *in, struct cbor_item *key, const char *what, struct err *e);
+
+/* Whether the bytes are UTF-8. */
+bool cbor_text_ok(const void *text, size_t len);
 
 /* Steps over one whole value, at most `depth` deep. */
 int cbor_skip(struct cbor_in *in, unsigned depth, struct err *e);

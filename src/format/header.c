@@ -78,6 +78,18 @@ decode_state(enum image_state *state, const uint8_t *buf, struct err *e)
 	    buf[2], buf[3]);
 }
 
+static bool
+reserved_is_zero(const uint8_t buf[HEADER_SIZE])
+{
+	uint8_t bits = 0;
+
+	for (unsigned i = 20; i < 24; i++)
+		bits |= buf[i];
+	for (unsigned i = 48; i < CHECKSUM_OFFSET; i++)
+		bits |= buf[i];
+	return bits == 0;
+}
+
 int
 header_decode(struct header *h, const uint8_t buf[HEADER_SIZE], struct err *e)
 {
@@ -95,6 +107,9 @@ header_decode(struct header *h, const uint8_t buf[HEADER_SIZE], struct err *e)
 	if (major != FORMAT_MAJOR)
 		return err_set(e, ERR_UNSUPPORTED, "image format %u, this program knows %u",
 		    major, FORMAT_MAJOR);
+	if (le32dec(buf + 4) != HEADER_SIZE - SKIP_SIZE)
+		return err_set(e, ERR_CORRUPT, "header: its frame has %u bytes, should have %u",
+		    le32dec(buf + 4), (unsigned)(HEADER_SIZE - SKIP_SIZE));
 	if (decode_state(&h->state, buf + HEADER_STATE_OFFSET, e) == -1)
 		return -1;
 	h->chunk_size = le32dec(buf + 28);
@@ -103,5 +118,7 @@ header_decode(struct header *h, const uint8_t buf[HEADER_SIZE], struct err *e)
 	if ((h->incompat & ~INCOMPAT_KNOWN) != 0)
 		return err_set(e, ERR_UNSUPPORTED, "image needs unknown features %#llx",
 		    (unsigned long long)(h->incompat & ~INCOMPAT_KNOWN));
+	if (!reserved_is_zero(buf))
+		return err_set(e, ERR_CORRUPT, "header: uses reserved bytes");
 	return geometry_init(&g, h->chunk_size, e);
 }

@@ -2,6 +2,6 @@ libgmem_a_SOURCES += \
 	%D%/cbor.c %D%/cbor.h \
 	%D%/header.c %D%/header.h \
 	%D%/layout.c %D%/layout.h \
-	%D%/manifest.c %D%/manifest.h \
+	%D%/manifest.c %D%/manifest-check.c %D%/manifest.h \
 	%D%/node.c %D%/node.h \
 	%D%/trailer.c %D%/trailer.h

@@ -11,6 +11,7 @@
 struct key {
 	const char *name;
 	int (*decode)(struct manifest *m, void *to, struct cbor_in *in, struct err *e);
+	bool required;
 };
 
 void
@@ -48,19 +49,6 @@ const struct object *
 manifest_state(const struct manifest *m, const char *name)
 {
 	return object_find(m->states, m->nstates, name);
-}
-
-bool
-manifest_name_ok(const char *name)
-{
-	size_t len = strlen(name);
-
-	if (len == 0 || len > NAME_LENGTH_MAX)
-		return false;
-	for (; *name != '\0'; name++)
-		if (*name <= ' ' || *name > '~' || strchr("/{}=", *name) != NULL)
-			return false;
-	return true;
 }
 
 /* ---- encode ---- */
@@ -157,12 +145,11 @@ put_command(struct cbor_out *out, const struct manifest *m)
 		cbor_put_text(out, m->command[i]);
 }
 
-int
-manifest_encode(struct cbor_out *out, const struct manifest *m, struct err *e)
+static void
+put_manifest(struct cbor_out *out, const struct manifest *m)
 {
 	struct cbor_map map;
 
-	*out = (struct cbor_out){ 0 };
 	cbor_map_begin(&map, out);
 	put_text_pair(&map, "tool", m->tool);
 	put_text_pair(&map, "created", m->created);
@@ -187,6 +174,21 @@ manifest_encode(struct cbor_out *out, const struct manifest *m, struct err *e)
 	}
 	put_unknown(&map, m->unknown);
 	cbor_map_end(&map);
+}
+
+int
+manifest_encode(struct cbor_out *out, const struct manifest *m, struct err *e)
+{
+	*out = (struct cbor_out){ 0 };
+	if (manifest_check(m, e) == -1) {
+		e->kind = ERR_FAILED;
+		return err_wrap(e, "manifest");
+	}
+	put_manifest(out, m);
+	if (out->repeated) {
+		cbor_out_free(out);
+		return err_set(e, ERR_FAILED, "manifest: a key twice");
+	}
 	if (out->failed) {
 		cbor_out_free(out);
 		return err_set(e, ERR_FAILED, "manifest: out of memory");
@@ -209,18 +211,24 @@ out_of_memory(struct err *e)
 }
 
 static int
-get_text(struct manifest *m, const char **to, size_t max, const char *what, struct cbor_in *in,
+copy_text(struct manifest *m, const char **to, const struct cbor_item *item, const char *what,
     struct err *e)
+{
+	if (memchr(item->data, '\0', item->value) != NULL)
+		return err_set(e, ERR_CORRUPT, "%s: a text with a NUL", what);
+	*to = arena_strndup(&m->arena, item->data, item->value);
+	return *to == NULL ? out_of_memory(e) : 0;
+}
+
+static int
+get_text(
+    struct manifest *m, const char **to, const char *what, struct cbor_in *in, struct err *e)
 {
 	struct cbor_item item;
 
 	if (cbor_expect(in, CBOR_TEXT, &item, what, e) == -1)
 		return -1;
-	if (item.value > max || memchr(item.data, '\0', item.value) != NULL)
-		return err_set(e, ERR_CORRUPT, "%s: a text of %llu bytes, or with a NUL", what,
-		    (unsigned long long)item.value);
-	*to = arena_strndup(&m->arena, item.data, item.value);
-	return *to == NULL ? out_of_memory(e) : 0;
+	return copy_text(m, to, &item, what, e);
 }
 
 static int
@@ -277,11 +285,21 @@ find_key(const struct key *keys, const struct cbor_item *name)
 	return NULL;
 }
 
-/* Reads a map: known keys at most once, unknown ones are kept. */
+static int
+check_required(const struct key *keys, uint64_t seen, const char *what, struct err *e)
+{
+	for (const struct key *key = keys; key->name != NULL; key++)
+		if (key->required && (seen >> (key - keys) & 1) == 0)
+			return err_set(e, ERR_CORRUPT, "%s: no \"%s\"", what, key->name);
+	return 0;
+}
+
+/* Reads a map: all required keys, unknown ones are kept. */
 static int
 get_map(struct manifest *m, void *to, const struct key *keys, struct unknown **unknown,
     const char *what, struct cbor_in *in, struct err *e)
 {
+	struct cbor_item name = { .data = NULL };
 	uint64_t seen = 0;
 	size_t n;
 
@@ -290,10 +308,9 @@ get_map(struct manifest *m, void *to, const struct key *keys, struct unknown **u
 	while (n-- > 0) {
 		const uint8_t *start = in->p;
 		const struct key *key;
-		struct cbor_item name;
 
-		if (cbor_expect(in, CBOR_TEXT, &name, "key", e) == -1)
-			return err_wrap(e, "%s", what);
+		if (cbor_next_key(in, &name, what, e) == -1)
+			return -1;
 		key = find_key(keys, &name);
 		if (key == NULL) {
 			if (cbor_skip(in, MANIFEST_DEPTH_MAX, e) == -1 ||
@@ -301,19 +318,18 @@ get_map(struct manifest *m, void *to, const struct key *keys, struct unknown **u
 				return err_wrap(e, "%s", what);
 			continue;
 		}
-		if ((seen >> (key - keys) & 1) != 0)
-			return err_set(e, ERR_CORRUPT, "%s: \"%s\" twice", what, key->name);
 		seen |= UINT64_C(1) << (key - keys);
 		if (key->decode(m, to, in, e) == -1)
 			return err_wrap(e, "%s", what);
 	}
-	return 0;
+	return check_required(keys, seen, what, e);
 }
 
 static int
 get_pairs(
     struct manifest *m, struct pairs *p, const char *what, struct cbor_in *in, struct err *e)
 {
+	struct cbor_item key = { .data = NULL };
 	size_t n;
 
 	if (get_count(&n, CBOR_MAP, PAIRS_MAX, what, in, e) == -1)
@@ -324,11 +340,10 @@ get_pairs(
 	for (p->n = 0; p->n < n; p->n++) {
 		struct pair *pair = &p->list[p->n];
 
-		if (get_text(m, &pair->key, NAME_LENGTH_MAX, what, in, e) == -1 ||
-		    get_text(m, &pair->value, TEXT_LENGTH_MAX, what, in, e) == -1)
+		if (cbor_next_key(in, &key, what, e) == -1 ||
+		    copy_text(m, &pair->key, &key, what, e) == -1 ||
+		    get_text(m, &pair->value, what, in, e) == -1)
 			return -1;
-		if (pairs_get(p, pair->key) != NULL)
-			return err_set(e, ERR_CORRUPT, "%s: a key twice", what);
 	}
 	return 0;
 }
@@ -336,17 +351,13 @@ get_pairs(
 static int
 object_name(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
 {
-	struct object *o = to;
-
-	if (get_text(m, &o->name, NAME_LENGTH_MAX, "name", in, e) == -1)
-		return -1;
-	return manifest_name_ok(o->name) ? 0 : err_set(e, ERR_CORRUPT, "name is not a name");
+	return get_text(m, &((struct object *)to)->name, "name", in, e);
 }
 
 static int
 object_kind(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
 {
-	return get_text(m, &((struct object *)to)->kind, NAME_LENGTH_MAX, "kind", in, e);
+	return get_text(m, &((struct object *)to)->kind, "kind", in, e);
 }
 
 static int
@@ -364,7 +375,7 @@ object_page_size(struct manifest *m, void *to, struct cbor_in *in, struct err *e
 	(void)m;
 	if (get_uint(&size, "page_size", in, e) == -1)
 		return -1;
-	if (!is_pow2(size) || size < PAGE_GRANULE || size > (1u << 30))
+	if (size == 0 || size > OBJECT_PAGE_SIZE_MAX)
 		return err_set(e, ERR_CORRUPT, "page_size %llu", (unsigned long long)size);
 	((struct object *)to)->page_size = (uint32_t)size;
 	return 0;
@@ -417,13 +428,13 @@ object_segments(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
 }
 
 static const struct key object_keys[] = {
-	{ "name", object_name },
-	{ "kind", object_kind },
-	{ "size", object_size },
-	{ "index", object_index },
-	{ "page_size", object_page_size },
-	{ "segments", object_segments },
-	{ NULL, NULL },
+	{ "name", object_name, true },
+	{ "kind", object_kind, true },
+	{ "size", object_size, true },
+	{ "index", object_index, true },
+	{ "page_size", object_page_size, false }, /* regions have it: object_check */
+	{ "segments", object_segments, false },
+	{ NULL, NULL, false },
 };
 
 static int
@@ -442,10 +453,6 @@ get_objects(struct manifest *m, struct object **list, size_t *count, const char 
 
 		if (get_map(m, o, object_keys, &o->unknown, what, in, e) == -1)
 			return -1;
-		if (o->name == NULL || o->kind == NULL)
-			return err_set(e, ERR_CORRUPT, "%s: one without name or kind", what);
-		if (object_find(*list, i, o->name) != NULL)
-			return err_set(e, ERR_CORRUPT, "%s: \"%s\" twice", what, o->name);
 		*count = i + 1;
 	}
 	return 0;
@@ -455,21 +462,21 @@ static int
 top_tool(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
 {
 	(void)to;
-	return get_text(m, &m->tool, TEXT_LENGTH_MAX, "tool", in, e);
+	return get_text(m, &m->tool, "tool", in, e);
 }
 
 static int
 top_created(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
 {
 	(void)to;
-	return get_text(m, &m->created, TEXT_LENGTH_MAX, "created", in, e);
+	return get_text(m, &m->created, "created", in, e);
 }
 
 static int
 top_codec(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
 {
 	(void)to;
-	return get_text(m, &m->codec, NAME_LENGTH_MAX, "codec", in, e);
+	return get_text(m, &m->codec, "codec", in, e);
 }
 
 static int
@@ -480,7 +487,7 @@ top_level(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
 	(void)to;
 	if (cbor_get(in, &item, e) == -1)
 		return -1;
-	if ((item.kind != CBOR_UINT && item.kind != CBOR_NEGINT) || item.value > 1000000)
+	if ((item.kind != CBOR_UINT && item.kind != CBOR_NEGINT) || item.value > LEVEL_MAX)
 		return err_set(e, ERR_CORRUPT, "level is not a small number");
 	m->level = item.kind == CBOR_UINT ? (int)item.value : -1 - (int)item.value;
 	return 0;
@@ -518,79 +525,29 @@ static int
 top_command(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
 {
 	(void)to;
-	if (get_count(&m->ncommand, CBOR_ARRAY, TEXT_LENGTH_MAX, "command", in, e) == -1)
+	if (get_count(&m->ncommand, CBOR_ARRAY, ARGUMENTS_MAX, "command", in, e) == -1)
 		return -1;
 	m->command = arena_array(&m->arena, m->ncommand, sizeof(*m->command));
 	if (m->command == NULL)
 		return out_of_memory(e);
 	for (size_t i = 0; i < m->ncommand; i++)
-		if (get_text(m, &m->command[i], MANIFEST_SIZE_MAX, "command", in, e) == -1)
+		if (get_text(m, &m->command[i], "command", in, e) == -1)
 			return -1;
 	return 0;
 }
 
 static const struct key top_keys[] = {
-	{ "tool", top_tool },
-	{ "created", top_created },
-	{ "codec", top_codec },
-	{ "level", top_level },
-	{ "regions", top_regions },
-	{ "states", top_states },
-	{ "vmm", top_vmm },
-	{ "command", top_command },
-	{ "annotations", top_annotations },
-	{ NULL, NULL },
+	{ "tool", top_tool, true },
+	{ "created", top_created, false },
+	{ "codec", top_codec, true },
+	{ "level", top_level, true },
+	{ "regions", top_regions, true },
+	{ "states", top_states, true },
+	{ "vmm", top_vmm, false },
+	{ "command", top_command, false },
+	{ "annotations", top_annotations, false },
+	{ NULL, NULL, false },
 };
-
-static int
-check_segments(const struct object *o, struct err *e)
-{
-	for (size_t i = 0; i < o->nsegments; i++) {
-		const struct segment *s = &o->segments[i];
-		uint64_t end, last;
-
-		if (ckd_add(&end, s->offset, s->size) || end > o->size || s->size == 0 ||
-		    ckd_add(&last, s->gpa, s->size))
-			return err_set(e, ERR_CORRUPT,
-			    "%s: segment %zu does not fit its region", o->name, i);
-	}
-	return 0;
-}
-
-static int
-check_object(const struct object *o, struct err *e)
-{
-	uint64_t pages = div_up(o->size, PAGE_GRANULE);
-	const struct link *top = &o->top;
-
-	if (o->size == 0 || o->size > OBJECT_SIZE_MAX)
-		return err_set(
-		    e, ERR_CORRUPT, "%s: size is %llu", o->name, (unsigned long long)o->size);
-	if (top->inherited != 0 || top->stored > pages || top->bytes > IMAGE_SIZE_MAX ||
-	    (top->offset == 0) != (top->stored == 0) || (top->offset == 0) != (top->bytes == 0))
-		return err_set(e, ERR_CORRUPT, "%s: the index does not fit its size", o->name);
-	return check_segments(o, e);
-}
-
-static int
-check_manifest(struct manifest *m, struct err *e)
-{
-	if (m->tool == NULL || m->codec == NULL)
-		return err_set(e, ERR_CORRUPT, "no \"tool\" or no \"codec\"");
-	if (strcmp(m->codec, "zstd") != 0)
-		return err_set(
-		    e, ERR_UNSUPPORTED, "codec \"%s\", this program knows zstd", m->codec);
-	for (size_t i = 0; i < m->nregions; i++) {
-		if (check_object(&m->regions[i], e) == -1)
-			return -1;
-		if (m->regions[i].page_size == 0)
-			return err_set(e, ERR_CORRUPT, "%s: no page_size", m->regions[i].name);
-	}
-	for (size_t i = 0; i < m->nstates; i++)
-		if (check_object(&m->states[i], e) == -1)
-			return -1;
-	return 0;
-}
 
 int
 manifest_decode(struct manifest *m, const void *buf, size_t len, struct err *e)
@@ -602,7 +559,7 @@ manifest_decode(struct manifest *m, const void *buf, size_t len, struct err *e)
 		return -1;
 	if (in.left != 0)
 		return err_set(e, ERR_CORRUPT, "manifest: %zu bytes behind its end", in.left);
-	if (check_manifest(m, e) == -1)
+	if (manifest_check(m, e) == -1)
 		return err_wrap(e, "manifest");
 	return 0;
 }

@@ -66,15 +66,27 @@ struct manifest {
 
 void manifest_free(struct manifest *m);
 
-/* Deterministic CBOR; the bytes belong to the caller (cbor_out_free). */
+/*
+ * Deterministic CBOR; the bytes belong to the caller (cbor_out_free).  A
+ * manifest that manifest_decode would refuse is ERR_FAILED.
+ */
 int manifest_encode(struct cbor_out *out, const struct manifest *m, struct err *e);
 
 /*
- * m is zeroed first and is to be freed also after an error.  Checks every
- * limit, that names differ, that segments lie in their region, and that tops
- * agree with sizes.  Strings are copied, so buf may go.
+ * m is zeroed first and is to be freed also after an error.  Takes nothing but
+ * deterministic CBOR and checks it with manifest_check.  Strings are copied,
+ * so buf may go.
  */
 int manifest_decode(struct manifest *m, const void *buf, size_t len, struct err *e);
+
+/*
+ * Every limit: that names differ, that segments lie in their region, that texts
+ * are UTF-8, that tops agree with sizes.  ERR_CORRUPT, or ERR_UNSUPPORTED for a codec.
+ */
+int manifest_check(const struct manifest *m, struct err *e);
+
+/* What can be checked of one object before its index and a state's size are known. */
+int object_check(const struct object *o, bool state, struct err *e);
 
 /* The region or state of that name, or NULL. */
 const struct object *manifest_region(const struct manifest *m, const char *name);

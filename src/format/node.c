@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/endian.h>
 
+#include "format/header.h"
+
 /*
  * link:	0 u64 offset	8 u64 stored	16 u64 bytes	24 u64 inherited
  *		32 SHA-256 of the child
@@ -31,6 +33,23 @@ link_decode(struct link *l, const uint8_t *buf)
 	l->bytes = le64dec(buf + 16);
 	l->inherited = le64dec(buf + 24);
 	memcpy(l->digest, buf + 32, DIGEST_SIZE);
+}
+
+int
+link_check(const struct link *l, struct err *e)
+{
+	static const struct link none;
+
+	if (l->offset == 0 && memcmp(l, &none, sizeof(none)) != 0)
+		return err_set(e, ERR_CORRUPT, "a link to nothing is not all zeros");
+	if (l->offset != 0 && (l->offset < HEADER_SIZE || l->offset > IMAGE_SIZE_MAX))
+		return err_set(e, ERR_CORRUPT, "a link points at byte %llu",
+		    (unsigned long long)l->offset);
+	if (l->offset != 0 && (l->stored == 0 || l->bytes == 0))
+		return err_set(e, ERR_CORRUPT, "a link to a node that stores nothing");
+	if (l->inherited != 0)
+		return err_set(e, ERR_CORRUPT, "a link inherits pages without a parent");
+	return 0;
 }
 
 static void
@@ -126,12 +145,66 @@ entry_decode(struct entry *en, const uint8_t *buf, const struct geometry *g, str
 	stored = entry_stored(en, g);
 	if (stored == 0 && (en->offset | en->length | en->checksum) != 0)
 		return err_set(e, ERR_CORRUPT, "index entry has a record but no pages");
-	if (stored != 0 && (en->offset < 128 || en->offset > IMAGE_SIZE_MAX))
+	if (stored != 0 && (en->offset < HEADER_SIZE || en->offset > IMAGE_SIZE_MAX))
 		return err_set(e, ERR_CORRUPT, "index entry points at byte %llu",
 		    (unsigned long long)en->offset);
 	if (stored != 0 &&
 	    (en->length <= SKIP_SIZE + 4 * stored || en->length > record_length_max(stored)))
 		return err_set(
 		    e, ERR_CORRUPT, "record of %u bytes for %u pages", en->length, stored);
+	return 0;
+}
+
+static int
+count_entry(struct link *sum, const uint8_t *buf, const struct geometry *g, struct err *e)
+{
+	struct entry en;
+
+	if (entry_decode(&en, buf, g, e) == -1)
+		return -1;
+	sum->stored += entry_stored(&en, g);
+	sum->bytes += en.length;
+	return 0;
+}
+
+static int
+count_link(struct link *sum, const uint8_t *buf, const struct link *parent, struct err *e)
+{
+	struct link l;
+
+	link_decode(&l, buf);
+	if (link_check(&l, e) == -1)
+		return -1;
+	/* Also keeps the sums from wrapping. */
+	if (l.stored > parent->stored || l.bytes > parent->bytes)
+		return err_set(e, ERR_CORRUPT, "a child counts more than its parent");
+	sum->stored += l.stored;
+	sum->bytes += l.bytes;
+	return 0;
+}
+
+int
+node_check(const uint8_t *node, unsigned level, unsigned children, const struct link *link,
+    const struct geometry *g, struct err *e)
+{
+	uint32_t size = level == 0 ? g->entry_size : LINK_SIZE;
+	struct link sum = { 0 };
+	uint8_t behind = 0;
+	int rc = 0;
+
+	for (uint32_t i = 0; i < children && rc == 0; i++)
+		rc = level == 0 ? count_entry(&sum, node + (size_t)i * size, g, e)
+				: count_link(&sum, node + (size_t)i * size, link, e);
+	if (rc == -1)
+		return -1;
+	for (uint32_t i = children * size; i < NODE_SIZE; i++)
+		behind |= node[i];
+	if (behind != 0)
+		return err_set(e, ERR_CORRUPT, "it goes on behind the end of its object");
+	if (sum.stored != link->stored || sum.bytes != link->bytes)
+		return err_set(e, ERR_CORRUPT,
+		    "it counts %llu pages in %llu bytes, its link says %llu in %llu",
+		    (unsigned long long)sum.stored, (unsigned long long)sum.bytes,
+		    (unsigned long long)link->stored, (unsigned long long)link->bytes);
 	return 0;
 }

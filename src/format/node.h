@@ -38,6 +38,9 @@ struct entry {
 void link_encode(uint8_t *buf, const struct link *l);
 void link_decode(struct link *l, const uint8_t *buf);
 
+/* ERR_CORRUPT if the link contradicts itself: counts without a child, or a child without. */
+int link_check(const struct link *l, struct err *e);
+
 /* buf is g->entry_size bytes. */
 void entry_encode(uint8_t *buf, const struct entry *en, const struct geometry *g);
 
@@ -56,6 +59,15 @@ entry_is_stored(const struct entry *en, uint32_t page)
 {
 	return (en->stored[page / 64] >> (page % 64) & 1) != 0;
 }
+
+/*
+ * ERR_CORRUPT unless a node, `level` levels above the leaves, is what its link
+ * says: each child is sound, the counts are the sums of the children's, and
+ * nothing is behind the first `children`.  So no tree, whatever it links to,
+ * can have more leaves than its top has bytes of records.
+ */
+int node_check(const uint8_t *node, unsigned level, unsigned children, const struct link *link,
+    const struct geometry *g, struct err *e);
 
 /* How many levels of inner nodes the index of an object of `size` bytes has. */
 unsigned index_height(const struct geometry *g, uint64_t size);

@@ -43,6 +43,16 @@ trailer_present(const uint8_t buf[TRAILER_SIZE])
 	       memcmp(buf + 8, trailer_magic, sizeof(trailer_magic)) == 0;
 }
 
+static bool
+reserved_is_zero(const uint8_t buf[TRAILER_SIZE])
+{
+	uint8_t bits = 0;
+
+	for (unsigned i = 104; i < CHECKSUM_OFFSET; i++)
+		bits |= buf[i];
+	return bits == 0;
+}
+
 int
 trailer_decode(
     struct trailer *t, const uint8_t buf[TRAILER_SIZE], uint64_t file_size, struct err *e)
@@ -53,6 +63,9 @@ trailer_decode(
 		    (unsigned long long)file_size);
 	if (le64dec(buf + CHECKSUM_OFFSET) != hash_checksum(buf, CHECKSUM_OFFSET))
 		return err_set(e, ERR_CORRUPT, "trailer: checksum is wrong");
+	if (le32dec(buf + 4) != TRAILER_SIZE - SKIP_SIZE || !reserved_is_zero(buf))
+		return err_set(e, ERR_CORRUPT,
+		    "trailer: its frame has another length, or reserved bytes are used");
 	t->file_size = le64dec(buf + 16);
 	t->manifest_offset = le64dec(buf + 24);
 	t->manifest_length = le64dec(buf + 32);
@@ -61,6 +74,9 @@ trailer_decode(
 	if (t->file_size != file_size)
 		return err_set(e, ERR_CORRUPT, "the file has %llu bytes, its trailer says %llu",
 		    (unsigned long long)file_size, (unsigned long long)t->file_size);
+	if (file_size > IMAGE_SIZE_MAX)
+		return err_set(e, ERR_CORRUPT, "a file of %llu bytes is too large",
+		    (unsigned long long)file_size);
 	if (t->manifest_length > MANIFEST_SIZE_MAX || t->manifest_offset < HEADER_SIZE ||
 	    t->manifest_offset > file_size ||
 	    t->manifest_offset + SKIP_SIZE + t->manifest_length + TRAILER_SIZE != file_size)

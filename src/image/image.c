@@ -109,6 +109,23 @@ read_manifest(struct image *img, const struct trailer *t, const uint8_t header[H
 	return rc;
 }
 
+/* With what each index node proves of its counts, this bounds every walk by the file's size. */
+static int
+check_room(const struct image *img, struct err *e)
+{
+	const struct manifest *m = &img->manifest;
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < m->nregions; i++)
+		sum += m->regions[i].top.bytes;
+	for (size_t i = 0; i < m->nstates; i++)
+		sum += m->states[i].top.bytes;
+	if (sum > img->size)
+		return err_set(e, ERR_CORRUPT, "%llu bytes of records in a file of %llu",
+		    (unsigned long long)sum, (unsigned long long)img->size);
+	return 0;
+}
+
 static int
 load(struct image *img, struct err *e)
 {
@@ -119,7 +136,9 @@ load(struct image *img, struct err *e)
 	if (file_size(img, e) == -1 || read_header(img, header, &h, e) == -1 ||
 	    read_trailer(img, &t, e) == -1)
 		return -1;
-	return read_manifest(img, &t, header, e);
+	if (read_manifest(img, &t, header, e) == -1)
+		return -1;
+	return check_room(img, e);
 }
 
 int

@@ -33,7 +33,7 @@ open_stream(struct out *o, struct err *e)
 {
 	o->stream = true;
 	if (strcmp(o->path, "-") == 0)
-		o->fd = dup(STDOUT_FILENO);
+		o->fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
 	else
 		o->fd = open(o->path, O_WRONLY | O_CLOEXEC);
 	return o->fd == -1 ? err_sys(e, "open %s", o->path) : 0;
@@ -211,6 +211,21 @@ link_nameless(const struct out *o, const char *name)
 	return linkat(AT_FDCWD, self, o->dir, name, AT_SYMLINK_FOLLOW);
 }
 
+/* The temporary name becomes the final one, which nobody may have yet. */
+static int
+rename_new(const struct out *o, const char *name)
+{
+	if (renameat2(o->dir, o->temp, o->dir, name, RENAME_NOREPLACE) == 0)
+		return 0;
+	if (errno != EINVAL && errno != ENOSYS)
+		return -1;
+	/* The file system (NFS…) has no such rename. */
+	if (linkat(o->dir, o->temp, o->dir, name, 0) == -1)
+		return -1;
+	unlinkat(o->dir, o->temp, 0);
+	return 0;
+}
+
 /* Gives the file its final name; without `replace` it takes nobody else's. */
 static int
 publish(struct out *o, const char *name, struct err *e)
@@ -229,7 +244,7 @@ publish(struct out *o, const char *name, struct err *e)
 			return -1;
 		}
 	}
-	if (renameat2(o->dir, o->temp, o->dir, name, o->replace ? 0 : RENAME_NOREPLACE) == -1)
+	if ((o->replace ? renameat(o->dir, o->temp, o->dir, name) : rename_new(o, name)) == -1)
 		return err_sys(e, "rename to %s", o->path);
 	return 0;
 }

@@ -68,30 +68,46 @@ memory_is_zero(const void *p, size_t len)
 	return len <= 16 || memcmp(b, b + 16, len - 16) == 0;
 }
 
-/* Copies the pages that are not zero; their number. */
+/* Marks the pages that are not zero; their number. */
 static uint32_t
-gather(struct packer *p, const uint8_t *chunk, size_t len, struct entry *en)
+classify(const uint8_t *chunk, size_t len, struct entry *en)
 {
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; (size_t)i * PAGE_GRANULE < len; i++) {
-		const uint8_t *page = chunk + (size_t)i * PAGE_GRANULE;
-		size_t have = MIN(len - (size_t)i * PAGE_GRANULE, PAGE_GRANULE);
-		uint8_t *to = p->pages + (size_t)n * PAGE_GRANULE;
+		size_t off = (size_t)i * PAGE_GRANULE;
 
-		if (memory_is_zero(page, have))
+		if (memory_is_zero(chunk + off, MIN(len - off, PAGE_GRANULE)))
 			continue;
-		memcpy(to, page, have);
-		memset(to + have, 0, PAGE_GRANULE - have);
 		en->stored[i / 64] |= UINT64_C(1) << (i % 64);
 		n++;
 	}
 	return n;
 }
 
+/* The marked pages side by side: where they are, if they lie so already, else copied. */
+static const uint8_t *
+gather(struct packer *p, const uint8_t *chunk, size_t len, const struct entry *en, uint32_t n)
+{
+	uint8_t *to = p->pages;
+
+	if ((size_t)n * PAGE_GRANULE == len)
+		return chunk;
+	for (uint32_t i = 0; (size_t)i * PAGE_GRANULE < len; i++) {
+		size_t off = (size_t)i * PAGE_GRANULE, have = MIN(len - off, PAGE_GRANULE);
+
+		if (!entry_is_stored(en, i))
+			continue;
+		memcpy(to, chunk + off, have);
+		memset(to + have, 0, PAGE_GRANULE - have);
+		to += PAGE_GRANULE;
+	}
+	return p->pages;
+}
+
 /* The skippable frame in front of the data: a checksum for each page. */
 static size_t
-put_sums(const struct packer *p, uint32_t n, struct entry *en, uint8_t *record)
+put_sums(const uint8_t *pages, uint32_t n, struct entry *en, uint8_t *record)
 {
 	uint8_t *sums = record + SKIP_SIZE;
 
@@ -99,7 +115,7 @@ put_sums(const struct packer *p, uint32_t n, struct entry *en, uint8_t *record)
 	le32enc(record + 4, 4 * n);
 	for (uint32_t i = 0; i < n; i++)
 		le32enc(sums + (size_t)4 * i,
-		    hash_page_sum(p->pages + (size_t)i * PAGE_GRANULE, PAGE_GRANULE));
+		    hash_page_sum(pages + (size_t)i * PAGE_GRANULE, PAGE_GRANULE));
 	en->checksum = hash_checksum(sums, 4 * (size_t)n);
 	return SKIP_SIZE + 4 * (size_t)n;
 }
@@ -108,16 +124,18 @@ int
 packer_pack(struct packer *p, const void *chunk, size_t len, struct entry *en, void *record,
     struct err *e)
 {
-	uint32_t n;
+	const uint8_t *pages;
 	size_t head, frame;
+	uint32_t n;
 
 	memset(en, 0, sizeof(*en));
-	n = gather(p, chunk, len, en);
+	n = classify(chunk, len, en);
 	if (n == 0)
 		return 0;
-	head = put_sums(p, n, en, record);
-	if (encoder_frame(p->enc, (uint8_t *)record + head, packer_bound(&p->g) - head,
-		p->pages, (size_t)n * PAGE_GRANULE, &frame, e) == -1)
+	pages = gather(p, chunk, len, en, n);
+	head = put_sums(pages, n, en, record);
+	if (encoder_frame(p->enc, (uint8_t *)record + head, packer_bound(&p->g) - head, pages,
+		(size_t)n * PAGE_GRANULE, &frame, e) == -1)
 		return -1;
 	en->length = (uint32_t)(head + frame);
 	return 0;

@@ -12,8 +12,14 @@
 #include "base/fdio.h"
 #include "codec/codec.h"
 
-/* 512 leaves cover 2 GiB of a guest at 32 KiB chunks; the memory comes as it is used. */
+/* 512 leaves cover 4 GiB of a guest at 64 KiB chunks; the memory comes as it is used. */
 #define CACHE_NODES 512u
+
+/* A node is only what it was verified as: by this link, at this place in a tree. */
+struct node_key {
+	struct link link;
+	uint32_t level, children;
+};
 
 struct image_reader {
 	const struct image *img;
@@ -22,7 +28,7 @@ struct image_reader {
 	size_t record_size;
 	uint8_t *pages; /* mapped, chunk size: what is decoded of it */
 	uint8_t *cache; /* mapped, CACHE_NODES frames of verified nodes */
-	uint64_t cache_key[CACHE_NODES]; /* their offsets, 0: none */
+	struct node_key cache_key[CACHE_NODES]; /* offset 0: none */
 	/* The loaded chunk. */
 	const struct object *object;
 	uint64_t chunk;
@@ -106,8 +112,9 @@ image_reader_stats(const struct image_reader *r, struct image_reader_stats *stat
 /* ---- index ---- */
 
 static int
-node_load(struct image_reader *r, const struct link *link, uint8_t *frame, struct err *e)
+node_load(struct image_reader *r, const struct node_key *key, uint8_t *frame, struct err *e)
 {
+	const struct link *link = &key->link;
 	uint8_t digest[DIGEST_SIZE];
 
 	if (link->offset > r->img->size || r->img->size - link->offset < NODE_FRAME_SIZE)
@@ -120,23 +127,27 @@ node_load(struct image_reader *r, const struct link *link, uint8_t *frame, struc
 	if (le32dec(frame) != SKIP_NODE || le32dec(frame + 4) != NODE_SIZE ||
 	    memcmp(digest, link->digest, DIGEST_SIZE) != 0)
 		return err_set(e, ERR_CORRUPT, "its hash is wrong");
-	return 0;
+	return node_check(frame + SKIP_SIZE, key->level, key->children, link, &r->img->g, e);
 }
 
-/* The verified node behind a link that is not empty. */
+_Static_assert(sizeof(struct node_key) == LINK_SIZE + 8, "node_key has no padding");
+
+/* The verified node of a key whose link is not empty. */
 static int
-node_get(struct image_reader *r, const struct link *link, const uint8_t **node, struct err *e)
+node_get(
+    struct image_reader *r, const struct node_key *key, const uint8_t **node, struct err *e)
 {
 	unsigned slot =
-	    (unsigned)(link->offset * UINT64_C(0x9E3779B97F4A7C15) >> 40) % CACHE_NODES;
+	    (unsigned)(key->link.offset * UINT64_C(0x9E3779B97F4A7C15) >> 40) % CACHE_NODES;
+	struct node_key *cached = &r->cache_key[slot];
 	uint8_t *frame = r->cache + (size_t)slot * NODE_FRAME_SIZE;
 
-	if (r->cache_key[slot] != link->offset) {
-		r->cache_key[slot] = 0;
-		if (node_load(r, link, frame, e) == -1)
+	if (memcmp(cached, key, sizeof(*key)) != 0) {
+		cached->link.offset = 0;
+		if (node_load(r, key, frame, e) == -1)
 			return err_wrap(
-			    e, "index node at byte %llu", (unsigned long long)link->offset);
-		r->cache_key[slot] = link->offset;
+			    e, "index node at byte %llu", (unsigned long long)key->link.offset);
+		*cached = *key;
 	}
 	*node = frame + SKIP_SIZE;
 	return 0;
@@ -157,6 +168,19 @@ leaves_below(unsigned level)
 
 _Static_assert(NODE_FANOUT == 64, "leaves_below counts in sixth powers of two");
 
+/* How many children the node above `leaf` has, `level` levels above the leaves. */
+static uint32_t
+node_children(const struct geometry *g, uint64_t size, unsigned level, uint64_t leaf)
+{
+	uint64_t chunks = geometry_chunks(g, size), below;
+
+	if (level == 0)
+		return (uint32_t)MIN(chunks - leaf * g->leaf_fanout, g->leaf_fanout);
+	below = div_up(div_up(chunks, g->leaf_fanout), leaves_below(level));
+	return (uint32_t)MIN(
+	    below - leaf / (leaves_below(level) * NODE_FANOUT) * NODE_FANOUT, NODE_FANOUT);
+}
+
 /*
  * Walks down to the leaf of `chunk`.  On the way an empty link ends the walk:
  * *node is NULL then and *skip the first chunk behind the empty span.
@@ -167,22 +191,22 @@ leaf_find(struct image_reader *r, const struct object *o, uint64_t chunk, const 
 {
 	const struct geometry *g = &r->img->g;
 	uint64_t leaf = chunk / g->leaf_fanout;
-	struct link link = o->top;
-	unsigned level = index_height(g, o->size);
-	uint64_t span = level == 0 ? 1 : leaves_below(level) * NODE_FANOUT;
+	struct node_key key = { .link = o->top, .level = index_height(g, o->size) };
+	uint64_t span = key.level == 0 ? 1 : leaves_below(key.level) * NODE_FANOUT;
 
 	*node = NULL;
-	for (;; level--) {
-		if (link.offset == 0) {
+	for (;; key.level--) {
+		if (key.link.offset == 0) {
 			*skip = (leaf / span + 1) * span * g->leaf_fanout;
 			return 0;
 		}
-		if (node_get(r, &link, node, e) == -1)
+		key.children = node_children(g, o->size, key.level, leaf);
+		if (node_get(r, &key, node, e) == -1)
 			return -1;
-		if (level == 0)
+		if (key.level == 0)
 			return 0;
-		span = leaves_below(level);
-		link_decode(&link, *node + leaf / span % NODE_FANOUT * LINK_SIZE);
+		span = leaves_below(key.level);
+		link_decode(&key.link, *node + leaf / span % NODE_FANOUT * LINK_SIZE);
 		*node = NULL;
 	}
 }
@@ -255,25 +279,31 @@ image_reader_stored(const struct image_reader *r, const struct entry *en)
 	return entry_stored(en, &r->img->g);
 }
 
-/* Leaves are only counted here: whoever reads their entries verifies them. */
+/*
+ * Leaves are only counted here: whoever reads their entries verifies them.  `leaf` is the
+ * first one below the node.
+ */
 static int
-count_nodes(struct image_reader *r, const struct link *link, unsigned level, uint64_t *count,
-    struct err *e)
+count_nodes(struct image_reader *r, const struct object *o, struct node_key *key, uint64_t leaf,
+    uint64_t *count, struct err *e)
 {
+	struct node_key child = { .level = key->level - 1 };
 	uint8_t copy[NODE_SIZE];
 	const uint8_t *node;
-	struct link child;
 
 	++*count;
-	if (level == 0)
+	if (key->level == 0)
 		return 0;
-	if (node_get(r, link, &node, e) == -1)
+	key->children = node_children(&r->img->g, o->size, key->level, leaf);
+	if (node_get(r, key, &node, e) == -1)
 		return -1;
 	/* The cache may drop the node while its children are visited. */
 	memcpy(copy, node, NODE_SIZE);
-	for (unsigned i = 0; i < NODE_FANOUT; i++) {
-		link_decode(&child, copy + (size_t)i * LINK_SIZE);
-		if (child.offset != 0 && count_nodes(r, &child, level - 1, count, e) == -1)
+	for (unsigned i = 0; i < key->children; i++) {
+		link_decode(&child.link, copy + (size_t)i * LINK_SIZE);
+		if (child.link.offset != 0 &&
+		    count_nodes(r, o, &child, leaf + i * leaves_below(key->level), count, e) ==
+			-1)
 			return -1;
 	}
 	return 0;
@@ -283,10 +313,12 @@ int
 image_reader_nodes(
     struct image_reader *r, const struct object *o, uint64_t *count, struct err *e)
 {
+	struct node_key key = { .link = o->top, .level = index_height(&r->img->g, o->size) };
+
 	*count = 0;
 	if (o->top.offset == 0)
 		return 0;
-	if (count_nodes(r, &o->top, index_height(&r->img->g, o->size), count, e) == -1)
+	if (count_nodes(r, o, &key, 0, count, e) == -1)
 		return in_object(r, o, e);
 	return 0;
 }

@@ -36,7 +36,6 @@ struct image_writer {
 	uint8_t header[HEADER_SIZE];
 	struct object *object; /* being written, or NULL */
 	uint64_t next_chunk;
-	bool failed;
 	struct level levels[LEVELS_MAX];
 };
 
@@ -174,15 +173,13 @@ image_writer_begin(struct image_writer *w, const struct object *o, bool state, s
 	if (*n == OBJECTS_MAX)
 		return err_set(e, ERR_FAILED, "more than %u %s", OBJECTS_MAX,
 		    state ? "states" : "regions");
-	if (!manifest_name_ok(o->name))
-		return err_set(e, ERR_FAILED, "\"%s\" is no name for a %s", o->name,
-		    state ? "state" : "region");
+	if (object_check(o, state, e) == -1) {
+		e->kind = ERR_FAILED;
+		return -1;
+	}
 	if ((state ? manifest_state(m, o->name) : manifest_region(m, o->name)) != NULL)
 		return err_set(e, ERR_FAILED, "two %s are called \"%s\"",
 		    state ? "states" : "regions", o->name);
-	if (o->size > OBJECT_SIZE_MAX || o->nsegments > SEGMENTS_MAX)
-		return err_set(e, ERR_FAILED, "%s: %llu bytes in %zu segments are too many",
-		    o->name, (unsigned long long)o->size, o->nsegments);
 	*to = *o;
 	to->name = arena_strdup(&m->arena, o->name);
 	to->kind = arena_strdup(&m->arena, o->kind);
@@ -206,10 +203,14 @@ image_writer_chunk(struct image_writer *w, uint64_t chunk, const struct entry *e
 	struct entry placed = *en;
 	struct level *leaf = &w->levels[0];
 	struct link sum = { .stored = entry_stored(en, &w->g), .bytes = en->length };
+	uint64_t size = w->object->size != 0 ? w->object->size : OBJECT_SIZE_MAX;
 
 	if (chunk < w->next_chunk)
 		return err_set(e, ERR_FAILED, "chunk %llu comes after %llu",
 		    (unsigned long long)chunk, (unsigned long long)w->next_chunk);
+	if (chunk >= geometry_chunks(&w->g, size))
+		return err_set(e, ERR_FAILED, "%s: chunk %llu is behind the end",
+		    w->object->name, (unsigned long long)chunk);
 	w->next_chunk = chunk + 1;
 	if (en->length == 0)
 		return 0;
@@ -234,6 +235,9 @@ image_writer_end(struct image_writer *w, uint64_t size, struct err *e)
 		o->size = size;
 	if (o->size == 0)
 		return err_set(e, ERR_FAILED, "%s: is empty", o->name);
+	if (o->size > OBJECT_SIZE_MAX || w->next_chunk > geometry_chunks(&w->g, o->size))
+		return err_set(e, ERR_FAILED, "%s: %llu chunks do not fit %llu bytes", o->name,
+		    (unsigned long long)w->next_chunk, (unsigned long long)o->size);
 	height = index_height(&w->g, o->size);
 	/* Every node below the top moves out of the way, into it. */
 	for (unsigned k = 0; k < height; k++) {
