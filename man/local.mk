@@ -1,3 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 dist_man1_MANS = %D%/gmem-inspect.1
 dist_man1_MANS += %D%/gmem-snap.1
+dist_man1_MANS += %D%/gmem-restore.1
+dist_man5_MANS = %D%/gmem-image.5

@@ -4,6 +4,8 @@
 #include "cli/opt.h"
 
 #include <errno.h>
+#include <getopt.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,6 +55,20 @@ opt_bad(const struct opt_program *p, const char *fmt, ...)
 	log_error("%s", msg);
 	fprintf(stderr, "Try '%s --help'.\n", p->name);
 	exit(STATUS_USAGE);
+}
+
+void
+opt_unknown(const struct opt_program *p, int answer, char **argv)
+{
+	const char *last = argv[optind - 1];
+
+	if (answer == ':')
+		opt_bad(p, "%s wants an argument", last);
+	if (optopt > CHAR_MAX)
+		opt_bad(p, "%s: takes no argument", last);
+	if (optopt != 0)
+		opt_bad(p, "there is no option -%c", optopt);
+	opt_bad(p, "there is no option %s, or it is not spelt out", last);
 }
 
 long long

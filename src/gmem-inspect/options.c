@@ -280,10 +280,8 @@ options_parse(struct options *opt, int argc, char **argv)
 	log_setup(program.name, LOG_LEVEL_WARN);
 	opterr = 0;
 	while ((key = getopt_long(argc, argv, ":o:qv", long_options, NULL)) != -1) {
-		if (key == '?')
-			opt_bad(&program, "unknown option %s", argv[optind - 1]);
-		if (key == ':')
-			opt_bad(&program, "%s wants an argument", argv[optind - 1]);
+		if (key == '?' || key == ':')
+			opt_unknown(&program, key, argv);
 		take(&p, key);
 	}
 	take_operands(opt, argc - optind, argv + optind);

@@ -92,7 +92,7 @@ parse_one(struct options *o, int c)
 	case OPT_VERSION:
 		opt_version(&program);
 	default:
-		opt_bad(&program, "wrong option");
+		break;
 	}
 }
 
@@ -103,8 +103,12 @@ options_parse(struct options *o, int argc, char **argv)
 
 	*o = (struct options){ .background = true, .level = LOG_LEVEL_WARN };
 	/* "+": the first argument that is no option ends them; the VMM's are not ours. */
-	while ((c = getopt_long(argc, argv, "+hqv", longopts, NULL)) != -1)
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, "+:hqv", longopts, NULL)) != -1) {
+		if (c == '?' || c == ':')
+			opt_unknown(&program, c, argv);
 		parse_one(o, c);
+	}
 	if (optind == argc)
 		opt_bad(&program, "no IMAGE given");
 	o->image = argv[optind++];

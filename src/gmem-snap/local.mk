@@ -1,1 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+bin_PROGRAMS += gmem-snap
+gmem_snap_SOURCES = \
+	%D%/capture.c %D%/capture.h \
+	%D%/list.c %D%/list.h \
+	%D%/main.c \
+	%D%/objects.c %D%/objects.h \
+	%D%/options.c %D%/options.h \
+	%D%/region.c %D%/region.h \
+	%D%/snap-file.c \
+	%D%/snap-process.c \
+	%D%/snap-qemu.c \
+	%D%/snapshot.c %D%/snapshot.h \
+	%D%/stop.c %D%/stop.h \
+	%D%/stream.c %D%/stream.h \
+	%D%/summary.c %D%/summary.h \
+	%D%/text.c %D%/text.h

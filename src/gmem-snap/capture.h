@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_SNAP_CAPTURE_H
+#define GMEM_SNAP_CAPTURE_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "image/writer.h"
+#include "memory/source.h"
+
+/*
+ * Copies memory into an image with all cores: what may hold data is cut into
+ * jobs of about 1 MiB that start where a chunk starts; workers read a job and
+ * make its records; the calling thread puts them into the image in order.  So
+ * the image does not depend on the number of threads.  Memory is bounded by
+ * four jobs for each thread.
+ */
+struct capture;
+
+struct capture_params {
+	struct image_writer *writer; /* borrowed */
+	int level;
+	unsigned nthreads;
+	/* Called after each job: bytes of the object that are behind us.  -1 ends the copy. */
+	int (*step)(void *arg, uint64_t done, struct err *e);
+	void *arg;
+};
+
+/* Starts threads. */
+int capture_new(struct capture **out, const struct capture_params *params, struct err *e);
+
+/* Waits for the threads.  NULL is fine. */
+void capture_free(struct capture *c);
+
+/*
+ * Adds [offset, offset + size) of the source to the object that was begun;
+ * offset is a multiple of 4 KiB.  After a failure only capture_free is left.
+ */
+int capture_memory(struct capture *c, struct memory_source *src, uint64_t offset, uint64_t size,
+    struct err *e);
+
+#endif

@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "gmem-snap/options.h"
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/ckd.h"
+#include "base/pool.h"
+#include "cli/opt.h"
+#include "codec/codec.h"
+#include "format/layout.h"
+#include "gmem-snap/text.h"
+
+#define THREADS_MAX 256
+
+/* clang-format off */
+static const struct opt_program program = {
+	.name = "gmem-snap",
+	.usage =
+	    "gmem-snap --qmp SOCKET [--pid PID] [--leave HOW] [options] -o IMAGE\n"
+	    "       gmem-snap --pid PID [--region NAME|N]… [--pause HOW] [options] -o IMAGE\n"
+	    "       gmem-snap --file [NAME=]RAW… [options] -o IMAGE\n"
+	    "       gmem-snap --list --pid PID [--json]\n",
+	.help =
+	    "Save the memory of a virtual machine, and its state, as an image.\n"
+	    "\n"
+	    "Where the memory is:\n"
+	    "      --qmp SOCKET       a running QEMU, by its QMP socket\n"
+	    "      --pid PID          any running process (with --qmp: the QEMU process)\n"
+	    "      --file [NAME=]RAW  a raw memory file; may be given several times\n"
+	    "      --list             show the memory objects of --pid\n"
+	    "      --region NAME|N    only this object of the process, by name or number\n"
+	    "\n"
+	    "The virtual machine:\n"
+	    "      --leave HOW        running, paused or quit; else QEMU is left as it was\n"
+	    "      --pause HOW        pause the process by auto, freezer, stop or none\n"
+	    "\n"
+	    "The image:\n"
+	    "  -o, --output IMAGE     file to write, or - for standard output\n"
+	    "  -f, --force            replace an image that exists\n"
+	    "      --state NAME=FILE  put a file of VMM state into the image\n"
+	    "      --annotate K=V     put a note into the image\n"
+	    "      --timestamp        put the time of creation into the image\n"
+	    "      --chunk-size SIZE  what is compressed as one, 4K to 2M\n"
+	    "      --level N          compression level of zstd (default: 1)\n"
+	    "      --threads N        worker threads (default: one a CPU)\n"
+	    "\n"
+	    "Talk:\n"
+	    "      --json             print the result as JSON\n"
+	    "      --progress-fd N    write progress to this descriptor\n"
+	    "  -q, --quiet            print errors only\n"
+	    "  -v, --verbose          print more; twice: even more\n"
+	    "  -h, --help             print this\n"
+	    "  -V, --version          print the versions of program and libraries\n",
+};
+/* clang-format on */
+
+enum {
+	OPT_ANNOTATE = CHAR_MAX + 1,
+	OPT_CHUNK_SIZE,
+	OPT_FILE,
+	OPT_JSON,
+	OPT_LEAVE,
+	OPT_LEVEL,
+	OPT_LIST,
+	OPT_PAUSE,
+	OPT_PID,
+	OPT_PROGRESS_FD,
+	OPT_QMP,
+	OPT_REGION,
+	OPT_STATE,
+	OPT_THREADS,
+	OPT_TIMESTAMP,
+	OPT_END,
+};
+
+static const struct option long_options[] = {
+	{ "annotate", required_argument, NULL, OPT_ANNOTATE },
+	{ "chunk-size", required_argument, NULL, OPT_CHUNK_SIZE },
+	{ "file", required_argument, NULL, OPT_FILE },
+	{ "force", no_argument, NULL, 'f' },
+	{ "help", no_argument, NULL, 'h' },
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "leave", required_argument, NULL, OPT_LEAVE },
+	{ "level", required_argument, NULL, OPT_LEVEL },
+	{ "list", no_argument, NULL, OPT_LIST },
+	{ "output", required_argument, NULL, 'o' },
+	{ "pause", required_argument, NULL, OPT_PAUSE },
+	{ "pid", required_argument, NULL, OPT_PID },
+	{ "progress-fd", required_argument, NULL, OPT_PROGRESS_FD },
+	{ "qmp", required_argument, NULL, OPT_QMP },
+	{ "quiet", no_argument, NULL, 'q' },
+	{ "region", required_argument, NULL, OPT_REGION },
+	{ "state", required_argument, NULL, OPT_STATE },
+	{ "threads", required_argument, NULL, OPT_THREADS },
+	{ "timestamp", no_argument, NULL, OPT_TIMESTAMP },
+	{ "verbose", no_argument, NULL, 'v' },
+	{ "version", no_argument, NULL, 'V' },
+	{ NULL, 0, NULL, 0 },
+};
+
+/* What options go with: a bit for each mode. */
+#define QEMU (1u << SNAP_QEMU)
+#define PROCESS (1u << SNAP_PROCESS)
+#define LIST (1u << SNAP_LIST)
+#define FILES (1u << SNAP_FILE)
+#define IMAGE (QEMU | PROCESS | FILES)
+
+static const struct {
+	int option;
+	unsigned modes;
+	const char *text;
+} allowed[] = {
+	{ OPT_ANNOTATE, IMAGE, "--annotate goes with an image, not with --list" },
+	{ OPT_CHUNK_SIZE, IMAGE, "--chunk-size goes with an image, not with --list" },
+	{ OPT_FILE, FILES, "--file excludes --qmp, --pid and --list" },
+	{ 'f', IMAGE, "--force goes with an image, not with --list" },
+	{ OPT_LEAVE, QEMU, "--leave goes with --qmp" },
+	{ OPT_LEVEL, IMAGE, "--level goes with an image, not with --list" },
+	{ OPT_LIST, LIST, "--list excludes --qmp and --file" },
+	{ 'o', IMAGE, "-o goes with an image, not with --list" },
+	{ OPT_PAUSE, PROCESS, "--pause goes with --pid (QEMU pauses by itself)" },
+	{ OPT_PID, QEMU | PROCESS | LIST, "--pid excludes --file" },
+	{ OPT_PROGRESS_FD, IMAGE, "--progress-fd goes with an image, not with --list" },
+	{ OPT_QMP, QEMU, "--qmp excludes --file and --list" },
+	{ OPT_REGION, PROCESS, "--region goes with --pid" },
+	{ OPT_STATE, IMAGE, "--state goes with an image, not with --list" },
+	{ OPT_THREADS, IMAGE, "--threads goes with an image, not with --list" },
+	{ OPT_TIMESTAMP, IMAGE, "--timestamp goes with an image, not with --list" },
+};
+
+static const struct {
+	const char *name;
+	enum qemu_after after;
+} leaves[] = {
+	{ "paused", QEMU_LEAVE_PAUSED },
+	{ "quit", QEMU_QUIT },
+	{ "running", QEMU_LEAVE_RUNNING },
+};
+
+static void *
+grown(void *array, size_t n, size_t size)
+{
+	array = reallocarray(array, n + 1, size);
+	if (array == NULL)
+		opt_bad(&program, "out of memory");
+	return array;
+}
+
+static void
+add_pair(struct pairs *p, const char *key, const char *value)
+{
+	p->list = grown(p->list, p->n, sizeof(*p->list));
+	p->list[p->n++] = (struct pair){ key, value };
+}
+
+/* The name of a region or state. */
+static void
+check_name(const char *option, const char *name)
+{
+	if (!manifest_name_ok(name))
+		opt_bad(&program,
+		    "%s: '%s' is no name: 1 to 255 printable characters but space / { } = "
+		    "are wanted",
+		    option, name);
+}
+
+/* [NAME=]RAW: what is no name belongs to the path. */
+static void
+add_file(struct options *o, char *arg)
+{
+	char *equals = strchr(arg, '=');
+
+	if (equals != NULL)
+		*equals = '\0';
+	if (equals != NULL && manifest_name_ok(arg)) {
+		add_pair(&o->files, arg, equals + 1);
+		return;
+	}
+	if (equals != NULL)
+		*equals = '=';
+	add_pair(&o->files, NULL, arg);
+}
+
+static void
+add_state(struct options *o, char *arg)
+{
+	char *file = opt_pair(&program, "--state", arg);
+
+	check_name("--state", arg);
+	add_pair(&o->states, arg, file);
+}
+
+static void
+add_annotation(struct options *o, char *arg)
+{
+	char *value = opt_pair(&program, "--annotate", arg);
+
+	if (strlen(arg) > NAME_LENGTH_MAX || strlen(value) > TEXT_LENGTH_MAX)
+		opt_bad(&program,
+		    "--annotate %.32s: the key is longer than %u or the value longer "
+		    "than %u bytes",
+		    arg, NAME_LENGTH_MAX, TEXT_LENGTH_MAX);
+	if (!text_is_utf8(arg) || !text_is_utf8(value))
+		opt_bad(&program, "--annotate: is not UTF-8");
+	if (pairs_get(&o->annotations, arg) != NULL)
+		opt_bad(&program, "--annotate %.32s: is given twice", arg);
+	if (o->annotations.n == PAIRS_MAX)
+		opt_bad(&program, "--annotate: more than %u", PAIRS_MAX);
+	add_pair(&o->annotations, arg, value);
+}
+
+static uint32_t
+chunk_size(const char *arg)
+{
+	uint64_t size = opt_size(&program, "--chunk-size", arg, CHUNK_SIZE_MIN, CHUNK_SIZE_MAX);
+
+	if ((size & (size - 1)) != 0)
+		opt_bad(&program, "--chunk-size %s: a power of two is wanted", arg);
+	return (uint32_t)size;
+}
+
+static enum qemu_after
+leave(const char *arg)
+{
+	for (size_t i = 0; i < sizeof(leaves) / sizeof(*leaves); i++)
+		if (strcmp(arg, leaves[i].name) == 0)
+			return leaves[i].after;
+	opt_bad(&program, "--leave %s: running, paused or quit is wanted", arg);
+}
+
+static enum pause_method
+pause_method(const char *arg)
+{
+	enum pause_method method;
+	struct err e = ERR_INIT;
+
+	if (pause_method_parse(arg, &method, &e) == -1)
+		opt_bad(&program, "--pause %s: auto, freezer, stop or none is wanted", arg);
+	return method;
+}
+
+static int
+progress_fd(const char *arg)
+{
+	int fd = (int)opt_number(&program, "--progress-fd", arg, 0, INT_MAX);
+
+	if (fcntl(fd, F_GETFD) == -1)
+		opt_bad(&program, "--progress-fd %d: is not open", fd);
+	return fd;
+}
+
+/* Options about where the memory is and what happens to the VM. */
+static bool
+set_source(struct options *o, int option, char *arg)
+{
+	switch (option) {
+	case OPT_QMP:
+		o->qmp = arg;
+		break;
+	case OPT_PID:
+		o->pid = (pid_t)opt_number(&program, "--pid", arg, 1, INT_MAX);
+		break;
+	case OPT_FILE:
+		add_file(o, arg);
+		break;
+	case OPT_REGION:
+		o->regions.v = grown(o->regions.v, o->regions.n, sizeof(*o->regions.v));
+		o->regions.v[o->regions.n++] = arg;
+		break;
+	case OPT_LEAVE:
+		o->leave = leave(arg);
+		break;
+	case OPT_PAUSE:
+		o->pause = pause_method(arg);
+		break;
+	default:
+		return false;
+	}
+	return true;
+}
+
+/* Options about the image. */
+static bool
+set_image(struct options *o, int option, char *arg)
+{
+	switch (option) {
+	case 'o':
+		o->output = arg;
+		break;
+	case 'f':
+		o->force = true;
+		break;
+	case OPT_STATE:
+		add_state(o, arg);
+		break;
+	case OPT_ANNOTATE:
+		add_annotation(o, arg);
+		break;
+	case OPT_TIMESTAMP:
+		o->timestamp = true;
+		break;
+	case OPT_CHUNK_SIZE:
+		o->chunk_size = chunk_size(arg);
+		break;
+	case OPT_LEVEL:
+		o->level = (int)opt_number(
+		    &program, "--level", arg, codec_level_min(), codec_level_max());
+		break;
+	case OPT_THREADS:
+		o->nthreads = (unsigned)opt_number(&program, "--threads", arg, 1, THREADS_MAX);
+		break;
+	default:
+		return false;
+	}
+	return true;
+}
+
+static void
+set_talk(struct options *o, int option, const char *arg)
+{
+	switch (option) {
+	case OPT_JSON:
+		o->json = true;
+		break;
+	case OPT_PROGRESS_FD:
+		o->progress_fd = progress_fd(arg);
+		break;
+	case 'q':
+		o->log_level = LOG_LEVEL_ERROR;
+		break;
+	case 'v':
+		o->log_level = o->log_level < LOG_LEVEL_INFO ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG;
+		break;
+	case 'h':
+		opt_help(&program);
+	case 'V':
+		opt_version(&program);
+	default:
+		break;
+	}
+}
+
+static enum snap_mode
+mode_of(const struct options *o, const bool *given)
+{
+	if (given[OPT_LIST])
+		return SNAP_LIST;
+	if (o->qmp != NULL)
+		return SNAP_QEMU;
+	if (o->files.n != 0)
+		return SNAP_FILE;
+	return o->pid != 0 ? SNAP_PROCESS : SNAP_NONE;
+}
+
+static void
+check(struct options *o, const bool *given)
+{
+	o->mode = mode_of(o, given);
+	if (o->mode == SNAP_NONE)
+		opt_bad(&program, "one of --qmp, --pid and --file is wanted");
+	for (size_t i = 0; i < sizeof(allowed) / sizeof(*allowed); i++)
+		if (given[allowed[i].option] && (allowed[i].modes >> o->mode & 1) == 0)
+			opt_bad(&program, "%s", allowed[i].text);
+	if (o->mode == SNAP_LIST && o->pid == 0)
+		opt_bad(&program, "--list wants --pid");
+	if (o->mode == SNAP_LIST)
+		return;
+	if (o->output == NULL || *o->output == '\0')
+		opt_bad(&program, "-o IMAGE is wanted");
+	if (strcmp(o->output, "-") != 0)
+		return;
+	if (o->json)
+		opt_bad(&program, "--json and -o - both want standard output");
+	if (isatty(STDOUT_FILENO))
+		opt_bad(&program, "-o -: standard output is a terminal");
+}
+
+void
+options_parse(struct options *o, int argc, char **argv)
+{
+	bool given[OPT_END] = { false };
+	int option;
+
+	*o = (struct options){
+		.pause = PAUSE_AUTO,
+		.leave = QEMU_AS_BEFORE,
+		.chunk_size = CHUNK_SIZE_DEFAULT,
+		.level = 1,
+		.nthreads = MIN(pool_ncpus(), (unsigned)THREADS_MAX),
+		.progress_fd = -1,
+		.log_level = LOG_LEVEL_WARN,
+	};
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, ":o:fqvhV", long_options, NULL)) != -1) {
+		if (option == '?' || option == ':')
+			opt_unknown(&program, option, argv);
+		given[option] = true;
+		if (!set_source(o, option, optarg) && !set_image(o, option, optarg))
+			set_talk(o, option, optarg);
+	}
+	if (optind < argc)
+		opt_bad(&program, "'%s' is one argument too many", argv[optind]);
+	check(o, given);
+}
+
+void
+options_fini(struct options *o)
+{
+	free(o->regions.v);
+	free(o->files.list);
+	free(o->states.list);
+	free(o->annotations.list);
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_SNAP_OPTIONS_H
+#define GMEM_SNAP_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/log.h"
+#include "format/manifest.h"
+#include "memory/pause.h"
+#include "vmm/qemu.h"
+
+/* Where the memory comes from. */
+enum snap_mode {
+	SNAP_NONE,
+	SNAP_QEMU, /* --qmp */
+	SNAP_PROCESS, /* --pid */
+	SNAP_LIST, /* --list --pid */
+	SNAP_FILE, /* --file */
+};
+
+/* A list of arguments; the strings are those of argv. */
+struct arg_list {
+	const char **v;
+	size_t n;
+};
+
+struct options {
+	enum snap_mode mode;
+	const char *output;
+	const char *qmp;
+	pid_t pid; /* 0: not given */
+	struct arg_list regions; /* --region: names or numbers */
+	struct pairs files; /* --file: key is the name, or NULL */
+	struct pairs states; /* --state: name and file */
+	struct pairs annotations;
+	enum pause_method pause;
+	enum qemu_after leave;
+	uint32_t chunk_size;
+	int level;
+	unsigned nthreads;
+	int progress_fd; /* or -1 */
+	bool force, timestamp, json;
+	enum log_level log_level;
+};
+
+/* Prints and exits on --help, --version and wrong usage. */
+void options_parse(struct options *o, int argc, char **argv);
+
+void options_fini(struct options *o);
+
+#endif

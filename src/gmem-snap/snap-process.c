@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "gmem-snap/snapshot.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/ckd.h"
+#include "base/fdio.h"
+#include "base/log.h"
+#include "gmem-snap/objects.h"
+#include "gmem-snap/stop.h"
+#include "memory/cgroup.h"
+#include "memory/served.h"
+#include "vmm/guard.h"
+
+#define COMMAND_MAX ((size_t)1 << 20) /* bytes of a command line */
+
+/* Any process, of which we know nothing but its memory objects. */
+struct target {
+	pid_t pid;
+	struct objects objects;
+	bool *chosen; /* owned; one for each object */
+	struct pause pause;
+};
+
+/* Whether the freezer stops this process together with the target. */
+static bool
+is_frozen_too(const struct target *t, pid_t pid)
+{
+	struct err ignored = ERR_INIT;
+	struct cgroup ours, theirs;
+	size_t len;
+
+	if (t->pause.method != PAUSE_FREEZER || cgroup_find(t->pid, &ours, &ignored) == -1 ||
+	    cgroup_find(pid, &theirs, &ignored) == -1)
+		return false;
+	len = strlen(ours.path);
+	return strncmp(theirs.path, ours.path, len) == 0 &&
+	       (theirs.path[len] == '\0' || theirs.path[len] == '/');
+}
+
+/* One that maps the object: it must not be waiting for pages, and had better stand still. */
+static int
+check_user(const struct target *t, size_t i, pid_t pid, struct err *e)
+{
+	const struct memory_object *o = &t->objects.v[i];
+	struct err why = ERR_INIT;
+	bool served = false;
+	char title[80];
+
+	if (memory_is_served(pid, o->dev, o->ino, &served, &why) == -1 && pid == t->pid) {
+		*e = why;
+		return -1;
+	}
+	process_title(title, sizeof(title), pid);
+	if (served)
+		return err_set(e, ERR_UNSUPPORTED,
+		    "%s is itself still being restored (userfaultfd on %s of %s): wait until "
+		    "gmem-restore says that it is complete",
+		    pid == t->pid ? "the VM" : "its memory", t->objects.names[i], title);
+	if (pid != t->pid && !is_frozen_too(t, pid))
+		log_warn(
+		    "%s is mapped by %s too, which is not paused", t->objects.names[i], title);
+	return 0;
+}
+
+static int
+check_users(const struct target *t, size_t i, struct err *e)
+{
+	const struct memory_object *o = &t->objects.v[i];
+	size_t n, unreadable;
+	pid_t *pids;
+	int r = 0;
+
+	if (memory_users(o->dev, o->ino, &pids, &n, &unreadable, e) == -1)
+		return -1;
+	for (size_t k = 0; r == 0 && k < n; k++)
+		r = check_user(t, i, pids[k], e);
+	free(pids);
+	if (unreadable != 0)
+		log_info("%zu processes could not be asked whether they map %s", unreadable,
+		    t->objects.names[i]);
+	return r;
+}
+
+/* What a process writes to its private mapping is not in the object. */
+static void
+warn_private(const struct target *t, size_t i)
+{
+	const struct memory_object *o = &t->objects.v[i];
+
+	for (size_t k = 0; k < o->nmappings; k++) {
+		if (o->mappings[k].shared || !o->mappings[k].writable)
+			continue;
+		log_warn("%s is mapped privately: what the process wrote there is not saved",
+		    t->objects.names[i]);
+		return;
+	}
+}
+
+static int
+open_object(const struct target *t, size_t i, struct region *r, struct err *e)
+{
+	const struct memory_object *o = &t->objects.v[i];
+	int fd;
+
+	r->object.name = t->objects.names[i];
+	r->object.kind = memory_kind_name(o->kind);
+	r->object.page_size = MAX((uint32_t)o->page_size, PAGE_GRANULE);
+	if (memory_open(t->pid, o, &fd, e) == -1)
+		return -1;
+	if (memory_source_open(&r->source, fd, o->kind, 0, e) == -1)
+		return err_wrap(e, "%s", r->object.name);
+	r->object.size = memory_source_size(r->source);
+	if (r->object.size == 0)
+		return err_set(e, ERR_FAILED, "%s: is empty", r->object.name);
+	return 0;
+}
+
+static int
+open_objects(struct snapshot *s, struct target *t, struct err *e)
+{
+	struct region *next;
+	size_t n = 0;
+
+	for (size_t i = 0; i < t->objects.n; i++)
+		n += t->chosen[i];
+	if (regions_alloc(&s->regions, n, e) == -1)
+		return -1;
+	next = s->regions.v;
+	for (size_t i = 0; i < t->objects.n; i++) {
+		if (!t->chosen[i])
+			continue;
+		warn_private(t, i);
+		if (check_users(t, i, e) == -1 || open_object(t, i, next++, e) == -1)
+			return -1;
+	}
+	return 0;
+}
+
+/* The strings of /proc/PID/cmdline; not to know them is no failure. */
+static int
+put_command(struct snapshot *s, pid_t pid, struct err *e)
+{
+	char path[64], *text, **argv;
+	struct err ignored = ERR_INIT;
+	size_t len, n = 0;
+	int r = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
+	if (fd_slurp(path, COMMAND_MAX, &text, &len, &ignored) == -1)
+		return 0;
+	argv = calloc(len + 1, sizeof(*argv));
+	for (size_t at = 0; argv != NULL && at < len; at += strlen(text + at) + 1)
+		argv[n++] = text + at;
+	if (n != 0)
+		r = snapshot_command(s, argv, n, e);
+	free(argv);
+	free(text);
+	return r;
+}
+
+/* Nothing is paused yet. */
+static int
+prepare(struct snapshot *s, struct target *t, struct err *e)
+{
+	const struct arg_list *wanted = &s->o->regions;
+
+	t->chosen = calloc(t->objects.n + 1, sizeof(*t->chosen));
+	if (t->chosen == NULL)
+		return err_sys(e, "list of memory");
+	if (objects_choose(&t->objects, wanted->v, wanted->n, t->chosen, e) == -1)
+		return err_wrap(e, "process %d", (int)t->pid);
+	if (pause_prepare(&t->pause, t->pid, s->o->pause, e) == -1 ||
+	    open_objects(s, t, e) == -1 || snapshot_fact(s, "kind", "process", e) == -1)
+		return -1;
+	log_info("pausing by: %s", pause_method_name(t->pause.method));
+	return put_command(s, t->pid, e);
+}
+
+/* The objects were looked at while the process ran: are they still what they were? */
+static int
+check_sizes(const struct snapshot *s, const struct target *t, struct err *e)
+{
+	const struct region *r = s->regions.v;
+	struct objects now;
+	int rc = 0;
+
+	if (objects_find(&now, t->pid, e) == -1)
+		return -1;
+	for (size_t i = 0; i < t->objects.n; i++) {
+		const struct memory_object *o = &t->objects.v[i];
+		size_t k = 0;
+
+		if (!t->chosen[i])
+			continue;
+		while (k < now.n && (now.v[k].dev != o->dev || now.v[k].ino != o->ino))
+			k++;
+		if (k == now.n || (now.v[k].page_size != 0 && now.v[k].size != r->object.size))
+			rc = err_set(e, ERR_FAILED,
+			    "%s: the process changed it meanwhile, try again", r->object.name);
+		r++;
+	}
+	objects_fini(&now);
+	return rc;
+}
+
+static int
+save(struct snapshot *s, struct target *t, struct err *e)
+{
+	if (stop_check(e) == -1 || pause_enter(&t->pause, PAUSE_TIMEOUT_MS, e) == -1)
+		return -1;
+	if (check_sizes(s, t, e) == -1 || snapshot_memory(s, e) == -1)
+		return -1;
+	return pause_check(&t->pause, e);
+}
+
+static int
+resume(struct snapshot *s, struct target *t, int r, struct err *e)
+{
+	bool was_paused = t->pause.was_paused;
+	int rc;
+
+	stop_noticed();
+	rc = pause_resume(&t->pause, &s->resume);
+	s->resume_ns = snapshot_now();
+	if (process_is_gone(t->pid))
+		s->vm = VM_ENDED;
+	else if (rc == -1)
+		s->vm = VM_UNKNOWN;
+	else
+		s->vm = was_paused ? VM_PAUSED : VM_RUNS;
+	if (rc == 0 || r == -1)
+		return r;
+	*e = s->resume;
+	return -1;
+}
+
+/* In the guardian. */
+static int
+release(void *arg)
+{
+	const struct target *t = arg;
+	int why = pause_release(&t->pause);
+
+	if (why == 0)
+		log_warn("died before its end; process %d runs again", (int)t->pid);
+	else
+		log_error("died before its end; process %d may be paused: %s", (int)t->pid,
+		    strerror(why));
+	return why == 0 ? 0 : -1;
+}
+
+static int
+save_paused(struct snapshot *s, struct target *t, struct err *e)
+{
+	const int keep[] = { t->pause.fd, t->pause.events };
+	struct guard *guard;
+	int rc;
+
+	if (guard_start(&guard, release, t, keep, 2, e) == -1)
+		return -1;
+	rc = snapshot_start(s, e);
+	if (rc == 0) {
+		s->pause_ns = snapshot_now();
+		rc = resume(s, t, save(s, t, e), e);
+	}
+	guard_stop(guard);
+	return rc;
+}
+
+static int
+save_unpaused(struct snapshot *s, struct target *t, struct err *e)
+{
+	if (snapshot_start(s, e) == -1)
+		return -1;
+	return save(s, t, e);
+}
+
+int
+snap_process(struct snapshot *s, struct err *e)
+{
+	struct target t = { .pid = s->o->pid, .pause = PAUSE_INIT };
+	struct err ignored = ERR_INIT;
+	int rc;
+
+	if (objects_find(&t.objects, t.pid, e) == -1)
+		return -1;
+	rc = prepare(s, &t, e);
+	if (rc == 0 && t.pause.method == PAUSE_NONE)
+		rc = save_unpaused(s, &t, e);
+	else if (rc == 0)
+		rc = save_paused(s, &t, e);
+	if (rc == 0)
+		rc = snapshot_commit(s, e);
+	pause_resume(&t.pause, &ignored);
+	objects_fini(&t.objects);
+	free(t.chosen);
+	return rc;
+}

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "gmem-snap/snapshot.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/ckd.h"
+#include "base/fdio.h"
+#include "gmem-snap/stop.h"
+#include "gmem-snap/text.h"
+
+#define FACTS_MAX 16
+
+uint64_t
+snapshot_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+}
+
+struct manifest *
+snapshot_manifest(struct snapshot *s)
+{
+	return image_writer_manifest(s->writer);
+}
+
+struct arena *
+snapshot_arena(struct snapshot *s)
+{
+	return &snapshot_manifest(s)->arena;
+}
+
+static int
+put_timestamp(struct snapshot *s, struct err *e)
+{
+	struct manifest *m = snapshot_manifest(s);
+	char text[32];
+	time_t now = time(NULL);
+	struct tm tm;
+
+	if (!s->o->timestamp)
+		return 0;
+	if (gmtime_r(&now, &tm) == NULL ||
+	    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+		return err_set(e, ERR_FAILED, "the clock cannot be read");
+	m->created = arena_strdup(&m->arena, text);
+	return m->created == NULL ? err_sys(e, "time of creation") : 0;
+}
+
+/* A file, or a pipe, of VMM state. */
+static int
+copy_state(struct snapshot *s, int fd, struct err *e)
+{
+	static char buf[1 << 16];
+	ssize_t n;
+
+	while ((n = fd_read(fd, buf, sizeof(buf), e)) > 0)
+		if (stop_check(e) == -1 || stream_put(s->stream, buf, (size_t)n, e) == -1)
+			return -1;
+	return (int)n;
+}
+
+static int
+put_state(struct snapshot *s, const struct pair *state, struct err *e)
+{
+	int fd, r = -1;
+
+	fd = open(state->value, O_RDONLY | O_CLOEXEC);
+	if (fd == -1)
+		return err_sys(e, "state %s: open %s", state->key, state->value);
+	if (stream_begin(s->stream, state->key, "file", e) == 0) {
+		r = copy_state(s, fd, e);
+		if (r == 0)
+			r = stream_end(s->stream, e);
+		if (r == -1 && e->kind != ERR_INTERRUPTED)
+			err_wrap(e, "state %s: %s", state->key, state->value);
+	}
+	fd_close(&fd);
+	return r;
+}
+
+int
+snapshot_open(struct snapshot *s, const struct options *o, struct err *e)
+{
+	struct image_params params = {
+		.chunk_size = o->chunk_size,
+		.level = o->level,
+		.replace = o->force,
+	};
+
+	*s = (struct snapshot){ .o = o, .start_ns = snapshot_now() };
+	if (image_writer_new(&s->writer, o->output, &params, e) == -1 ||
+	    stream_new(&s->stream, s->writer, o->level, e) == -1 || put_timestamp(s, e) == -1)
+		return -1;
+	snapshot_manifest(s)->annotations = o->annotations;
+	for (size_t i = 0; i < o->states.n; i++)
+		if (put_state(s, &o->states.list[i], e) == -1)
+			return -1;
+	return 0;
+}
+
+void
+snapshot_fini(struct snapshot *s)
+{
+	capture_free(s->capture);
+	regions_fini(&s->regions);
+	stream_free(s->stream);
+	image_writer_free(s->writer);
+}
+
+/* Between two jobs: the user may want out, or to know how far we are. */
+static int
+step(void *arg, uint64_t done, struct err *e)
+{
+	struct snapshot *s = arg;
+
+	progress_update(&s->progress, s->done + done, s->total);
+	return stop_check(e);
+}
+
+int
+snapshot_start(struct snapshot *s, struct err *e)
+{
+	struct capture_params params = {
+		.writer = s->writer,
+		.level = s->o->level,
+		.nthreads = s->o->nthreads,
+		.step = step,
+		.arg = s,
+	};
+
+	progress_start(
+	    &s->progress, "saving", s->o->log_level < LOG_LEVEL_WARN, s->o->progress_fd);
+	return capture_new(&s->capture, &params, e);
+}
+
+static int
+put_region(struct snapshot *s, const struct region *r, struct err *e)
+{
+	const struct object *o = &r->object;
+
+	if (image_writer_begin(s->writer, o, false, e) == -1 ||
+	    capture_memory(s->capture, r->source, r->offset, o->size, e) == -1 ||
+	    image_writer_end(s->writer, 0, e) == -1)
+		return -1;
+	s->done += o->size;
+	return 0;
+}
+
+int
+snapshot_memory(struct snapshot *s, struct err *e)
+{
+	const struct regions *r = &s->regions;
+	int rc = stop_check(e);
+
+	s->total = regions_size(r);
+	for (size_t i = 0; rc == 0 && i < r->n; i++)
+		rc = put_region(s, &r->v[i], e);
+	progress_end(&s->progress, rc == 0);
+	return rc;
+}
+
+int
+snapshot_commit(struct snapshot *s, struct err *e)
+{
+	if (stop_check(e) == -1 || image_writer_commit(s->writer, s->root, e) == -1)
+		return -1;
+	s->image_size = image_writer_size(s->writer);
+	s->committed = true;
+	return 0;
+}
+
+int
+snapshot_fact(struct snapshot *s, const char *key, const char *value, struct err *e)
+{
+	struct manifest *m = snapshot_manifest(s);
+	struct pairs *vmm = &m->vmm;
+
+	if (*value == '\0' || !text_is_utf8(value))
+		return 0;
+	if (vmm->list == NULL)
+		vmm->list = arena_array(&m->arena, FACTS_MAX, sizeof(*vmm->list));
+	if (vmm->list == NULL)
+		return err_sys(e, "facts about the VMM");
+	if (vmm->n == FACTS_MAX)
+		return err_set(e, ERR_FAILED, "more than %d facts about the VMM", FACTS_MAX);
+	value = arena_strdup(&m->arena, value);
+	if (value == NULL)
+		return err_sys(e, "facts about the VMM");
+	vmm->list[vmm->n++] = (struct pair){ key, value };
+	return 0;
+}
+
+int
+snapshot_command(struct snapshot *s, char *const *argv, size_t argc, struct err *e)
+{
+	struct manifest *m = snapshot_manifest(s);
+	const char **copy;
+	size_t bytes = 0;
+
+	for (size_t i = 0; i < argc; i++) {
+		bytes += strlen(argv[i]);
+		if (strlen(argv[i]) > TEXT_LENGTH_MAX || !text_is_utf8(argv[i]))
+			return 0;
+	}
+	if (argc > TEXT_LENGTH_MAX || bytes > MANIFEST_SIZE_MAX / 4)
+		return 0;
+	copy = arena_array(&m->arena, argc, sizeof(*copy));
+	for (size_t i = 0; copy != NULL && i < argc; i++) {
+		copy[i] = arena_strdup(&m->arena, argv[i]);
+		if (copy[i] == NULL)
+			copy = NULL;
+	}
+	if (copy == NULL)
+		return err_sys(e, "command line of the VMM");
+	m->command = copy;
+	m->ncommand = argc;
+	return 0;
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_SNAP_SNAPSHOT_H
+#define GMEM_SNAP_SNAPSHOT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "cli/progress.h"
+#include "gmem-snap/capture.h"
+#include "gmem-snap/options.h"
+#include "gmem-snap/region.h"
+#include "gmem-snap/stream.h"
+#include "image/writer.h"
+
+/* What has become of the VM: the last word of a message. */
+enum snap_vm {
+	VM_UNTOUCHED, /* it was not paused, or there is none */
+	VM_RUNS,
+	VM_PAUSED,
+	VM_ENDED,
+	VM_UNKNOWN, /* resuming it failed: see `resume` */
+};
+
+/* An image in the making; every mode goes through these steps. */
+struct snapshot {
+	const struct options *o; /* borrowed */
+	struct image_writer *writer;
+	struct stream *stream;
+	struct regions
+	    regions; /* filled by the mode; its workers may read them until the end */
+	struct capture *capture;
+	struct progress progress;
+	uint64_t done, total; /* bytes of memory */
+	uint64_t start_ns, pause_ns, resume_ns; /* CLOCK_MONOTONIC; pause_ns 0: none */
+	enum snap_vm vm;
+	struct err resume; /* why the VM could not be resumed */
+	bool committed;
+	uint64_t image_size;
+	uint8_t root[DIGEST_SIZE];
+};
+
+/* The same: opens the image, which has no name yet, with notes and state files. */
+int snapshot_open(struct snapshot *s, const struct options *o, struct err *e);
+void snapshot_fini(struct snapshot *s);
+
+struct manifest *snapshot_manifest(struct snapshot *s);
+struct arena *snapshot_arena(struct snapshot *s);
+
+/* Starts worker threads: not before the guardian. */
+int snapshot_start(struct snapshot *s, struct err *e);
+
+/* Copies the regions. */
+int snapshot_memory(struct snapshot *s, struct err *e);
+
+/* Completes and publishes the image. */
+int snapshot_commit(struct snapshot *s, struct err *e);
+
+/* A fact about the VMM, copied; empty ones are left out. */
+int snapshot_fact(struct snapshot *s, const char *key, const char *value, struct err *e);
+
+/* The VMM's command line, copied; one that an image cannot hold is left out. */
+int snapshot_command(struct snapshot *s, char *const *argv, size_t argc, struct err *e);
+
+/* The clock of the *_ns fields. */
+uint64_t snapshot_now(void);
+
+/* The modes, one a file. */
+int snap_qemu(struct snapshot *s, struct err *e);
+int snap_process(struct snapshot *s, struct err *e);
+int snap_files(struct snapshot *s, struct err *e);
+
+#endif

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "gmem-snap/summary.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/json.h"
+#include "cli/opt.h"
+#include "format/layout.h"
+
+struct counts {
+	uint64_t bytes; /* of memory */
+	uint64_t pages, stored; /* of memory */
+};
+
+static struct counts
+count(const struct manifest *m)
+{
+	struct counts c = { 0 };
+
+	for (size_t i = 0; i < m->nregions; i++) {
+		c.bytes += m->regions[i].size;
+		c.pages += (m->regions[i].size + PAGE_GRANULE - 1) / PAGE_GRANULE;
+		c.stored += m->regions[i].top.stored;
+	}
+	return c;
+}
+
+static double
+ms_between(uint64_t from, uint64_t to)
+{
+	return (double)(to - from) / 1e6;
+}
+
+static double
+ratio(const struct snapshot *s, const struct counts *c)
+{
+	return s->image_size == 0 ? 0 : (double)c->bytes / (double)s->image_size;
+}
+
+static const char *
+vm_name(enum snap_vm vm)
+{
+	switch (vm) {
+	case VM_RUNS:
+		return "running";
+	case VM_PAUSED:
+		return "paused";
+	case VM_ENDED:
+		return "ended";
+	case VM_UNTOUCHED:
+	case VM_UNKNOWN:
+		break;
+	}
+	return NULL;
+}
+
+static json_t *
+object_json(const struct object *o)
+{
+	json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:I}", "name", o->name, "kind", o->kind,
+	    "size", (json_int_t)o->size, "pages_stored", (json_int_t)o->top.stored,
+	    "stored_size", (json_int_t)o->top.bytes);
+
+	if (j != NULL && o->page_size != 0)
+		json_object_set_new(j, "page_size", json_integer(o->page_size));
+	return j;
+}
+
+static json_t *
+objects_json(const struct object *list, size_t n)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(array, object_json(&list[i]));
+	return array;
+}
+
+static int
+print_json(struct snapshot *s, struct err *e)
+{
+	const struct manifest *m = snapshot_manifest(s);
+	const char *vm = vm_name(s->vm);
+	struct counts c = count(m);
+	json_t *j = json_output();
+
+	json_object_set_new(j, "image", json_string(s->o->output));
+	json_object_set_new(j, "root", json_digest(s->root));
+	json_object_set_new(j, "image_size", json_integer((json_int_t)s->image_size));
+	json_object_set_new(j, "bytes", json_integer((json_int_t)c.bytes));
+	json_object_set_new(j, "pages_stored", json_integer((json_int_t)c.stored));
+	json_object_set_new(j, "pages_zero", json_integer((json_int_t)(c.pages - c.stored)));
+	json_object_set_new(j, "ratio", json_real(ratio(s, &c)));
+	json_object_set_new(j, "chunk_size", json_integer(s->o->chunk_size));
+	json_object_set_new(j, "level", json_integer(s->o->level));
+	json_object_set_new(j, "threads", json_integer(s->o->nthreads));
+	json_object_set_new(j, "pause_ms",
+	    s->pause_ns == 0 ? json_null() : json_real(ms_between(s->pause_ns, s->resume_ns)));
+	json_object_set_new(j, "total_ms", json_real(ms_between(s->start_ns, snapshot_now())));
+	json_object_set_new(j, "vm", vm == NULL ? json_null() : json_string(vm));
+	json_object_set_new(j, "regions", objects_json(m->regions, m->nregions));
+	json_object_set_new(j, "states", objects_json(m->states, m->nstates));
+	return json_write(STDOUT_FILENO, j, e);
+}
+
+static void
+describe(struct snapshot *s, char *to, size_t size)
+{
+	struct counts c = count(snapshot_manifest(s));
+	char all[16], stored[16], image[16], pause[64] = "";
+
+	if (s->pause_ns != 0)
+		snprintf(pause, sizeof(pause), "; paused for %.0f ms",
+		    ms_between(s->pause_ns, s->resume_ns));
+	snprintf(to, size, "%s: %s of memory, %s not zero, in %s (%.1f:1), %.2f s%s",
+	    s->o->output, opt_human(all, c.bytes), opt_human(stored, c.stored * PAGE_GRANULE),
+	    opt_human(image, s->image_size), ratio(s, &c),
+	    ms_between(s->start_ns, snapshot_now()) / 1e3, pause);
+}
+
+int
+summary_print(struct snapshot *s, struct err *e)
+{
+	char text[512];
+
+	if (s->o->json)
+		return print_json(s, e);
+	describe(s, text, sizeof(text));
+	if (strcmp(s->o->output, "-") == 0)
+		log_info("%s", text);
+	else if (s->o->log_level >= LOG_LEVEL_WARN)
+		printf("%s\n", text);
+	return 0;
+}
