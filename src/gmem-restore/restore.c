@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
@@ -140,7 +141,8 @@ new_handoff(struct restore *r, struct err *e)
 	return rc;
 }
 
-/* From here on signals are read, not taken. */
+/* From here on signals are read, not taken; SIGPIPE is neither, and not the VMM's to inherit.
+ */
 static int
 take_signals(struct restore *r, struct err *e)
 {
@@ -151,9 +153,9 @@ take_signals(struct restore *r, struct err *e)
 	sigemptyset(&set);
 	for (size_t i = 0; i < sizeof(handled) / sizeof(handled[0]); i++)
 		sigaddset(&set, handled[i]);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
 	r->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	sigaddset(&set, SIGPIPE);
+	sigprocmask(SIG_BLOCK, &set, NULL);
 	return r->signals == -1 ? err_sys(e, "signalfd") : 0;
 }
 
@@ -284,7 +286,19 @@ reap(struct restore *r)
 	}
 }
 
-/* Whether the VMM has ended, and all that it has left behind with guest memory. */
+/* Children of ours, or those of the VMM that it has left to us. */
+static bool
+has_children(void)
+{
+	siginfo_t info;
+
+	return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
+/*
+ * Whether the VMM has ended, and all that it has left behind with guest memory,
+ * or that may still be on its way to it.
+ */
 static bool
 is_over(struct restore *r)
 {
@@ -292,6 +306,8 @@ is_over(struct restore *r)
 	size_t n;
 
 	if (r->child != 0)
+		return false;
+	if (r->handoff != NULL && !server_has_mappings(r->server) && has_children())
 		return false;
 	n = r->handoff != NULL ? handoff_processes(r->handoff, pids, 64) : 0;
 	for (size_t i = 0; i < n; i++)
@@ -376,25 +392,41 @@ supervise(struct restore *r, struct err *e)
 		if (n == 0 && r->served && handoff_check(r->handoff, e) == -1)
 			return -1;
 	}
-	return 0;
+	/* A VMM that was refused may end before we are told why. */
+	return server_state(r->server, e) == SERVER_FAILED ? -1 : 0;
 }
 
 /* ---- the end ---- */
 
+/* Those of our children become ours when these die. */
+static void
+kill_children(void)
+{
+	char path[64];
+	FILE *f;
+	int pid;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
+	f = fopen(path, "re");
+	if (f == NULL)
+		return;
+	while (fscanf(f, "%d", &pid) == 1)
+		kill(pid, SIGKILL);
+	fclose(f);
+}
+
+/* Whoever may have the memory, handed over or not, is the VMM or was started by it. */
 static void
 kill_vmm(struct restore *r)
 {
-	if (r->handoff != NULL)
-		handoff_kill(r->handoff);
-	if (r->child != 0)
-		kill(r->child, SIGKILL);
-	while (!is_over(r)) {
-		struct pollfd p = { .fd = r->signals, .events = POLLIN };
-
-		poll(&p, 1, 100);
-		reap(r);
+	while (!is_over(r) || has_children()) {
 		if (r->handoff != NULL)
 			handoff_kill(r->handoff);
+		if (r->child != 0)
+			kill(r->child, SIGKILL);
+		kill_children();
+		poll(NULL, 0, 10);
+		reap(r);
 	}
 }
 

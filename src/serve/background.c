@@ -117,7 +117,9 @@ await_object(struct server *s, size_t object, struct err *e)
 
 /*
  * Nothing but zeros is missing now.  Unregistering wakes whoever waits, and
- * the kernel makes zeros where there is nothing.
+ * the kernel makes zeros where there is nothing.  A fault that is on its way
+ * while that happens may begin to wait too late to be woken; hence the second
+ * wake-up.
  */
 static void
 release_mappings(struct server *s)
@@ -132,6 +134,9 @@ release_mappings(struct server *s)
 
 		/* What was unmapped meanwhile cannot be unregistered, and need not. */
 		if (uffd_unregister(s->processes[m->process]->uffd, m->hva, m->len, &e) == -1)
+			log_debug("%s", e.msg);
+		if (uffd_wake(s->processes[m->process]->uffd, m->hva, m->len, &e) ==
+		    UFFD_FAILED)
 			log_debug("%s", e.msg);
 	}
 	atomic_store(&s->complete, serve_now());
@@ -231,6 +236,14 @@ fill_span(struct eager_thread *t, size_t object, uint64_t first, uint64_t end, s
 	return more == -1 ? -1 : 0;
 }
 
+static void
+eager_fail(struct eager *g, const struct err *e)
+{
+	pthread_mutex_lock(&g->lock);
+	err_first(&g->failure, e);
+	pthread_mutex_unlock(&g->lock);
+}
+
 static void *
 eager_main(void *arg)
 {
@@ -240,11 +253,8 @@ eager_main(void *arg)
 	size_t object;
 
 	while (take_span(t->eager, &object, &first, &end)) {
-		if (fill_span(t, object, first, end, &e) == -1) {
-			pthread_mutex_lock(&t->eager->lock);
-			err_first(&t->eager->failure, &e);
-			pthread_mutex_unlock(&t->eager->lock);
-		}
+		if (fill_span(t, object, first, end, &e) == -1)
+			eager_fail(t->eager, &e);
 	}
 	return NULL;
 }
@@ -271,12 +281,13 @@ server_fill_all(struct server *s, unsigned nthreads, struct err *e)
 	pthread_mutex_init(&g.lock, NULL);
 	for (unsigned i = 0; i < nthreads && rc == 0; i++) {
 		threads[i].eager = &g;
-		rc = filler_init(&threads[i].filler, s, -1, &g.failure);
+		rc = filler_init(&threads[i].filler, s, -1, e);
 		if (rc == 0)
-			rc = thread_start(
-			    &threads[i].thread, eager_main, &threads[i], &g.failure);
+			rc = thread_start(&threads[i].thread, eager_main, &threads[i], e);
 		threads[i].started = rc == 0;
 	}
+	if (rc == -1)
+		eager_fail(&g, e);
 	for (unsigned i = 0; i < nthreads; i++)
 		eager_collect(s, &threads[i]);
 	pthread_mutex_destroy(&g.lock);

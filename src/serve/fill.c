@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <config.h>
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -17,6 +18,9 @@
  * is taken but not given does nothing: the taker maps it into every mapping
  * after it has marked it, so whoever waits is woken then.  A page that is given
  * but not in the object any more was discarded by its owner, and is zeros.
+ *
+ * Where nothing is registered any more whoever waits is woken too, to try
+ * again: unregistering misses those who have only just begun to wait.
  */
 
 static int
@@ -101,25 +105,40 @@ mark_dead(struct server *s, unsigned process)
 	atomic_store(&s->processes[process]->dead, true);
 }
 
-static int
-zero_at(struct filler *f, const struct mapping *m, uint64_t hva, uint64_t len, struct err *e)
+/* There is no UFFDIO_ZEROPAGE for huge pages. */
+static enum uffd_result
+zero_huge(const struct served_process *p, const struct served_object *o, uint64_t off,
+    uint64_t hva, struct err *e)
 {
-	struct server *s = f->server;
-	int uffd = s->processes[m->process]->uffd;
-	enum uffd_result r;
 	uint64_t done;
+
+	if (fallocate(o->fd, 0, (off_t)off, (off_t)o->page_size) == -1) {
+		err_sys(e, "guest memory %s: a huge page", o->object->name);
+		return UFFD_FAILED;
+	}
+	return uffd_continue(p->uffd, hva, o->page_size, o->page_size, &done, e);
+}
+
+static int
+zero_at(struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
+{
+	const struct served_object *o = &f->server->objects[m->object];
+	struct served_process *p = f->server->processes[m->process];
+	uint64_t hva = m->hva + (off - m->offset), done;
+	enum uffd_result r;
 	bool present;
 
-	if (s->objects[m->object].page_size > PAGE_GRANULE) {
-		/* No zero pages of this size: a wake-up lets the kernel make one. */
-		r = uffd_wake(uffd, hva, len, e);
+	if (o->page_size > PAGE_GRANULE) {
+		r = zero_huge(p, o, off, hva, e);
 	} else {
-		r = uffd_zeropage(uffd, hva, len, &present, e);
+		r = uffd_zeropage(p->uffd, hva, PAGE_GRANULE, &present, e);
 		if (r == UFFD_DONE && present)
-			r = uffd_continue(uffd, hva, len, PAGE_GRANULE, &done, e);
+			r = uffd_continue(p->uffd, hva, PAGE_GRANULE, PAGE_GRANULE, &done, e);
 	}
 	if (r == UFFD_DEAD)
-		mark_dead(s, m->process);
+		mark_dead(f->server, m->process);
+	if (r == UFFD_GONE || r == UFFD_HOLE)
+		r = uffd_wake(p->uffd, hva, o->page_size, e);
 	return r == UFFD_FAILED ? -1 : 0;
 }
 
@@ -131,27 +150,33 @@ static int
 map_at(struct filler *f, const struct mapping *m, uint64_t hva, uint64_t len, struct err *e)
 {
 	struct served_process *p = f->server->processes[m->process];
-	uint64_t page_size = f->server->objects[m->object].page_size;
+	uint64_t page_size = f->server->objects[m->object].page_size, span = len;
 
 	while (len > 0 && !atomic_load(&p->dead)) {
 		uint64_t done;
 
-		switch (uffd_continue(p->uffd, hva, len, page_size, &done, e)) {
+		switch (uffd_continue(p->uffd, hva, MIN(span, len), page_size, &done, e)) {
 		case UFFD_DONE:
-		case UFFD_GONE:
-			return 0;
+			break;
 		case UFFD_DEAD:
 			mark_dead(f->server, m->process);
 			return 0;
 		case UFFD_FAILED:
 			return -1;
+		case UFFD_GONE:
+			if (span > page_size) {
+				/* One call stays in one VMA, and there may be many. */
+				span = page_size;
+				break;
+			}
+			__attribute__((fallthrough));
 		case UFFD_HOLE:
 			if (uffd_wake(p->uffd, hva + done, page_size, e) == UFFD_FAILED)
 				return -1;
 			done += page_size;
-			hva += done;
-			len -= MIN(done, len);
 		}
+		hva += done;
+		len -= MIN(done, len);
 	}
 	return 0;
 }
@@ -184,13 +209,14 @@ map_given(struct filler *f, const struct mapping *m, uint64_t off, struct err *e
 
 	switch (uffd_continue(p->uffd, hva, page_size, page_size, &done, e)) {
 	case UFFD_DONE:
-	case UFFD_GONE:
 		return 0;
+	case UFFD_GONE:
+		return uffd_wake(p->uffd, hva, page_size, e) == UFFD_FAILED ? -1 : 0;
 	case UFFD_DEAD:
 		mark_dead(f->server, m->process);
 		return 0;
 	case UFFD_HOLE:
-		return zero_at(f, m, hva, page_size, e);
+		return zero_at(f, m, off, e);
 	case UFFD_FAILED:
 		break;
 	}
@@ -292,10 +318,9 @@ static int
 give_zero(struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
 {
 	struct served_object *o = &f->server->objects[m->object];
-	uint64_t hva = m->hva + (off - m->offset);
 
 	/* First in the object, then marked; for one mapping that is one call. */
-	if (zero_at(f, m, hva, PAGE_GRANULE, e) == -1)
+	if (zero_at(f, m, off, e) == -1)
 		return -1;
 	claims_give(&o->claims, off / PAGE_GRANULE);
 	stat_add(&f->stats.faults_zero, 1);

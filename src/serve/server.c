@@ -204,9 +204,9 @@ server_add_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t le
 			atomic_store(&s->mappings, t);
 			rc = uffd_register(s->processes[process]->uffd, hva, len, e);
 		}
-		if (atomic_load(&s->first_mapping) == 0)
-			atomic_store(&s->first_mapping, serve_now());
 	}
+	if (atomic_load(&s->first_mapping) == 0)
+		atomic_store(&s->first_mapping, serve_now());
 	pthread_mutex_unlock(&s->lock);
 	return rc;
 }
@@ -459,27 +459,58 @@ server_remove_process(struct server *s, unsigned process)
 
 /* ---- discarded pages ---- */
 
+static void
+take_away(struct server *s, struct claims *c, uint64_t first, uint64_t end)
+{
+	const struct timespec nap = { .tv_nsec = 50000 };
+
+	for (uint64_t page = first; page < end; page++)
+		if (claims_take(c, page))
+			claims_give(c, page);
+	/* Somebody may be writing one of them just now. */
+	for (uint64_t page = first; page < end; page++)
+		while (!claims_given(c, page) && atomic_load(&s->state) == SERVER_FILLING)
+			nanosleep(&nap, NULL);
+}
+
+/* Whoever asked for a page while it was being taken away waits for nobody: asks again. */
+static int
+wake_everywhere(struct server *s, size_t object, uint64_t off, uint64_t end, struct err *e)
+{
+	const struct mapping_table *t = atomic_load(&s->mappings);
+
+	for (size_t i = 0; t != NULL && i < t->n; i++) {
+		const struct mapping *m = &t->list[i];
+		uint64_t from = MAX(off, m->offset), to = MIN(end, m->offset + m->len);
+
+		if (m->object == object && from < to &&
+		    uffd_wake(s->processes[m->process]->uffd, m->hva + (from - m->offset),
+			to - from, e) == UFFD_FAILED)
+			return -1;
+	}
+	return 0;
+}
+
 int
 server_discard(struct server *s, size_t object, uint64_t offset, uint64_t len, struct err *e)
 {
-	const struct timespec nap = { .tv_nsec = 50000 };
 	struct served_object *o = object < s->nobjects ? &s->objects[object] : NULL;
-	uint64_t first, end;
+	uint64_t end, size;
 
 	if (o == NULL || o->object == NULL || ckd_add(&end, offset, len))
 		return err_set(
 		    e, ERR_CORRUPT, "hand-off: there is no memory number %zu", object);
-	first = div_up(offset, o->page_size);
-	end = MIN(end / o->page_size, o->claims.npages);
-	for (uint64_t page = first; page < end; page++)
-		if (claims_take(&o->claims, page))
-			claims_give(&o->claims, page);
-	/* Somebody may be writing one of them just now. */
-	for (uint64_t page = first; page < end; page++)
-		while (
-		    !claims_given(&o->claims, page) && atomic_load(&s->state) == SERVER_FILLING)
-			nanosleep(&nap, NULL);
-	return 0;
+	size = o->claims.npages * o->page_size;
+	end = MIN(end, size);
+	if (offset >= end || atomic_load(&s->state) == SERVER_COMPLETE)
+		return 0;
+	/* The other part of a page would have to be there first. */
+	if (((offset | end) & (o->page_size - 1)) != 0)
+		return err_set(e, ERR_FAILED,
+		    "the VMM discards a part of a page: %llu bytes at %#llx of %s; use --eager",
+		    (unsigned long long)len, (unsigned long long)offset, o->object->name);
+	take_away(s, &o->claims, offset / o->page_size, end / o->page_size);
+	return wake_everywhere(s, object, offset, end, e);
 }
 
 /* ---- start and end ---- */

@@ -60,6 +60,7 @@ struct area {
 };
 
 #define AREAS_MAX 256
+#define PAGE 4096u
 
 static struct {
 	pthread_mutex_t lock;
@@ -90,6 +91,28 @@ static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *fmt,
 	if (write(STDERR_FILENO, line, (size_t)n) == -1)
 		_exit(126);
 	_exit(126);
+}
+
+static void *
+raw_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
+{
+	long result = syscall(SYS_mmap, addr, length, prot, flags, fd, offset);
+
+	return (void *)result;
+}
+
+static void *
+raw_mremap(void *old, size_t old_length, size_t new_length, int flags, void *to)
+{
+	long result = syscall(SYS_mremap, old, old_length, new_length, flags, to);
+
+	return (void *)result;
+}
+
+static size_t
+round_up(size_t length, uint64_t unit)
+{
+	return (length + (size_t)unit - 1) & ~((size_t)unit - 1);
 }
 
 /* ---- the conversation ---- */
@@ -215,15 +238,33 @@ receive_welcome(struct welcome *w, int fds[DESCRIPTORS_MAX])
 	return nfds;
 }
 
+/* Moves the received descriptors out of the way of the numbers that are wanted. */
+static void
+clear_numbers(const struct welcome *w, int *fds)
+{
+	int above = 0;
+
+	for (uint32_t i = 0; i < w->head.count; i++)
+		if ((int)w->objects[i].fd >= above)
+			above = (int)w->objects[i].fd + 1;
+	for (uint32_t i = 0; i <= w->head.count; i++) {
+		int fd = fcntl(fds[i], F_DUPFD_CLOEXEC, above);
+
+		if (fd == -1)
+			die("descriptor: %s", strerror(errno));
+		close(fds[i]);
+		fds[i] = fd;
+	}
+}
+
 /* Puts each descriptor at the number that the arguments of this program name. */
 static void
-place_descriptors(const struct welcome *w, const int *fds)
+place_descriptors(const struct welcome *w, int *fds)
 {
+	clear_numbers(w, fds);
 	for (uint32_t i = 0; i < w->head.count; i++) {
 		int number = (int)w->objects[i].fd;
 
-		if (fds[i] == number)
-			continue;
 		if (dup3(fds[i], number, O_CLOEXEC) == -1)
 			die("descriptor %d: %s", number, strerror(errno));
 		close(fds[i]);
@@ -265,9 +306,8 @@ say_hello(void)
 
 /* A child after fork has its own address space and no part in our conversation. */
 static void
-after_fork(void)
+leave_conversation(void)
 {
-	pthread_mutex_init(&shim.lock, NULL);
 	if (shim.sock != -1)
 		close(shim.sock);
 	if (shim.lifeline != -1)
@@ -275,6 +315,13 @@ after_fork(void)
 	shim.sock = shim.lifeline = -1;
 	shim.has_uffd = false;
 	shim.nareas = 0;
+}
+
+static void
+after_fork(void)
+{
+	pthread_mutex_init(&shim.lock, NULL);
+	leave_conversation();
 }
 
 static void __attribute__((constructor)) start(void)
@@ -320,10 +367,13 @@ hand_over_userfaultfd(void)
 	struct gmem_message m = { .type = GMEM_USERFAULTFD };
 	int fd;
 
+	if (shim.pid != getpid()) {
+		/* clone(2) and _Fork(3) do not call after_fork. */
+		leave_conversation();
+		say_hello();
+	}
 	if (shim.has_uffd)
 		return;
-	if (shim.pid != getpid())
-		say_hello();
 	if (shim.sock == -1)
 		die("gmem-restore does not listen any more");
 	fd = new_userfaultfd();
@@ -338,32 +388,32 @@ hand_over_userfaultfd(void)
 }
 
 static void
-remember(void *address, size_t length, uint32_t object, uint64_t offset)
+remember(uintptr_t address, size_t length, uint32_t object, uint64_t offset)
 {
 	if (shim.nareas == AREAS_MAX)
 		refuse("the VMM maps its memory more than %d times", AREAS_MAX);
-	shim.areas[shim.nareas++] = (struct area){ (uintptr_t)address, length, object, offset };
+	shim.areas[shim.nareas++] = (struct area){ address, length, object, offset };
 }
 
+/* Forgets what was in [address, address + length); of an area both ends may stay. */
 static void
-mapped(void *address, size_t length, const struct gmem_object *o, int flags, uint64_t offset)
+forget(uintptr_t address, size_t length)
 {
-	struct gmem_message m = { .type = GMEM_MAP,
-		.object = (uint32_t)(o - shim.objects),
-		.address = (uintptr_t)address,
-		.length = (length + o->page_size - 1) & ~(o->page_size - 1),
-		.offset = offset };
+	uintptr_t end = address + length;
 
-	pthread_mutex_lock(&shim.lock);
-	hand_over_userfaultfd();
-	if ((flags & MAP_TYPE) == MAP_PRIVATE)
-		refuse("the VMM maps %s private, it must map it shared (share=on)", o->name);
-	/* A child would see zeros where no page is yet: it does not get the mapping. */
-	if (madvise(address, length, MADV_DONTFORK) == -1)
-		refuse("MADV_DONTFORK: %s", strerror(errno));
-	request(&m, -1);
-	remember(address, (size_t)m.length, m.object, offset);
-	pthread_mutex_unlock(&shim.lock);
+	/* Downwards: what is remembered meanwhile goes to the end of the list. */
+	for (unsigned i = shim.nareas; i-- > 0;) {
+		struct area a = shim.areas[i];
+		uintptr_t area_end = a.address + a.length;
+
+		if (address >= area_end || end <= a.address)
+			continue;
+		shim.areas[i] = shim.areas[--shim.nareas];
+		if (address > a.address)
+			remember(a.address, address - a.address, a.object, a.offset);
+		if (end < area_end)
+			remember(end, area_end - end, a.object, a.offset + (end - a.address));
+	}
 }
 
 /* Calls fn for each part of [address, address + length) that was handed over. */
@@ -407,49 +457,91 @@ tell_discard(const struct area *part)
 	request(&m, -1);
 }
 
-/* Our conversation is this process's, and there is something to say about the range. */
+/* Our conversation is this process's, and there may be something to say. */
+static bool
+in_charge(void)
+{
+	return shim.nareas != 0 && shim.pid == getpid();
+}
+
+/* The range touches what was handed over. */
 static bool
 concerned(uintptr_t address, size_t length)
 {
-	bool yes = false;
+	for (unsigned i = 0; i < shim.nareas; i++)
+		if (address < shim.areas[i].address + shim.areas[i].length &&
+		    address + length > shim.areas[i].address)
+			return true;
+	return false;
+}
 
-	if (shim.nareas == 0 || shim.pid != getpid())
-		return false;
-	for (unsigned i = 0; i < shim.nareas && !yes; i++)
-		yes = address < shim.areas[i].address + shim.areas[i].length &&
-		      address + length > shim.areas[i].address;
-	return yes;
+/*
+ * The range is not what it was any more.  Called with the lock held since
+ * before the system call: nobody can have handed over the same place again.
+ */
+static void
+unmapped(void *address, size_t length)
+{
+	each_area((uintptr_t)address, length, tell_unmap);
+	forget((uintptr_t)address, length);
 }
 
 static void
-tell(uintptr_t address, size_t length, void (*fn)(const struct area *part))
+hand_over(void *address, size_t length, const struct gmem_object *o, uint64_t offset)
 {
-	int saved = errno;
+	struct gmem_message m = { .type = GMEM_MAP,
+		.object = (uint32_t)(o - shim.objects),
+		.address = (uintptr_t)address,
+		.length = round_up(length, o->page_size),
+		.offset = offset };
 
-	if (!concerned(address, length))
-		return;
-	pthread_mutex_lock(&shim.lock);
-	each_area(address, length, fn);
-	pthread_mutex_unlock(&shim.lock);
-	errno = saved;
+	/* A child would see zeros where no page is yet: it does not get the mapping. */
+	if (syscall(SYS_madvise, address, length, MADV_DONTFORK) == -1)
+		refuse("MADV_DONTFORK: %s", strerror(errno));
+	request(&m, -1);
+	remember((uintptr_t)address, (size_t)m.length, m.object, offset);
 }
 
-/* Forgets an area that is unmapped as a whole; parts are known to the server. */
-static void
-forget(uintptr_t address, size_t length)
+/*
+ * Until it is registered a mapping cannot be accessed: neither other threads,
+ * nor MAP_POPULATE, nor an mlockall before, can fill it with zeros.
+ */
+static void *
+map_object(void *addr, size_t length, int prot, int flags, int fd, off_t offset,
+    const struct gmem_object *o)
 {
-	if (shim.nareas == 0 || shim.pid != getpid())
-		return;
-	pthread_mutex_lock(&shim.lock);
-	for (unsigned i = 0; i < shim.nareas;) {
-		const struct area *a = &shim.areas[i];
+	void *p;
 
-		if (a->address >= address && a->address + a->length <= address + length)
-			shim.areas[i] = shim.areas[--shim.nareas];
-		else
-			i++;
+	pthread_mutex_lock(&shim.lock);
+	hand_over_userfaultfd();
+	if ((flags & MAP_TYPE) == MAP_PRIVATE)
+		refuse("the VMM maps %s private, it must map it shared (share=on)", o->name);
+	if ((fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDWR)
+		refuse("the VMM opens %s read-only, which userfaultfd cannot serve", o->name);
+	p = raw_mmap(addr, length, PROT_NONE, flags, fd, offset);
+	if (p != MAP_FAILED) {
+		if ((flags & MAP_FIXED) != 0)
+			unmapped(p, length);
+		hand_over(p, length, o, (uint64_t)offset);
+		if (syscall(SYS_mprotect, p, length, prot) == -1)
+			refuse("mprotect: %s", strerror(errno));
 	}
 	pthread_mutex_unlock(&shim.lock);
+	return p;
+}
+
+/* What is mapped there takes the place of something of ours, maybe. */
+static void *
+map_over(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
+{
+	void *p;
+
+	pthread_mutex_lock(&shim.lock);
+	p = raw_mmap(addr, length, prot, flags, fd, offset);
+	if (p != MAP_FAILED)
+		unmapped(p, round_up(length, PAGE));
+	pthread_mutex_unlock(&shim.lock);
+	return p;
 }
 
 /* ---- functions of libc that are replaced ---- */
@@ -457,23 +549,17 @@ forget(uintptr_t address, size_t length)
 PUBLIC void *
 mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
 {
-	const struct gmem_object *o;
-	long result;
-	void *p;
+	const struct gmem_object *o = NULL;
+	int saved = errno;
 
-	/* MAP_FIXED over a mapping of ours takes that away. */
-	if ((flags & MAP_FIXED) != 0)
-		tell((uintptr_t)addr, length, tell_unmap);
-	result = syscall(SYS_mmap, addr, length, prot, flags, fd, offset);
-	p = (void *)result;
-	if (p == MAP_FAILED || (flags & MAP_ANONYMOUS) != 0 || shim.nobjects == 0)
-		return p;
-	if ((flags & MAP_FIXED) != 0)
-		forget((uintptr_t)addr, length);
-	o = object_of(fd);
+	if ((flags & MAP_ANONYMOUS) == 0)
+		o = object_of(fd);
+	errno = saved;
 	if (o != NULL)
-		mapped(p, length, o, flags, (uint64_t)offset);
-	return p;
+		return map_object(addr, length, prot, flags, fd, offset, o);
+	if ((flags & MAP_FIXED) != 0 && in_charge())
+		return map_over(addr, length, prot, flags, fd, offset);
+	return raw_mmap(addr, length, prot, flags, fd, offset);
 }
 
 PUBLIC void *mmap64(void *addr, size_t length, int prot, int flags, int fd, off64_t offset)
@@ -484,18 +570,37 @@ munmap(void *addr, size_t length)
 {
 	int rc;
 
-	tell((uintptr_t)addr, length, tell_unmap);
+	if (!in_charge())
+		return (int)syscall(SYS_munmap, addr, length);
+	pthread_mutex_lock(&shim.lock);
 	rc = (int)syscall(SYS_munmap, addr, length);
 	if (rc == 0)
-		forget((uintptr_t)addr, length);
+		unmapped(addr, round_up(length, PAGE));
+	pthread_mutex_unlock(&shim.lock);
 	return rc;
+}
+
+/* The new place would not be registered; a length of 0 asks for a second mapping. */
+static void *
+move_mapping(void *old, size_t old_length, size_t new_length, int flags, void *to)
+{
+	void *p = MAP_FAILED;
+
+	pthread_mutex_lock(&shim.lock);
+	if (concerned((uintptr_t)old, old_length != 0 ? old_length : 1))
+		errno = ENOTSUP;
+	else
+		p = raw_mremap(old, old_length, new_length, flags, to);
+	if (p != MAP_FAILED && (flags & MREMAP_FIXED) != 0)
+		unmapped(p, round_up(new_length, PAGE));
+	pthread_mutex_unlock(&shim.lock);
+	return p;
 }
 
 PUBLIC void *
 mremap(void *old, size_t old_length, size_t new_length, int flags, ...)
 {
 	void *to = NULL;
-	long result;
 	va_list ap;
 
 	if ((flags & MREMAP_FIXED) != 0) {
@@ -503,41 +608,90 @@ mremap(void *old, size_t old_length, size_t new_length, int flags, ...)
 		to = va_arg(ap, void *);
 		va_end(ap);
 	}
-	/* The new place would not be registered. */
-	if (concerned((uintptr_t)old, old_length)) {
-		errno = ENOTSUP;
-		return MAP_FAILED;
-	}
-	result = syscall(SYS_mremap, old, old_length, new_length, flags, to);
-	return (void *)result;
+	if (in_charge())
+		return move_mapping(old, old_length, new_length, flags, to);
+	return raw_mremap(old, old_length, new_length, flags, to);
+}
+
+/*
+ * What was told cannot be taken back, so a call that would fail must not be
+ * told: MADV_DONTNEED fails where MADV_REMOVE does, and keeps the content of a
+ * shared mapping.
+ */
+static int
+discard_range(void *addr, size_t length)
+{
+	int rc;
+
+	rc = (int)syscall(SYS_madvise, addr, length, MADV_DONTNEED);
+	if (rc == -1)
+		return rc;
+	each_area((uintptr_t)addr, round_up(length, PAGE), tell_discard);
+	rc = (int)syscall(SYS_madvise, addr, length, MADV_REMOVE);
+	if (rc == -1)
+		refuse("MADV_REMOVE: %s", strerror(errno));
+	return rc;
 }
 
 PUBLIC int
 madvise(void *addr, size_t length, int advice)
 {
-	/* MADV_DONTNEED keeps the content of a shared mapping. */
-	if (advice == MADV_REMOVE)
-		tell((uintptr_t)addr, length, tell_discard);
-	return (int)syscall(SYS_madvise, addr, length, advice);
+	bool ours;
+	int rc;
+
+	if ((advice != MADV_REMOVE && advice != MADV_DOFORK) || !in_charge())
+		return (int)syscall(SYS_madvise, addr, length, advice);
+	pthread_mutex_lock(&shim.lock);
+	ours = concerned((uintptr_t)addr, length);
+	if (ours && advice == MADV_DOFORK) {
+		errno = ENOTSUP;
+		rc = -1;
+	} else if (ours) {
+		rc = discard_range(addr, length);
+	} else {
+		rc = (int)syscall(SYS_madvise, addr, length, advice);
+	}
+	pthread_mutex_unlock(&shim.lock);
+	return rc;
+}
+
+/* Here too: only what will succeed is told. */
+static bool
+punches(int fd, int mode, off_t offset, off_t length)
+{
+	return mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) && offset >= 0 &&
+	       length > 0 && (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY;
+}
+
+static int
+punch(int fd, int mode, off_t offset, off_t length, const struct gmem_object *o)
+{
+	struct area part = { .object = (uint32_t)(o - shim.objects),
+		.offset = (uint64_t)offset,
+		.length = (size_t)length };
+	int rc;
+
+	pthread_mutex_lock(&shim.lock);
+	tell_discard(&part);
+	rc = (int)syscall(SYS_fallocate, fd, mode, offset, length);
+	if (rc == -1)
+		refuse("fallocate: %s", strerror(errno));
+	pthread_mutex_unlock(&shim.lock);
+	return rc;
 }
 
 PUBLIC int
 fallocate(int fd, int mode, off_t offset, off_t length)
 {
-	const struct gmem_object *o;
-	struct area part = { 0 };
+	const struct gmem_object *o = NULL;
 	int saved = errno;
 
-	if ((mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0 && shim.sock != -1 &&
-	    shim.pid == getpid() && (o = object_of(fd)) != NULL) {
-		part.object = (uint32_t)(o - shim.objects);
-		part.offset = (uint64_t)offset;
-		part.length = (size_t)length;
-		pthread_mutex_lock(&shim.lock);
-		tell_discard(&part);
-		pthread_mutex_unlock(&shim.lock);
-	}
+	if ((mode & FALLOC_FL_PUNCH_HOLE) != 0 && shim.sock != -1 && shim.pid == getpid() &&
+	    punches(fd, mode, offset, length))
+		o = object_of(fd);
 	errno = saved;
+	if (o != NULL)
+		return punch(fd, mode, offset, length, o);
 	return (int)syscall(SYS_fallocate, fd, mode, offset, length);
 }
 

@@ -151,14 +151,19 @@ welcome(struct handoff *h, struct client *c, struct err *e)
 static int
 take_userfaultfd(struct handoff *h, struct client *c, int fd, struct err *e)
 {
+	unsigned id;
+
 	if (fd == -1 || c->served) {
 		fd_close(&fd);
 		return err_set(e, ERR_CORRUPT, "hand-off: process %d sent %s userfaultfd",
 		    (int)c->pid, c->served ? "another" : "no");
 	}
-	if (server_add_process(h->server, fd, &c->id, e) == -1)
+	if (server_add_process(h->server, fd, &id, e) == -1)
 		return -1;
+	pthread_mutex_lock(&h->lock);
+	c->id = id;
 	c->served = true;
+	pthread_mutex_unlock(&h->lock);
 	return 0;
 }
 
