@@ -23,3 +23,146 @@ test_image_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_image_LDADD = $(UNIT_LDADD)
 
 TESTS += test-image
+
+# gmem-inspect
+check_PROGRAMS += make-image
+make_image_SOURCES = %D%/lib/make-image.c
+make_image_CPPFLAGS = $(UNIT_CPPFLAGS)
+make_image_LDADD = $(UNIT_LDADD)
+
+inspect_tests = \
+	%D%/cli/inspect-cat.sh \
+	%D%/cli/inspect-confined.sh \
+	%D%/cli/inspect-damage.sh \
+	%D%/cli/inspect-extract.sh \
+	%D%/cli/inspect-info.sh \
+	%D%/cli/inspect-manners.sh \
+	%D%/cli/inspect-map.sh
+dist_check_SCRIPTS += $(inspect_tests)
+TESTS += $(inspect_tests)
+EXTRA_DIST += %D%/lib/cli.sh
+
+# gmem-restore: vmm-touch plays a VMM and is an ordinary program, without sanitizers.
+check_PROGRAMS += vmm-image vmm-touch
+vmm_image_SOURCES = %D%/lib/vmm-image.c %D%/lib/vmm-pattern.h
+vmm_image_CPPFLAGS = $(UNIT_CPPFLAGS)
+vmm_image_LDADD = $(UNIT_LDADD)
+vmm_touch_SOURCES = %D%/lib/vmm-touch.c %D%/lib/vmm-pattern.h
+vmm_touch_CPPFLAGS = $(UNIT_CPPFLAGS)
+vmm_touch_CFLAGS = -std=gnu11 $(WARN_CFLAGS) -pthread
+vmm_touch_LDADD =
+
+# gmem-snap
+check_PROGRAMS += hold-memory
+hold_memory_SOURCES = %D%/lib/hold-memory.c
+hold_memory_CPPFLAGS = $(UNIT_CPPFLAGS)
+hold_memory_LDADD = $(UNIT_LDADD)
+
+snap_tests = \
+	%D%/cli/snap-errors.sh \
+	%D%/cli/snap-file.sh \
+	%D%/cli/snap-pid.sh \
+	%D%/vm/snap-qemu.sh
+dist_check_SCRIPTS += $(snap_tests)
+TESTS += $(snap_tests)
+
+restore_tests = \
+	%D%/cli/restore-touch.sh
+dist_check_SCRIPTS += $(restore_tests)
+TESTS += $(restore_tests)
+EXTRA_DIST += %D%/lib/vmm-cli.sh
+
+# base, format, codec, image
+format_unit_tests = test-base test-codec test-format test-format-hostile test-writer
+check_PROGRAMS += $(format_unit_tests)
+TESTS += $(format_unit_tests)
+
+test_base_SOURCES = %D%/unit/test-base.c
+test_base_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_base_LDADD = $(UNIT_LDADD)
+
+test_codec_SOURCES = %D%/unit/test-codec.c
+test_codec_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_codec_LDADD = $(UNIT_LDADD)
+
+test_format_SOURCES = %D%/unit/test-format.c
+test_format_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_format_LDADD = $(UNIT_LDADD)
+
+test_writer_SOURCES = %D%/unit/test-writer.c
+test_writer_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_writer_LDADD = $(UNIT_LDADD)
+
+test_format_hostile_SOURCES = %D%/unit/test-format-hostile.c $(reseal)
+test_format_hostile_CPPFLAGS = $(UNIT_CPPFLAGS) -I$(srcdir)/tests/fuzz
+test_format_hostile_LDADD = $(UNIT_LDADD)
+
+# Fuzz targets: without --enable-fuzzers they replay their seeds.
+reseal = %D%/fuzz/reseal.c %D%/fuzz/reseal.h
+fuzz_targets = fuzz-header fuzz-entry-node fuzz-cbor-manifest fuzz-trailer fuzz-image
+check_PROGRAMS += $(fuzz_targets) make-seeds
+FUZZ_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests/lib -I$(srcdir)/tests/fuzz
+if FUZZERS
+fuzz_main =
+else
+fuzz_main = %D%/fuzz/replay.c
+TESTS += $(fuzz_targets)
+endif
+
+fuzz_header_SOURCES = %D%/fuzz/fuzz-header.c %D%/fuzz/fuzz.h $(fuzz_main)
+fuzz_header_CPPFLAGS = $(FUZZ_CPPFLAGS)
+fuzz_header_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
+
+fuzz_entry_node_SOURCES = %D%/fuzz/fuzz-entry-node.c %D%/fuzz/fuzz.h $(fuzz_main)
+fuzz_entry_node_CPPFLAGS = $(FUZZ_CPPFLAGS)
+fuzz_entry_node_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
+
+fuzz_cbor_manifest_SOURCES = %D%/fuzz/fuzz-cbor-manifest.c %D%/fuzz/fuzz.h $(fuzz_main)
+fuzz_cbor_manifest_CPPFLAGS = $(FUZZ_CPPFLAGS)
+fuzz_cbor_manifest_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
+
+fuzz_trailer_SOURCES = %D%/fuzz/fuzz-trailer.c %D%/fuzz/fuzz.h $(fuzz_main)
+fuzz_trailer_CPPFLAGS = $(FUZZ_CPPFLAGS)
+fuzz_trailer_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
+
+fuzz_image_SOURCES = %D%/fuzz/fuzz-image.c %D%/fuzz/fuzz.h $(reseal) $(fuzz_main)
+fuzz_image_CPPFLAGS = $(FUZZ_CPPFLAGS)
+fuzz_image_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
+
+# The worked example of gmem-image(5).
+check_PROGRAMS += make-example
+make_example_SOURCES = %D%/lib/make-example.c
+make_example_CPPFLAGS = $(UNIT_CPPFLAGS)
+make_example_LDADD = $(UNIT_LDADD)
+
+make_seeds_SOURCES = %D%/fuzz/make-seeds.c $(reseal)
+make_seeds_CPPFLAGS = $(FUZZ_CPPFLAGS)
+
+EXTRA_DIST += %D%/data/seeds %D%/fuzz/replay.c %D%/fuzz/run-fuzz
+
+# FUZZ_SECONDS a target; new inputs go to fuzz-corpus/ in the build folder.
+FUZZ_SECONDS = 10
+fuzz: $(fuzz_targets)
+	$(AM_V_at)FUZZ_SECONDS='$(FUZZ_SECONDS)' $(SHELL) $(srcdir)/tests/fuzz/run-fuzz \
+	    $(srcdir)/tests/data/seeds $(fuzz_targets)
+.PHONY: fuzz
+
+format_cli_tests = %D%/cli/format-example.sh %D%/cli/layers.sh %D%/cli/manners.sh
+dist_check_SCRIPTS += $(format_cli_tests)
+TESTS += $(format_cli_tests)
+
+# The same tests under memcheck, in a build without sanitizers.
+VALGRIND = valgrind
+VALGRIND_FLAGS = --quiet --error-exitcode=9 --leak-check=full --show-leak-kinds=definite \
+	--errors-for-leak-kinds=definite
+VALGRIND_TESTS = test-image $(format_unit_tests) $(fuzz_targets)
+check-valgrind:
+	$(AM_V_at)GMEM_VALGRIND=1 $(MAKE) $(AM_MAKEFLAGS) check TESTS='$(VALGRIND_TESTS)' \
+	    LOG_COMPILER='$(VALGRIND)' AM_LOG_FLAGS='$(VALGRIND_FLAGS)'
+.PHONY: check-valgrind
+# (end of base, format, codec, image)
+
+# what is run by people: the examples, and the guest of quickstart and tests/vm
+dist_check_SCRIPTS += %D%/cli/examples.sh
+TESTS += %D%/cli/examples.sh
+EXTRA_DIST += %D%/guest/build-guest %D%/guest/init %D%/guest/qemu-args

@@ -5,11 +5,12 @@
  * Measurements that need the page server inside: both sides of every ratio in
  * one process, interleaved, medians.  Prints "name value unit" lines.
  *
- *	bench fault IMAGE	demand faults against the bare mechanism
- *	bench eager IMAGE	filling everything against its two halves
- *	bench open SMALL LARGE	opening images
- *	bench sparse FILE GIB	makes an image of a region with two pages
- *	bench scan RAW CHUNK	a bare scan-and-compress loop
+ *	gmem-bench fault IMAGE	demand faults against the bare mechanism
+ *	gmem-bench eager IMAGE	filling everything against its two halves
+ *	gmem-bench open SMALL LARGE	opening images
+ *	gmem-bench sparse FILE GIB	makes an image of a region with two pages
+ *	gmem-bench scan RAW CHUNK	a bare scan-and-compress loop
+ *	gmem-bench touch MEM all|one	plays a VMM: reads every page, or the first byte
  */
 #include <err.h>
 #include <errno.h>
@@ -307,7 +308,8 @@ half_main(void *arg)
 	while ((first = atomic_fetch_add(h->next, span)) < image_chunks(h->img, h->o)) {
 		uint64_t end = first + span;
 
-		while (image_reader_next(r, h->o, first, &chunk, &en, &mine) == 1 && chunk < end) {
+		while (
+		    image_reader_next(r, h->o, first, &chunk, &en, &mine) == 1 && chunk < end) {
 			uint32_t stored = image_reader_stored(r, &en);
 			const uint8_t *pages;
 
@@ -315,9 +317,8 @@ half_main(void *arg)
 			    (image_reader_load(r, h->o, chunk, &en, &mine) == -1 ||
 				image_reader_pages(r, stored, &pages, &mine) == -1))
 				errx(1, "%s", mine.msg);
-			if (!h->decode &&
-			    pwrite(h->mem, page, (size_t)stored * 4096,
-				(off_t)(chunk * h->img->g.chunk_size)) == -1)
+			if (!h->decode && pwrite(h->mem, page, (size_t)stored * 4096,
+					      (off_t)(chunk * h->img->g.chunk_size)) == -1)
 				err(1, "pwrite");
 			first = chunk + 1;
 		}
@@ -422,16 +423,19 @@ bench_open(const char *small, const char *large)
 	}
 	printf("open_small %.1f us\n", quantile(ns[0], ROUNDS, 0.5) / 1e3);
 	printf("open_large %.1f us\n", quantile(ns[1], ROUNDS, 0.5) / 1e3);
-	printf("open_ratio %.3f x\n", quantile(ns[1], ROUNDS, 0.5) / quantile(ns[0], ROUNDS, 0.5));
+	printf(
+	    "open_ratio %.3f x\n", quantile(ns[1], ROUNDS, 0.5) / quantile(ns[0], ROUNDS, 0.5));
 }
 
 static void
 make_sparse(const char *path, uint64_t gib)
 {
-	const struct image_params params = { .chunk_size = CHUNK_SIZE_DEFAULT,
-		.level = 1,
-		.replace = true };
-	struct object o = { .name = "ram0", .kind = "memfd", .size = gib << 30, .page_size = 4096 };
+	const struct image_params params = {
+		.chunk_size = CHUNK_SIZE_DEFAULT, .level = 1, .replace = true
+	};
+	struct object o = {
+		.name = "ram0", .kind = "memfd", .size = gib << 30, .page_size = 4096
+	};
 	uint8_t *chunk = calloc(1, CHUNK_SIZE_DEFAULT), *record, root[DIGEST_SIZE];
 	struct image_writer *w;
 	struct packer *p;
@@ -474,9 +478,10 @@ scan_main(void *arg)
 	if (packer_new(&p, &s->g, 1, &mine) == -1)
 		errx(1, "%s", mine.msg);
 	while ((at = atomic_fetch_add(&s->next, MIB_STEP)) < s->len)
-		for (size_t off = at; off < MIN(at + MIB_STEP, s->len); off += s->g.chunk_size) {
-			if (packer_pack(p, s->mem + off, MIN(s->len - off, s->g.chunk_size), &en,
-				record, &mine) == -1)
+		for (size_t off = at; off < MIN(at + MIB_STEP, s->len);
+		     off += s->g.chunk_size) {
+			if (packer_pack(p, s->mem + off, MIN(s->len - off, s->g.chunk_size),
+				&en, record, &mine) == -1)
 				errx(1, "%s", mine.msg);
 			atomic_fetch_add(&s->bytes, en.length);
 		}
@@ -509,6 +514,21 @@ bench_scan(const char *path, uint32_t chunk_size)
 	printf("scan_ms %.1f ms\n", since(began) / 1e6);
 }
 
+static void
+touch(const char *path, bool all)
+{
+	int fd = open(path, O_RDWR);
+	const volatile uint8_t *mem;
+	size_t len;
+
+	if (fd == -1)
+		err(1, "%s", path);
+	len = (size_t)lseek(fd, 0, SEEK_END);
+	mem = must_map(len, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+	for (size_t off = 0; off < (all ? len : 1); off += 4096)
+		(void)mem[off];
+}
+
 int
 main(int argc, char **argv)
 {
@@ -522,6 +542,8 @@ main(int argc, char **argv)
 		make_sparse(argv[2], strtoull(argv[3], NULL, 10));
 	else if (argc == 4 && strcmp(argv[1], "scan") == 0)
 		bench_scan(argv[2], (uint32_t)strtoul(argv[3], NULL, 10));
+	else if (argc == 4 && strcmp(argv[1], "touch") == 0)
+		touch(argv[2], strcmp(argv[3], "all") == 0);
 	else
 		errx(2, "usage: see the head of bench.c");
 	return 0;

@@ -52,7 +52,7 @@ restore()
 	vm=
 	jq -r '[.faults.stored, .latency.sum_ns / 1e6, .latency.p50_ns / 1e3, .pages.demand + .pages.around,
 		.times_ms.running] | @tsv' stats.json >>"$1.lazy"
-	bench eager "$1.gmem" | awk '$1 == "eager" { print $2 }' >>"$1.eager"
+	gmem-bench eager "$1.gmem" | awk '$1 == "eager" { print $2 }' >>"$1.eager"
 }
 
 for _ in $(seq "$rounds"); do

@@ -6,7 +6,7 @@
  * rest the heap of an interpreter full of records (read from a running perl,
  * pointers and all) and the page cache's view of programs and libraries.
  *
- *	bench-corpus FILE MIB
+ *	gmem-bench-corpus FILE MIB
  */
 #include <dirent.h>
 #include <err.h>
@@ -31,7 +31,8 @@ static const char perl_script[] =
     "my @w = qw(user session order payment pending shipped error index cache token);"
     "while (1) { for (1..2000) { $i++; my $id = sprintf('%08x', rand(2**32));"
     " $t{\"$w[rand @w]:$i\"} = { id => $id, name => \"$w[rand @w]-$i\", price => rand(1000),"
-    " tags => [map { $w[rand @w] } 1..3], text => join(' ', map { $w[rand @w] } 1..(rand 12)) };"
+    " tags => [map { $w[rand @w] } 1..3], text => join(' ', map { $w[rand @w] } 1..(rand 12)) "
+    "};"
     " push @l, qq({\"id\":$i,\"state\":\"$w[rand @w]\",\"n\":$id}) if $i % 3 == 0; }"
     " open my $f, '<', '/proc/self/statm'; my @s = split ' ', <$f>; last if $s[1] >= $want; }"
     "$| = 1; print \"ready\\n\"; sleep 600;";
@@ -158,7 +159,7 @@ main(int argc, char **argv)
 	int fd;
 
 	if (argc != 3 || (total = strtoul(argv[2], NULL, 10) * MIB) == 0)
-		errx(2, "usage: bench-corpus FILE MIB");
+		errx(2, "usage: gmem-bench-corpus FILE MIB");
 	want = total * 9 / 20;
 	heap = want * 3 / 5;
 	content = malloc(want);

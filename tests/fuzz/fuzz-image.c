@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/ckd.h"
+#include "image/image.h"
+#include "image/reader.h"
+#include "image/verify.h"
+#include "fuzz.h"
+#include "reseal.h"
+
+/*
+ * Opens an image, verifies it, reads everything.  An input that does not begin
+ * like an image has a byte in front that says how it is sealed again (reseal.h).
+ * What verifies can be read, in any order, and the same.
+ */
+
+static int scratch_fd = -1;
+
+static int
+to_memfd(const uint8_t *image, size_t size)
+{
+	if (scratch_fd == -1)
+		scratch_fd = memfd_create("fuzz", MFD_CLOEXEC);
+	must(scratch_fd != -1 && ftruncate(scratch_fd, (off_t)size) == 0);
+	must(pwrite(scratch_fd, image, size, 0) == (ssize_t)size);
+	return dup(scratch_fd);
+}
+
+/* The pages of a chunk, last one first, then all of them; they are the same. */
+static void
+read_chunk(struct image_reader *r, const struct object *o, uint64_t chunk,
+    const struct entry *en, bool good)
+{
+	uint32_t n = image_reader_stored(r, en);
+	const uint8_t *page = NULL, *pages = NULL;
+	uint8_t copy[64];
+	struct err e = ERR_INIT;
+	int last, all;
+
+	must(n > 0);
+	if (image_reader_load(r, o, chunk, en, &e) == -1) {
+		must(!good);
+		return;
+	}
+	last = image_reader_page(r, n - 1, &page, &e);
+	if (last == 0)
+		memcpy(copy, page, sizeof(copy));
+	if (n > 1)
+		image_reader_page(r, 0, &page, &e);
+	must(image_reader_load(r, o, chunk, en, &e) == 0);
+	all = image_reader_pages(r, n, &pages, &e);
+	must(!good || (last == 0 && all == 0));
+	if (last == 0 && all == 0)
+		must(memcmp(copy, pages + (size_t)(n - 1) * PAGE_GRANULE, sizeof(copy)) == 0);
+}
+
+static void
+read_object(struct image_reader *r, const struct object *o, bool good)
+{
+	uint64_t chunk = 0, pages = 0, bytes = 0, nodes;
+	struct err e = ERR_INIT;
+	struct entry en;
+	uint8_t buf[100];
+	int more;
+
+	while ((more = image_reader_next(r, o, chunk, &chunk, &en, &e)) == 1) {
+		pages += image_reader_stored(r, &en);
+		bytes += en.length;
+		must(bytes <= o->top.bytes);
+		read_chunk(r, o, chunk, &en, good);
+		chunk++;
+	}
+	must(more == -1 || (pages == o->top.stored && bytes == o->top.bytes));
+	must(!good || more == 0);
+	must(image_reader_nodes(r, o, &nodes, &e) == 0 || !good);
+	must(image_reader_read(r, o, 0, buf, MIN(o->size, sizeof(buf)), &e) == 0 || !good);
+	must(image_reader_read(r, o, o->size - 1, buf, 1, &e) == 0 || !good);
+	must(image_reader_read(r, o, o->size, buf, 1, &e) == -1);
+	must(image_reader_entry(r, o, (o->size - 1) / 4096 / 512, &en, &e) == 0 || !good);
+}
+
+static void
+read_all(const struct image *img)
+{
+	const struct manifest *m = &img->manifest;
+	struct verify_result result;
+	struct image_reader *r;
+	struct err e = ERR_INIT;
+	bool good = image_verify(img, 1, NULL, NULL, &result, &e) == 0;
+
+	must(good || e.kind == ERR_CORRUPT);
+	must(image_reader_new(&r, img, &e) == 0);
+	for (size_t i = 0; i < m->nregions; i++)
+		read_object(r, &m->regions[i], good);
+	for (size_t i = 0; i < m->nstates; i++)
+		read_object(r, &m->states[i], good);
+	image_reader_free(r);
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	enum reseal how = RESEAL_NOTHING;
+	struct err e = ERR_INIT;
+	struct image *img;
+	uint8_t *copy;
+
+	if (size > 0 && data[0] != 0x50) {
+		how = (enum reseal)(data[0] % RESEAL_LEVELS);
+		data++;
+		size--;
+	}
+	if (size == 0 || size > 1 << 20)
+		return 0;
+	copy = malloc(size);
+	must(copy != NULL);
+	memcpy(copy, data, size);
+	reseal(copy, size, how);
+	if (image_open_fd(&img, to_memfd(copy, size), "fuzz", &e) == 0) {
+		read_all(img);
+		image_close(img);
+	} else {
+		must(e.kind == ERR_CORRUPT || e.kind == ERR_INCOMPLETE ||
+		     e.kind == ERR_UNSUPPORTED);
+	}
+	free(copy);
+	return 0;
+}

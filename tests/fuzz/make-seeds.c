@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+/*
+ * make-seeds FOLDER: writes the seeds of the fuzz targets, as they are in
+ * tests/data/seeds, apart from those that a fuzzer found.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/endian.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/ckd.h"
+#include "base/fdio.h"
+#include "format/header.h"
+#include "format/trailer.h"
+#include "image/pack.h"
+#include "image/writer.h"
+#include "reseal.h"
+
+static const char *folder;
+
+static void __attribute__((noreturn)) fail(const char *what, const char *why)
+{
+	fprintf(stderr, "make-seeds: %s: %s\n", what, why);
+	exit(1);
+}
+
+/* A seed with an optional byte in front. */
+static void
+put_seed(const char *target, const char *name, int front, const void *bytes, size_t len)
+{
+	char *path = NULL, *dir = NULL;
+	FILE *f;
+
+	if (asprintf(&dir, "%s/%s", folder, target) == -1 ||
+	    asprintf(&path, "%s/%s", dir, name) == -1)
+		fail(name, "out of memory");
+	if (mkdir(dir, 0777) == -1 && errno != EEXIST)
+		fail(dir, strerror(errno));
+	f = fopen(path, "we");
+	if (f == NULL || (front >= 0 && putc(front, f) == EOF) ||
+	    fwrite(bytes, 1, len, f) != len || fclose(f) != 0)
+		fail(path, strerror(errno));
+	free(path);
+	free(dir);
+}
+
+static void
+text_page(uint8_t page[PAGE_GRANULE], uint64_t n)
+{
+	for (size_t i = 0; i < PAGE_GRANULE; i += 16)
+		snprintf((char *)page + i, 16, "page %9llu\n", (unsigned long long)n);
+}
+
+struct shape {
+	const char *name;
+	uint32_t chunk_size;
+	uint64_t size; /* of the region */
+	uint64_t pages[4]; /* that are not zero, ascending; after the first, 0 ends */
+	unsigned npages;
+};
+
+static const struct shape shapes[] = {
+	{ "plain", 8192, 5 * 4096 + 100, { 0, 1, 4 }, 3 },
+	{ "tall", 4096, UINT64_C(33) << 20, { 0, 200, 8447 }, 3 },
+	{ "large-chunks", 2 << 20, UINT64_C(5) << 20, { 1, 511, 1279 }, 3 },
+	{ "zeros", 65536, 1 << 20, { 0 }, 0 },
+};
+
+/* One chunk with the shape's pages in it. */
+static void
+put_chunk(struct image_writer *w, struct packer *p, const struct shape *s, uint64_t chunk)
+{
+	const struct geometry *g = image_writer_geometry(w);
+	uint64_t start = chunk * g->chunk_size;
+	size_t len = (size_t)MIN(s->size - start, g->chunk_size);
+	uint8_t *bytes = calloc(1, g->chunk_size + PAGE_GRANULE);
+	uint8_t *record = malloc(packer_bound(g));
+	struct err e;
+	struct entry en;
+
+	for (unsigned i = 0; i < s->npages; i++)
+		if (s->pages[i] / g->pages == chunk)
+			text_page(bytes + s->pages[i] * PAGE_GRANULE - start, s->pages[i]);
+	if (packer_pack(p, bytes, len, &en, record, &e) == -1 ||
+	    image_writer_chunk(w, chunk, &en, record, &e) == -1)
+		fail(s->name, e.msg);
+	free(bytes);
+	free(record);
+}
+
+static void
+put_region(struct image_writer *w, struct packer *p, const struct shape *s)
+{
+	struct segment segments[] = { { 0, 0, 4096 }, { UINT64_C(1) << 32, 4096, 4096 } };
+	struct object o = { .name = "ram",
+		.kind = "memfd",
+		.size = s->size,
+		.page_size = 4096,
+		.segments = segments,
+		.nsegments = 2 };
+	uint64_t last = UINT64_MAX;
+	struct err e;
+
+	if (image_writer_begin(w, &o, false, &e) == -1)
+		fail(s->name, e.msg);
+	for (unsigned i = 0; i < s->npages; i++) {
+		uint64_t chunk = s->pages[i] / image_writer_geometry(w)->pages;
+
+		if (chunk != last)
+			put_chunk(w, p, s, chunk);
+		last = chunk;
+	}
+	if (image_writer_end(w, 0, &e) == -1)
+		fail(s->name, e.msg);
+}
+
+static void
+put_state(struct image_writer *w, struct packer *p)
+{
+	struct object o = { .name = "device", .kind = "test", .size = 5 };
+	uint8_t record[8192];
+	struct entry en;
+	struct err e;
+
+	if (packer_bound(image_writer_geometry(w)) > sizeof(record) &&
+	    image_writer_geometry(w)->chunk_size < 8192)
+		fail("device", "record");
+	if (image_writer_begin(w, &o, true, &e) == -1 ||
+	    packer_pack(p, "state", 5, &en, record, &e) == -1 ||
+	    image_writer_chunk(w, 0, &en, record, &e) == -1 || image_writer_end(w, 0, &e) == -1)
+		fail("device", e.msg);
+}
+
+static char *
+make_image(const struct shape *s, size_t *len)
+{
+	static struct pair facts[] = { { "kind", "qemu" }, { "version", "7.2" } };
+	static struct pair notes[] = { { "purpose", "fuzzing" } };
+	static const char *command[] = { "vmm", "-m", "16" };
+	struct image_params params = {
+		.chunk_size = s->chunk_size, .level = 1, .replace = true
+	};
+	struct image_writer *w;
+	struct packer *p;
+	struct manifest *m;
+	uint8_t root[DIGEST_SIZE];
+	char *path, *bytes;
+	struct err e;
+
+	if (asprintf(&path, "%s/make-seeds.tmp", folder) == -1 ||
+	    image_writer_new(&w, path, &params, &e) == -1 ||
+	    packer_new(&p, image_writer_geometry(w), 1, &e) == -1)
+		fail(s->name, e.msg);
+	m = image_writer_manifest(w);
+	m->tool = "gmem seed";
+	m->created = "2024-01-01T00:00:00Z";
+	m->vmm = (struct pairs){ facts, 2 };
+	m->annotations = (struct pairs){ notes, 1 };
+	m->command = command;
+	m->ncommand = 3;
+	put_state(w, p);
+	put_region(w, p, s);
+	if (image_writer_commit(w, root, &e) == -1 ||
+	    fd_slurp(path, SIZE_MAX, &bytes, len, &e) == -1)
+		fail(s->name, e.msg);
+	unlink(path);
+	free(path);
+	packer_free(p);
+	image_writer_free(w);
+	return bytes;
+}
+
+static void
+with_state(const char *name, const char *image, size_t len, enum image_state state)
+{
+	uint8_t *copy = malloc(len);
+
+	memcpy(copy, image, len);
+	header_encode_state(copy + HEADER_STATE_OFFSET, state);
+	put_seed("image", name, -1, copy, len);
+	free(copy);
+}
+
+/* The parts of an image are seeds of the other targets. */
+static void
+put_parts(const char *name, const char *image, size_t len)
+{
+	const uint8_t *trailer = (const uint8_t *)image + len - TRAILER_SIZE;
+	uint64_t off = le64dec(trailer + 24);
+
+	put_seed("header", name, -1, image, HEADER_SIZE);
+	put_seed("trailer", name, -1, trailer, TRAILER_SIZE);
+	put_seed(
+	    "cbor-manifest", name, -1, image + off + SKIP_SIZE, (size_t)le64dec(trailer + 32));
+}
+
+/* Every node of the image, as an input of entry-node. */
+static void
+put_nodes(const struct shape *s, const uint8_t *image, size_t len)
+{
+	uint8_t seed[3 + LINK_SIZE + NODE_SIZE] = { 0 };
+	unsigned n = 0;
+	char name[64];
+
+	seed[0] = (uint8_t)__builtin_ctz(s->chunk_size / CHUNK_SIZE_MIN);
+	for (size_t i = 0; i + NODE_FRAME_SIZE <= len; i++) {
+		size_t used = NODE_SIZE;
+
+		if (le32dec(image + i) != SKIP_NODE || le32dec(image + i + 4) != NODE_SIZE)
+			continue;
+		memcpy(seed + 3 + LINK_SIZE, image + i + SKIP_SIZE, NODE_SIZE);
+		while (used > 0 && seed[2 + LINK_SIZE + used] == 0)
+			used--;
+		/* An inner node begins with a link, whose counts are small. */
+		seed[1] = le64dec(image + i + SKIP_SIZE + 24) == 0 && used > 40 ? 1 : 0;
+		seed[2] = 64;
+		snprintf(name, sizeof(name), "%s-%u", s->name, n++);
+		put_seed("entry-node", name, -1, seed, 3 + LINK_SIZE + used);
+	}
+}
+
+int
+main(int argc, char **argv)
+{
+	char name[64];
+
+	if (argc != 2)
+		fail("usage", "make-seeds FOLDER");
+	folder = argv[1];
+	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+		size_t len;
+		char *image = make_image(&shapes[i], &len);
+
+		put_seed("image", shapes[i].name, -1, image, len);
+		snprintf(name, sizeof(name), "%s-resealed", shapes[i].name);
+		put_seed("image", name, RESEAL_COUNTS, image, len);
+		put_parts(shapes[i].name, image, len);
+		put_nodes(&shapes[i], (const uint8_t *)image, len);
+		if (i == 0) {
+			with_state("streamed", image, len, IMAGE_STREAMED);
+			with_state("partial", image, len, IMAGE_PARTIAL);
+			put_seed("image", "cut", -1, image, len - 1);
+			put_seed("image", "plain-index", RESEAL_INDEX, image, len);
+			put_seed("image", "plain-ends", RESEAL_ENDS, image, len);
+		}
+		free(image);
+	}
+	return 0;
+}
