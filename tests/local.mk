@@ -150,16 +150,6 @@ fuzz: $(fuzz_targets)
 format_cli_tests = %D%/cli/format-example.sh %D%/cli/layers.sh %D%/cli/manners.sh
 dist_check_SCRIPTS += $(format_cli_tests)
 TESTS += $(format_cli_tests)
-
-# The same tests under memcheck, in a build without sanitizers.
-VALGRIND = valgrind
-VALGRIND_FLAGS = --quiet --error-exitcode=9 --leak-check=full --show-leak-kinds=definite \
-	--errors-for-leak-kinds=definite
-VALGRIND_TESTS = test-image $(format_unit_tests) $(fuzz_targets)
-check-valgrind:
-	$(AM_V_at)GMEM_VALGRIND=1 $(MAKE) $(AM_MAKEFLAGS) check TESTS='$(VALGRIND_TESTS)' \
-	    LOG_COMPILER='$(VALGRIND)' AM_LOG_FLAGS='$(VALGRIND_FLAGS)'
-.PHONY: check-valgrind
 # (end of base, format, codec, image)
 
 # what is run by people: the examples, and the guest of quickstart and tests/vm

@@ -32,7 +32,8 @@ void opt_bad(const struct opt_program *p, const char *fmt, ...)
  * What getopt_long answered '?' or ':' to, with opterr 0 and ':' in front of the short
  * options; status 2.
  */
-void opt_unknown(const struct opt_program *p, int answer, char **argv) __attribute__((noreturn));
+void opt_unknown(const struct opt_program *p, int answer, char **argv)
+    __attribute__((noreturn));
 
 /* A number in [min, max]; the option is named in the message. */
 long long opt_number(const struct opt_program *p, const char *option, const char *arg,

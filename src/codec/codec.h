@@ -14,8 +14,11 @@
 struct encoder;
 struct decoder;
 
-/* level as zstd's; the frame of the same bytes is the same for every encoder of one level. */
-int encoder_new(struct encoder **out, int level, struct err *e);
+/*
+ * level as zstd's, for frames of at most `largest` bytes of content.  The frame of
+ * the same bytes is the same for every encoder of the same two numbers.
+ */
+int encoder_new(struct encoder **out, int level, size_t largest, struct err *e);
 void encoder_free(struct encoder *enc);
 
 /* The largest frame that len bytes can become. */

@@ -147,6 +147,10 @@ substitute_argument(struct guest *g, const char *arg, char **to, struct err *e)
 	rc = substitute(g, arg, out, e);
 	if (fclose(out) != 0 && rc == 0)
 		rc = err_sys(e, "arguments");
+	if (rc == -1) {
+		free(*to);
+		*to = NULL;
+	}
 	return rc;
 }
 

@@ -30,8 +30,8 @@ latency_json(const struct histogram *h)
 			    buckets, json_pack("[I,I]", (json_int_t)histogram_bound(i),
 					 (json_int_t)stat_get(&h->count[i])));
 	return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "count", (json_int_t)stat_get(&h->n),
-	    "sum_ns", (json_int_t)stat_get(&h->sum),
-	    "p50_ns", (json_int_t)histogram_permille(h, 500), "p90_ns",
+	    "sum_ns", (json_int_t)stat_get(&h->sum), "p50_ns",
+	    (json_int_t)histogram_permille(h, 500), "p90_ns",
 	    (json_int_t)histogram_permille(h, 900), "p99_ns",
 	    (json_int_t)histogram_permille(h, 990), "max_ns", (json_int_t)stat_get(&h->max),
 	    "buckets", buckets);

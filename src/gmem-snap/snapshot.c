@@ -3,7 +3,9 @@
 
 #include "gmem-snap/snapshot.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -54,15 +56,38 @@ put_timestamp(struct snapshot *s, struct err *e)
 	return m->created == NULL ? err_sys(e, "time of creation") : 0;
 }
 
-/* A file, or a pipe, of VMM state. */
+/* Some bytes of a file, or of a pipe that was opened without waiting for its writer. */
+static ssize_t
+read_some(int fd, void *buf, size_t len, struct err *e)
+{
+	struct pollfd p[2] = {
+		{ .fd = fd, .events = POLLIN },
+		{ .fd = stop_fd(), .events = POLLIN },
+	};
+
+	for (;;) {
+		ssize_t n;
+
+		if (poll(p, 2, -1) == -1 && errno != EINTR)
+			return err_sys(e, "poll");
+		if (stop_check(e) == -1)
+			return -1;
+		n = read(fd, buf, len);
+		if (n != -1)
+			return n;
+		if (errno != EAGAIN && errno != EINTR)
+			return err_sys(e, "read");
+	}
+}
+
 static int
 copy_state(struct snapshot *s, int fd, struct err *e)
 {
 	static char buf[1 << 16];
 	ssize_t n;
 
-	while ((n = fd_read(fd, buf, sizeof(buf), e)) > 0)
-		if (stop_check(e) == -1 || stream_put(s->stream, buf, (size_t)n, e) == -1)
+	while ((n = read_some(fd, buf, sizeof(buf), e)) > 0)
+		if (stream_put(s->stream, buf, (size_t)n, e) == -1)
 			return -1;
 	return (int)n;
 }
@@ -72,7 +97,7 @@ put_state(struct snapshot *s, const struct pair *state, struct err *e)
 {
 	int fd, r = -1;
 
-	fd = open(state->value, O_RDONLY | O_CLOEXEC);
+	fd = open(state->value, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd == -1)
 		return err_sys(e, "state %s: open %s", state->key, state->value);
 	if (stream_begin(s->stream, state->key, "file", e) == 0) {

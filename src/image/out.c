@@ -263,7 +263,8 @@ out_commit(struct out *o, struct err *e)
 		return 0;
 	}
 	if (o->hole && ftruncate(o->fd, (off_t)o->offset) == -1)
-		return err_sys(e, "%s: grow to %llu bytes", o->path, (unsigned long long)o->offset);
+		return err_sys(
+		    e, "%s: grow to %llu bytes", o->path, (unsigned long long)o->offset);
 	if (fsync(o->fd) == -1)
 		return err_sys(e, "sync %s", o->path);
 	copy = strdup(o->path);

@@ -32,7 +32,7 @@ packer_new(struct packer **out, const struct geometry *g, int level, struct err 
 		packer_free(p);
 		return -1;
 	}
-	if (encoder_new(&p->enc, level, e) == -1) {
+	if (encoder_new(&p->enc, level, g->chunk_size, e) == -1) {
 		packer_free(p);
 		return -1;
 	}

@@ -2,11 +2,11 @@
 #include <config.h>
 
 /*
- * Makes a raw memory file that is like a guest's: more than half zeros, the
- * rest the heap of an interpreter full of records (read from a running perl,
+ * Makes a raw memory file that is like a guest's: PERCENT of its pages are not zero but
+ * the heap of an interpreter full of records (read from a running perl,
  * pointers and all) and the page cache's view of programs and libraries.
  *
- *	gmem-bench-corpus FILE MIB
+ *	gmem-bench-corpus FILE MIB PERCENT
  */
 #include <dirent.h>
 #include <err.h>
@@ -132,9 +132,11 @@ copy_files(const char *folder, uint8_t *to, size_t len)
 
 /* Lays content out in stretches of up to 2 MiB, with zero pages in and between them. */
 static void
-lay_out(int fd, size_t total, const uint8_t *content, size_t len)
+lay_out(int fd, size_t total, const uint8_t *content, size_t len, unsigned percent)
 {
 	size_t off = 0, used = 0;
+	/* Stretches are 256 pages on average, a sixteenth of that zeros. */
+	size_t gap = 2 * (240 * 100 / percent - 256);
 
 	while (off < total && used < len) {
 		size_t n = (size_t)(next_random() % 512 + 1) * PAGE;
@@ -146,7 +148,7 @@ lay_out(int fd, size_t total, const uint8_t *content, size_t len)
 				err(1, "write");
 			used += PAGE;
 		}
-		off += (size_t)(next_random() % 560 + 1) * PAGE;
+		off += (size_t)(next_random() % gap + 1) * PAGE;
 	}
 }
 
@@ -154,13 +156,15 @@ int
 main(int argc, char **argv)
 {
 	size_t total, want, heap, have;
+	unsigned percent;
 	uint8_t *content;
 	pid_t pid;
 	int fd;
 
-	if (argc != 3 || (total = strtoul(argv[2], NULL, 10) * MIB) == 0)
-		errx(2, "usage: gmem-bench-corpus FILE MIB");
-	want = total * 9 / 20;
+	if (argc != 4 || (total = strtoul(argv[2], NULL, 10) * MIB) == 0 ||
+	    (percent = (unsigned)strtoul(argv[3], NULL, 10)) == 0 || percent > 80)
+		errx(2, "usage: gmem-bench-corpus FILE MIB PERCENT");
+	want = total / 100 * percent;
 	heap = want * 3 / 5;
 	content = malloc(want);
 	fd = open(argv[1], O_RDWR | O_CREAT | O_TRUNC, 0600);
@@ -172,7 +176,7 @@ main(int argc, char **argv)
 	waitpid(pid, NULL, 0);
 	have += copy_files("/usr/bin", content + have, (want - have) / 2);
 	have += copy_files("/usr/lib/x86_64-linux-gnu", content + have, want - have);
-	lay_out(fd, total, content, have);
+	lay_out(fd, total, content, have, percent);
 	printf("%zu MiB, %zu MiB of content\n", total / MIB, have / MIB);
 	return 0;
 }

@@ -86,6 +86,10 @@ if [ "$free" -ge 16 ]; then
     try "huge pages, written" twice write=4 verify
     try "huge pages, the kernel" map syscalls verify
     try "huge pages, fork" map fork-read touch=2
+    for how in remove punch; do
+        try "huge pages, $how before they are there" map "discard=$how,3" touch=2 verify
+        try "huge pages, $how after they are there" map touch=2 "discard=$how,3" touch=2
+    done
     options=--eager
     # shellcheck disable=SC2086
     vmm "huge pages, eagerly" 0 $mem map touch=2

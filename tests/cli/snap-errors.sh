@@ -7,6 +7,7 @@ make-image "$tmp/a" 9 5 32768 5 || exit 99
 raw=$tmp/a.raw
 dir=$tmp/dir
 mkdir "$dir"
+mkfifo "$tmp/fifo"
 nothing() { check "leaves nothing" test -z "$(ls -A "$dir")"; }
 says() { check "says so: $1" grep -q -- "$1" "$err"; }
 brief() { check "in two lines at most" test "$(wc -l <"$err")" -le 2; }
@@ -60,6 +61,10 @@ t "no such file" 1 gmem-snap --file "$tmp/none" -o "$dir/i"
 says "$tmp/none: No such file"
 t "an empty file" 1 gmem-snap --file /dev/null -o "$dir/i"
 : >"$tmp/empty"
+{ sleep 0.2; cat "$raw"; } >"$tmp/fifo" &
+t "a state from a pipe" 0 gmem-snap --file "$raw" --state "x=$tmp/fifo" -o "$tmp/i"
+t "that begins late" 0 gmem-inspect extract "$tmp/i" --state x -o -
+check "equal" cmp "$out" "$raw"
 t "a folder" 1 gmem-snap --file "$tmp" -o "$dir/i"
 t "an empty file" 1 gmem-snap --file "$tmp/empty" -o "$dir/i"
 says 'is empty'
@@ -111,7 +116,6 @@ else
 fi
 
 # Killed and interrupted: the fifo keeps it in the middle for as long as we want.
-mkfifo "$tmp/fifo"
 in_the_middle() { # SIGNAL: of a copy from a state that comes slowly
     gmem-snap --file "$raw" --state "slow=$tmp/fifo" -o "$dir/i" 2>"$err" &
     exec 3>"$tmp/fifo"
@@ -131,8 +135,11 @@ done
 in_the_middle KILL
 nothing
 if command -v timeout >/dev/null; then
+    # A shell starts jobs that ignore SIGINT, timeout does not.
+    sleep 5 >"$tmp/fifo" &
     t "SIGINT" 130 timeout --preserve-status -s INT 1 gmem-snap --file "$raw" \
-        --file "x=$raw" --level 22 --chunk-size 2M --threads 1 -o "$dir/i"
+        --state "slow=$tmp/fifo" -o "$dir/i"
+    kill $!
     says 'interrupted by SIGINT; nothing was written'
     nothing
     for ms in 005 010 020 040 080 160; do

@@ -40,6 +40,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -47,6 +48,7 @@
 #include <unistd.h>
 
 #include <linux/falloc.h>
+#include <linux/magic.h>
 
 #include "vmm-pattern.h"
 
@@ -64,6 +66,7 @@ struct view {
 static struct {
 	int fd;
 	uint64_t npages;
+	unsigned unit; /* pages that are discarded at once: a huge page */
 	struct pattern pattern;
 	int flags; /* for the next mmap */
 	struct view views[VIEWS_MAX];
@@ -134,12 +137,17 @@ compare(const void *at, uint64_t page, bool or_zero)
 static void
 open_memory(const char *path)
 {
+	struct statfs fs;
 	struct stat st;
 
 	vmm.fd = open(path, O_RDWR | O_CLOEXEC);
 	expect(vmm.fd != -1, path);
 	expect(fstat(vmm.fd, &st) == 0, "fstat");
+	expect(fstatfs(vmm.fd, &fs) == 0, "fstatfs");
 	vmm.npages = (uint64_t)st.st_size / PATTERN_PAGE;
+	vmm.unit = 1;
+	if (fs.f_type == HUGETLBFS_MAGIC)
+		vmm.unit = (unsigned)st.st_blksize / PATTERN_PAGE;
 	free(vmm.discarded);
 	free(vmm.counts);
 	vmm.discarded = calloc(vmm.npages, 1);
@@ -286,12 +294,14 @@ shuffled(size_t n, unsigned index)
 static void
 discard(uint8_t *at, uint64_t page, bool punch)
 {
+	off_t len = (off_t)vmm.unit * PATTERN_PAGE;
+
 	if (punch)
 		expect(fallocate(vmm.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			   (off_t)(page * PATTERN_PAGE), PATTERN_PAGE) == 0,
+			   (off_t)(page * PATTERN_PAGE), len) == 0,
 		    "PUNCH_HOLE");
 	else
-		expect(madvise(at, PATTERN_PAGE, MADV_REMOVE) == 0, "MADV_REMOVE");
+		expect(madvise(at, (size_t)len, MADV_REMOVE) == 0, "MADV_REMOVE");
 }
 
 static void
@@ -391,10 +401,10 @@ discard_some(bool punch, unsigned every)
 	for (size_t i = 0; i < n; i++) {
 		uint8_t *at = locate(i, &page);
 
-		if (page % every != 0)
+		if (page % vmm.unit != 0 || page / vmm.unit % every != 0)
 			continue;
 		discard(at, page, punch);
-		vmm.discarded[page] = 1;
+		memset(vmm.discarded + page, 1, vmm.unit);
 	}
 }
 

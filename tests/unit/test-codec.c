@@ -54,7 +54,8 @@ test_encoder(void)
 	struct err e = ERR_INIT;
 	size_t n = 0, m = 0;
 
-	ok(encoder_new(&a, 1, &e) == 0 && encoder_new(&b, 1, &e) == 0, "two encoders");
+	ok(encoder_new(&a, 1, 65536, &e) == 0 && encoder_new(&b, 1, 65536, &e) == 0,
+	    "two encoders");
 	ok(encoder_frame(a, frame, sizeof(frame), content, CONTENT, &n, &e) == 0 &&
 		encoder_frame(b, other, sizeof(other), content, 4096, &m, &e) == 0 &&
 		encoder_frame(b, other, sizeof(other), content, CONTENT, &m, &e) == 0,
