@@ -42,6 +42,12 @@ leftovers() {
     ps -eo pid,stat,args | grep -F -- "$tmp" | grep -Ev ' (grep|ps|sh|timeout) |^ *[0-9]+ Z'
 }
 none_left() { ! leftovers; }
+vmm_clean() {
+    # shellcheck disable=SC2046
+    kill -KILL $(leftovers | awk '{ print $1 }') 2>/dev/null
+    tap_clean
+}
+trap vmm_clean EXIT
 
 # Waits up to 10 s for a condition.
 await() {

@@ -887,6 +887,10 @@ static const struct raw raws[] = {
 	    "\xa5"
 	    "\x64tool\x61\x80" P_CODEC P_LEVEL P_STATES P_REGIONS,
 	    "not UTF-8"),
+	RAW("an unknown text that is not UTF-8",
+	    "\xa6"
+	    "\x61x\x61\x80" SMALLEST,
+	    "not UTF-8"),
 	RAW("a level that is a text", "\xa5" P_TOOL P_CODEC "\x65level\x61x" P_STATES P_REGIONS,
 	    "level is not a small number"),
 	RAW("a level that is too large",

@@ -9,19 +9,14 @@ guest=$("$abs_top_srcdir/tests/guest/build-guest" 2>"$tmp/build") ||
     skip_all "no guest: $(tail -n 1 "$tmp/build")"
 
 mib=160
-qemus=
+shm=/dev/shm/gmem-test-$$
 vm_clean() {
-    # shellcheck disable=SC2086
-    [ -z "$qemus" ] || kill -KILL $qemus 2>/dev/null
-    # What gmem-restore has started dies with it.
-    await none_left
     rm -f "$shm"
-    tap_clean
+    vmm_clean
 }
 trap vm_clean EXIT
 
 # From 8.1 on QEMU leaves only files out of its state.
-shm=/dev/shm/gmem-test-$$
 case $(qemu-system-x86_64 --version | sed -n 's/.* version \([0-9]*\.[0-9]*\).*/\1/p') in
     [4-7].* | 8.0) ram=memory-backend-memfd ;;
     *) ram=memory-backend-file,mem-path=$shm ;;
@@ -39,7 +34,6 @@ boot() { # MACHINE: $qemu
     qemu-system-x86_64 -object "$ram,id=ram0,size=${mib}M,share=on" "$@" \
         -serial "file:$tmp/s1" -qmp "unix:$tmp/q1,server=on,wait=off" 2>"$tmp/qemu-err" &
     qemu=$!
-    qemus="$qemus $qemu"
 }
 restore() { # MACHINE IMAGE SERIAL OPTION...: $restore
     machine=$1 from=$2 serial=$3
@@ -54,7 +48,6 @@ restore() { # MACHINE IMAGE SERIAL OPTION...: $restore
         -serial "file:$serial" -qmp "unix:$tmp/q2,server=on,wait=off" -incoming defer \
         >"$tmp/restore-out" 2>&1 &
     restore=$!
-    qemus="$qemus $restore"
 }
 counters() { # SERIAL
     sed -n 's/.*GUEST counter=\([0-9]*\).*/\1/p' "$1"
