@@ -81,6 +81,7 @@ check "input and output" grep -qx hello "$out"
 check "errors" grep -qx there "$err"
 vmm "never maps" 3 "open={mem}" exit=3
 check "that is said" grep -q 'without having mapped' "$err"
+# shellcheck disable=SC2016 # the inner shell expands it
 t "the state is a file" 0 gmem-restore "$image" -- sh -c 'cat "$1" | wc -c' sh '{state}' '{mem}'
 check "of its size" grep -qx 1048576 "$out"
 t "placeholders inside of words" 0 gmem-restore "$image" -- echo 'a={mem},b={state:device},{x},{memory}'

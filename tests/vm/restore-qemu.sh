@@ -70,10 +70,11 @@ patiently() { # await, for what takes a guest
     return 1
 }
 all_right() { # SERIAL N
-    patiently sums "$1" "$2" && ! grep -n BAD "$1" || {
-        tail -n 3 "$1" "$tmp/restore-out"
-        return 1
-    }
+    if patiently sums "$1" "$2" && ! grep -n BAD "$1"; then
+        return 0
+    fi
+    tail -n 3 "$1" "$tmp/restore-out"
+    return 1
 }
 between() { # LOW N HIGH
     echo "$1 <= $2 <= $3?"
