@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/ckd.h"
 #include "base/fdio.h"
 #include "base/log.h"
 #include "base/pool.h"
@@ -52,7 +53,10 @@ struct restore {
 };
 
 #define SHIM_ENV "GMEM_SHIM" /* for running from the build tree */
-#define CHECK_MS 1000 /* how often to look for mappings that nobody serves */
+/* How often to look for mappings that nobody serves: less and less, it reads all of /proc. */
+#define CHECK_MS 1000
+#define CHECK_MS_MAX 60000
+#define LAST_MS 1000 /* for a VMM that has hung up to end */
 
 static const char *
 shim_path(void)
@@ -363,9 +367,16 @@ handle_loader(struct restore *r, struct err *e)
 	loader_times(r->loader, &r->qemu_times);
 	loader_free(r->loader);
 	r->loader = NULL;
-	/* A VMM that has ended tells more by its own message and status. */
-	if (rc == -1 && r->child != 0)
+	/*
+	 * A VMM that is about to end tells more by its own message and status; its
+	 * sockets are closed a moment before.
+	 */
+	if (rc == -1 && r->child != 0) {
+		struct pollfd p = { .fd = r->pidfd, .events = POLLIN };
+
+		poll(&p, 1, LAST_MS);
 		reap(r);
+	}
 	return rc == -1 && r->child == 0 ? 0 : rc;
 }
 
@@ -373,6 +384,8 @@ handle_loader(struct restore *r, struct err *e)
 static int
 supervise(struct restore *r, struct err *e)
 {
+	int check_ms = CHECK_MS;
+
 	while (!is_over(r)) {
 		struct pollfd polls[] = {
 			{ .fd = r->signals, .events = POLLIN },
@@ -380,7 +393,7 @@ supervise(struct restore *r, struct err *e)
 			{ .fd = r->loader != NULL ? loader_event_fd(r->loader) : -1,
 			    .events = POLLIN },
 		};
-		int n = poll(polls, 3, r->served || r->child == 0 ? CHECK_MS : -1);
+		int n = poll(polls, 3, r->child == 0 ? CHECK_MS : r->served ? check_ms : -1);
 
 		if (n == -1 && errno != EINTR)
 			return err_sys(e, "poll");
@@ -389,8 +402,11 @@ supervise(struct restore *r, struct err *e)
 			return -1;
 		if (polls[2].revents != 0 && handle_loader(r, e) == -1)
 			return -1;
-		if (n == 0 && r->served && handoff_check(r->handoff, e) == -1)
-			return -1;
+		if (n == 0 && r->served) {
+			if (handoff_check(r->handoff, e) == -1)
+				return -1;
+			check_ms = MIN(2 * check_ms, CHECK_MS_MAX);
+		}
 	}
 	/* A VMM that was refused may end before we are told why. */
 	return server_state(r->server, e) == SERVER_FAILED ? -1 : 0;

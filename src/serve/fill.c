@@ -23,12 +23,29 @@
  * again: unregistering misses those who have only just begun to wait.
  */
 
+/* Readers whose chunks are written into guest memory have their buffers locked. */
 static int
-new_reader(struct image_reader **r, struct server *s, struct err *e)
+new_locked_reader(struct image_reader **r, struct server *s, struct err *e)
 {
 	if (image_reader_new(r, s->img, e) == -1)
 		return -1;
 	return image_reader_lock(*r, e);
+}
+
+static int
+new_readers(struct filler *f, struct err *e)
+{
+	uint32_t chunk_size = f->server->img->g.chunk_size;
+
+	if (f->uffd == -1)
+		return new_locked_reader(&f->reader, f->server, e);
+	if (image_reader_new(&f->reader, f->server->img, e) == -1)
+		return -1;
+	f->nloaded = MAX(1, MIN(LOADED_BYTES / chunk_size, LOADED_MAX));
+	for (unsigned i = 0; i < f->nloaded; i++)
+		if (new_locked_reader(&f->loaded[i].reader, f->server, e) == -1)
+			return -1;
+	return 0;
 }
 
 int
@@ -38,11 +55,8 @@ filler_init(struct filler *f, struct server *s, int uffd, struct err *e)
 	for (size_t i = 0; i < s->nobjects; i++)
 		if (s->objects[i].page_size > PAGE_GRANULE)
 			f->unit_size = MAX(f->unit_size, s->objects[i].page_size);
-	if (new_reader(&f->reader, s, e) == -1)
+	if (new_readers(f, e) == -1)
 		return -1;
-	for (unsigned i = 0; uffd != -1 && i < LOADED_MAX; i++)
-		if (new_reader(&f->loaded[i].reader, s, e) == -1)
-			return -1;
 	if (f->unit_size == 0)
 		return 0;
 	f->unit = mmap(NULL, f->unit_size, PROT_READ | PROT_WRITE,
@@ -59,7 +73,7 @@ filler_fini(struct filler *f)
 {
 	image_reader_free(f->reader);
 	f->reader = NULL;
-	for (unsigned i = 0; i < LOADED_MAX; i++) {
+	for (unsigned i = 0; i < f->nloaded; i++) {
 		image_reader_free(f->loaded[i].reader);
 		f->loaded[i].reader = NULL;
 	}
@@ -74,7 +88,7 @@ filler_account(struct filler *f)
 	struct image_reader_stats sum, one;
 
 	image_reader_stats(f->reader, &sum);
-	for (unsigned i = 0; i < LOADED_MAX && f->loaded[i].reader != NULL; i++) {
+	for (unsigned i = 0; i < f->nloaded; i++) {
 		image_reader_stats(f->loaded[i].reader, &one);
 		sum.bytes_read += one.bytes_read;
 		sum.bytes_decoded += one.bytes_decoded;
@@ -336,7 +350,7 @@ loaded_find(struct filler *f, size_t object, uint64_t chunk, bool *found)
 	struct loaded *place = &f->loaded[0];
 
 	*found = true;
-	for (unsigned i = 0; i < LOADED_MAX; i++) {
+	for (unsigned i = 0; i < f->nloaded; i++) {
 		struct loaded *l = &f->loaded[i];
 
 		if (l->pending && l->object == object && l->chunk == chunk)
@@ -376,7 +390,7 @@ fill_pending(struct filler *f, struct err *e)
 {
 	struct loaded *newest = NULL;
 
-	for (unsigned i = 0; i < LOADED_MAX; i++)
+	for (unsigned i = 0; i < f->nloaded; i++)
 		if (f->loaded[i].pending &&
 		    (newest == NULL || f->loaded[i].when > newest->when))
 			newest = &f->loaded[i];

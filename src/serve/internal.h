@@ -56,12 +56,14 @@ struct loaded {
 };
 
 #define LOADED_MAX 4
+#define LOADED_BYTES (1u << 20) /* of chunks that a worker keeps, or one chunk */
 
 /* A thread that gives pages, with all it needs for that. */
 struct filler {
 	struct server *server;
 	struct image_reader *reader; /* for the index; of the background also for chunks */
-	struct loaded loaded[LOADED_MAX]; /* of fault workers */
+	struct loaded loaded[LOADED_MAX]; /* of fault workers, nloaded */
+	unsigned nloaded;
 	uint64_t loads;
 	uint8_t *unit; /* locked; for objects of huge pages */
 	size_t unit_size;

@@ -192,7 +192,7 @@ check "is explained" grep -q 'private' "$err"
 options=--no-background
 for first in "" daemon fork; do
     # shellcheck disable=SC2086
-    vmm "a mapping past libc ${first:+in a child}" 1 $mem $first raw-map sleep=20000 exit=0
+    vmm "a mapping past libc ${first:+in a child}" 1 $mem $first raw-map forever
     check "is detected" grep -q 'has not handed it' "$err"
 done
 # shellcheck disable=SC2086

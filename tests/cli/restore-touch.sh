@@ -14,7 +14,7 @@ patience=300
 vmm "4 threads read, $mib MiB, with background" 0 $mem map touch=4
 # shellcheck disable=SC2086
 vmm "4 threads write, then all is compared" 0 $mem map write=4 verify
-patience=60
+patience=${GMEM_TEST_PATIENCE:-60}
 
 mem='open={mem} pattern=2,12'
 for chunk in 4096 16384 65536 2097152; do

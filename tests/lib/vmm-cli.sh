@@ -13,7 +13,7 @@ GMEM_SHIM=${abs_top_builddir:?}/gmem-shim.so
 export GMEM_SHIM
 options=
 image=
-patience=60
+patience=${GMEM_TEST_PATIENCE:-60}
 
 image() {
     image=$tmp/$1.gmem
