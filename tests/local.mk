@@ -52,6 +52,15 @@ vmm_touch_CPPFLAGS = $(UNIT_CPPFLAGS)
 vmm_touch_CFLAGS = -std=gnu11 $(WARN_CFLAGS) -pthread
 vmm_touch_LDADD =
 
+restore_tests = \
+	%D%/cli/restore-kill.sh \
+	%D%/cli/restore-manners.sh \
+	%D%/cli/restore-touch.sh \
+	%D%/vm/restore-qemu.sh
+dist_check_SCRIPTS += $(restore_tests)
+TESTS += $(restore_tests)
+EXTRA_DIST += %D%/lib/vmm-cli.sh
+
 # gmem-snap
 check_PROGRAMS += hold-memory
 hold_memory_SOURCES = %D%/lib/hold-memory.c
@@ -65,12 +74,6 @@ snap_tests = \
 	%D%/vm/snap-qemu.sh
 dist_check_SCRIPTS += $(snap_tests)
 TESTS += $(snap_tests)
-
-restore_tests = \
-	%D%/cli/restore-touch.sh
-dist_check_SCRIPTS += $(restore_tests)
-TESTS += $(restore_tests)
-EXTRA_DIST += %D%/lib/vmm-cli.sh
 
 # base, format, codec, image
 format_unit_tests = test-base test-codec test-format test-format-hostile test-writer

@@ -4,21 +4,22 @@
 . "${abs_top_srcdir:?}/tests/lib/vmm-cli.sh"
 needs_userfaultfd
 
-# Several threads in random order while the background fills; GiB with GMEM_TEST_BIG=1.
-mib=768
-[ -z "$GMEM_TEST_BIG" ] || mib=8192
-image big 32768 ram=memfd,$mib,10,1
+# Several threads in random order while the background fills; more with GMEM_TEST_BIG=1.
+mib=2048
+[ -z "$GMEM_TEST_BIG" ] || mib=16384
+image big 65536 "ram=memfd,$mib,10,1"
 mem='open={mem} pattern=1,10'
 patience=300
 # shellcheck disable=SC2086
 vmm "4 threads read, $mib MiB, with background" 0 $mem map touch=4
+image written 65536 ram=memfd,256,20,1
 # shellcheck disable=SC2086
-vmm "4 threads write, then all is compared" 0 $mem map write=4 verify
+vmm "4 threads write, then all is compared" 0 open='{mem}' pattern=1,20 map write=4 verify
 patience=${GMEM_TEST_PATIENCE:-60}
 
 mem='open={mem} pattern=2,12'
 for chunk in 4096 16384 65536 2097152; do
-    image "chunk$chunk" "$chunk" ram=memfd,48,12,2
+    image "chunk$chunk" "$chunk" ram=memfd,32,12,2
     for options in "" --no-background --eager; do
         # shellcheck disable=SC2086
         vmm "chunks of $chunk ${options:---background}: read" 0 $mem map touch=4
