@@ -79,8 +79,12 @@ send_reply(const struct client *c, const struct iovec *iov, size_t niov, const i
 		cm->cmsg_len = CMSG_LEN(nfds * sizeof(int));
 		memcpy(CMSG_DATA(cm), fds, nfds * sizeof(int));
 	}
-	/* A client that does not read its one reply is broken: no waiting for it. */
-	if (sendmsg(c->sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) == -1)
+	/*
+	 * A client that does not read its one reply is broken: no waiting for it.  One that
+	 * is gone is not: its end is seen next.
+	 */
+	if (sendmsg(c->sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) == -1 && errno != EPIPE &&
+	    errno != ECONNRESET)
 		return err_sys(e, "hand-off: reply to process %d", (int)c->pid);
 	return 0;
 }
@@ -141,10 +145,12 @@ welcome(struct handoff *h, struct client *c, struct err *e)
 		return err_sys(e, "hand-off: lifeline");
 	memcpy(fds, h->fds, h->nobjects * sizeof(fds[0]));
 	fds[h->nobjects] = ends[0];
+	c->lifeline = ends[1];
+	/* Counted before the client knows: it may have ended by the time that it is asked for.
+	 */
+	atomic_fetch_add(&h->hellos, 1);
 	rc = send_reply(c, iov, 2, fds, h->nobjects + 1, e);
 	close(ends[0]);
-	c->lifeline = ends[1];
-	atomic_fetch_add(&h->hellos, 1);
 	return rc;
 }
 

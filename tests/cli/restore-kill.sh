@@ -35,7 +35,7 @@ finish() { # the status of gmem-restore goes to $status
 kill_server() {
     name=$1 times=$2
     shift 2
-    survivors=0 wrong=0 i=0
+    survivors=0 wrong=0 started=0 i=0
     while [ $i -lt "$times" ]; do
         i=$((i + 1))
         launch "$@"
@@ -45,12 +45,14 @@ kill_server() {
         finish
         # Nobody may be there a moment later; the kernel kills who has the memory.
         grep -q MISMATCH "$tmp/says" && wrong=$((wrong + 1))
+        [ ! -e "$tmp/pid" ] || started=$((started + 1))
         await none_left && continue
         survivors=$((survivors + 1))
         break
     done
     check "$name: no VMM is left" test $survivors -eq 0
     check "$name: no wrong byte" test $wrong -eq 0
+    check "$name: VMMs had been started ($started of $times)" test $started -gt 0
 }
 kill_server "kill -9 of gmem-restore" 20 "" map write=2 verify forever
 kill_server "the same without background" 10 --no-background map touch=2 forever

@@ -120,6 +120,7 @@ check "the guardian tells" soon grep -q 'runs again' "$err"
 # shellcheck disable=SC2086
 gmem-snap --pid "$pid" $slow -o "$dir/i" 2>"$err" &
 check "CONT: it is stopped" soon stopped
+sleep 0.5 # and gmem-snap has seen it
 kill -CONT "$pid"
 wait $!
 check "CONT by somebody else is an error" test $? -eq 1
