@@ -56,7 +56,7 @@ struct restore {
 /* How often to look for mappings that nobody serves: less and less, it reads all of /proc. */
 #define CHECK_MS 1000
 #define CHECK_MS_MAX 60000
-#define LAST_MS 1000 /* for a VMM that has hung up to end */
+#define LAST_MS 5000 /* for a VMM that has hung up to end */
 
 static const char *
 shim_path(void)
@@ -362,7 +362,8 @@ handle_server(struct restore *r, struct err *e)
 static int
 handle_loader(struct restore *r, struct err *e)
 {
-	int rc = loader_result(r->loader, e);
+	struct err why;
+	int rc = loader_result(r->loader, &why);
 
 	loader_times(r->loader, &r->qemu_times);
 	loader_free(r->loader);
@@ -377,7 +378,10 @@ handle_loader(struct restore *r, struct err *e)
 		poll(&p, 1, LAST_MS);
 		reap(r);
 	}
-	return rc == -1 && r->child == 0 ? 0 : rc;
+	if (rc == 0 || is_over(r))
+		return 0;
+	*e = why;
+	return -1;
 }
 
 /* Waits until the VMM is over (0), or something has gone wrong (-1). */

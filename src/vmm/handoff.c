@@ -281,7 +281,7 @@ client_end(struct handoff *h, struct client *c)
 
 	if (c->served) {
 		/* A dying process closes its sockets a moment before it is dead. */
-		for (int i = 0; i < 50 && client_is_alive(c); i++)
+		for (int i = 0; i < 250 && client_is_alive(c); i++)
 			nanosleep(&nap, NULL);
 		server_remove_process(h->server, c->id);
 	}

@@ -82,6 +82,10 @@ check "errors" grep -qx there "$err"
 vmm "never maps" 3 "open={mem}" exit=3
 check "that is said" grep -q 'without having mapped' "$err"
 # shellcheck disable=SC2016 # the inner shell expands it
+options="--qmp $tmp/qmp"
+vmm "ends while it is waited for" 7 "open={mem}" map sleep=300 exit=7
+check "no message of ours" test ! -s "$err"
+options=
 t "the state is a file" 0 gmem-restore "$image" -- sh -c 'cat "$1" | wc -c' sh '{state}' '{mem}'
 check "of its size" grep -qx 1048576 "$out"
 t "placeholders inside of words" 0 gmem-restore "$image" -- echo 'a={mem},b={state:device},{x},{memory}'
@@ -93,7 +97,7 @@ check "is named" grep -q "$tmp/nothing" "$err"
 in_background() { # STATUS-FILE WORD...: ends up with the pid of gmem-restore in $restore
     status_file=$1
     shift
-    rm -f "$tmp/pid"
+    rm -f "$tmp/pid" "$tmp/restore"
     # shellcheck disable=SC2086
     (
         env --default-signal=INT gmem-restore $options "$image" -- \
@@ -102,7 +106,7 @@ in_background() { # STATUS-FILE WORD...: ends up with the pid of gmem-restore in
         wait $!
         echo $? >"$status_file"
     ) 2>"$tmp/shell" &
-    await test -e "$tmp/pid"
+    await test -e "$tmp/pid" && await test -s "$tmp/restore"
     restore=$(cat "$tmp/restore")
 }
 ends_with() { # STATUS

@@ -157,7 +157,12 @@ for _ in 1 2 3; do
     # shellcheck disable=SC2086
     kill -KILL $pid
     wait "$restore" 2>/dev/null
-    [ $? -eq 137 ] || bad=$((bad + 1))
+    status=$?
+    [ $status -eq 137 ] || {
+        bad=$((bad + 1))
+        echo "# process '$pid', status $status:"
+        sed 's/^/# /' "$tmp/restore-out"
+    }
 done
 check "kill -9 of QEMU: gmem-restore ends as it did" test $bad -eq 0
 
