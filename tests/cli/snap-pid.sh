@@ -6,7 +6,12 @@
 pids=
 tap_clean_first() {
     # shellcheck disable=SC2086
-    [ -z "$pids" ] || kill -KILL $pids 2>/dev/null
+    # Only what is still our child: numbers come round.
+    for p in $pids; do
+        if grep -q "^PPid:[[:space:]]*$$\$" "/proc/$p/status" 2>/dev/null; then
+            kill -KILL "$p" 2>/dev/null
+        fi
+    done
     tap_clean
 }
 trap tap_clean_first EXIT

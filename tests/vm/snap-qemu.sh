@@ -7,7 +7,12 @@ requires qemu-system-x86_64 socat
 qemus=
 qemu_clean() {
     # shellcheck disable=SC2086
-    [ -z "$qemus" ] || kill -KILL $qemus 2>/dev/null
+    # Only what is still our child: numbers come round.
+    for p in $qemus; do
+        if grep -q "^PPid:[[:space:]]*$$\$" "/proc/$p/status" 2>/dev/null; then
+            kill -KILL "$p" 2>/dev/null
+        fi
+    done
     tap_clean
 }
 trap qemu_clean EXIT
