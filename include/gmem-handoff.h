@@ -3,67 +3,70 @@
 #define GMEM_HANDOFF_H
 
 /*
- * The gmem hand-off, version 1: how a VMM asks gmem-restore to serve its memory.
+ * The gmem hand-off, version 1: what goes over the socket between a VMM and
+ * gmem-restore, or gmem-snap.  gmem-handoff(7) is the norm, gmem-handoff-client.h
+ * speaks it for a VMM.
  *
- * A SOCK_SEQPACKET UNIX socket, whose path is in the environment variable
- * GMEM_HANDOFF.  Each packet is a struct gmem_message in the byte order of the
- * machine, descriptors ride along by SCM_RIGHTS.  The client sends a request
- * and waits for the one reply; an error reply says why in `text`.
- *
- *	HELLO	     → WELCOME with `count` objects, and a descriptor for each,
- *		       then one more: the lifeline, a pipe that hangs up when
- *		       gmem-restore dies.  Who has mapped memory must not outlive it.
- *	USERFAULTFD  with a new userfaultfd of the client, no handshake made → OK.
- *	MAP	     `address`, `length`, `object`, `offset`: a shared mapping of an
- *		     object that nobody has touched yet → OK: it is registered.
- *	UNMAP	     `address`, `length`, before munmap(2) → OK.
- *	DISCARD	     `object`, `offset`, `length`, before a hole is punched → OK:
- *		     nobody will write these pages any more, they are zeros now.
- *	REFUSE	     the client cannot go on; `text` says why → OK.
+ * A SOCK_SEQPACKET UNIX socket.  Each packet is a struct gmem_message, descriptors
+ * ride along by SCM_RIGHTS.  The client sends a request and waits for its reply.
  */
 
 #include <stdint.h>
 
-#define GMEM_HANDOFF_ENV "GMEM_HANDOFF"
+#define GMEM_HANDOFF_ENV "GMEM_HANDOFF" /* the path of a socket, or "fd:N" */
 #define GMEM_HANDOFF_VERSION 1u
-#define GMEM_HANDOFF_OBJECTS_MAX 64u
+#define GMEM_REGIONS_MAX 64u
+#define GMEM_NO_ADDRESS UINT64_MAX
+#define GMEM_NO_FD UINT32_MAX
 
 enum gmem_message_type {
-	GMEM_HELLO = 1,
-	GMEM_USERFAULTFD = 2,
-	GMEM_MAP = 3,
-	GMEM_UNMAP = 4,
-	GMEM_DISCARD = 5,
-	GMEM_REFUSE = 6,
+	/* to gmem-restore, from a VMM */
+	GMEM_HELLO = 1, /* → WELCOME, with the descriptors that are offered, and a lifeline */
+	GMEM_MEMORY = 2, /* region, offset; a descriptor, or two: memory, bitmap */
+	GMEM_USERFAULTFD = 3, /* a descriptor, no handshake made */
+	GMEM_MAP = 4, /* region, address, length, offset, guest_address */
+	GMEM_UNMAP = 5, /* address, length; before munmap(2) */
+	GMEM_DISCARD = 6, /* region, offset, length; before a hole is punched */
+	GMEM_FAULT = 7, /* region, offset: a vCPU has left the guest for this page */
+	GMEM_REFUSE = 8, /* text: why the client cannot go on */
+	/* to a VMM, from gmem-snap; HELLO too */
+	GMEM_PAUSE = 64,
+	GMEM_STATE = 65, /* → OK with a descriptor of a file */
+	GMEM_RESUME = 66,
 	/* replies */
 	GMEM_WELCOME = 128,
 	GMEM_OK = 129,
-	GMEM_ERROR = 130,
+	GMEM_ERROR = 130, /* text */
 };
 
+/* flags */
+#define GMEM_SLOTS 1u /* MEMORY: vCPUs reach it past the mapping, by KVM_MEM_GUEST_MEMFD */
+#define GMEM_COMPLETE 1u /* OK after MEMORY: all of it is there, nothing is left to serve */
+#define GMEM_WAS_PAUSED 1u /* OK after PAUSE: the VM stood still before */
+
+/* One packet; WELCOME goes on with `count` regions.  In the byte order of the machine. */
 struct gmem_message {
 	uint32_t version; /* GMEM_HANDOFF_VERSION */
 	uint32_t type; /* enum gmem_message_type */
-	uint32_t object;
-	uint32_t count; /* WELCOME: objects */
-	uint64_t address; /* in the client, page-aligned */
+	uint32_t region;
+	uint32_t count;
+	uint64_t address; /* in the VMM, page-aligned */
 	uint64_t length; /* bytes */
-	uint64_t offset; /* bytes, in the object */
-	uint64_t reserved; /* 0 */
-	char text[208]; /* NUL-terminated */
+	uint64_t offset; /* bytes; in the region, but for MEMORY */
+	uint64_t guest_address; /* guest physical, or GMEM_NO_ADDRESS */
+	uint32_t flags;
+	uint32_t reserved; /* 0 */
+	char text[200]; /* NUL-terminated */
 };
 
-/*
- * What follows the message in a WELCOME, `count` times.  The client puts the
- * descriptor at the number `fd`, which is the one in the paths that replace
- * {mem} in its arguments.
- */
-struct gmem_object {
+struct gmem_region {
 	char name[256];
-	uint64_t dev, ino; /* as fstat(2) tells */
+	uint64_t dev, ino; /* of the descriptor, as fstat(2) tells; 0 without one */
 	uint64_t size; /* bytes */
-	uint64_t page_size;
-	uint32_t fd;
+	uint64_t page_size; /* of the memory behind it, bytes */
+	uint64_t offset; /* where it begins in the descriptor */
+	uint64_t guest_address; /* guest physical, or GMEM_NO_ADDRESS: unknown, or in pieces */
+	uint32_t fd; /* the descriptor's place in the client, or GMEM_NO_FD: bring your own */
 	uint32_t reserved;
 };
 

@@ -37,25 +37,15 @@
 
 #include <linux/falloc.h>
 
-#include "gmem-handoff.h"
-
-#ifndef USERFAULTFD_IOC_NEW
-#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
-#endif
+#include "gmem-handoff-client.h"
 
 #define PUBLIC __attribute__((visibility("default")))
-#define DESCRIPTORS_MAX (GMEM_HANDOFF_OBJECTS_MAX + 1)
-
-struct welcome {
-	struct gmem_message head;
-	struct gmem_object objects[GMEM_HANDOFF_OBJECTS_MAX];
-};
 
 /* A mapping that was handed over. */
 struct area {
 	uintptr_t address;
 	size_t length;
-	uint32_t object;
+	uint32_t region;
 	uint64_t offset;
 };
 
@@ -64,15 +54,14 @@ struct area {
 
 static struct {
 	pthread_mutex_t lock;
-	int sock; /* -1: nobody to talk to */
-	int lifeline;
-	bool has_uffd; /* our userfaultfd is handed over; it stays open here */
+	struct gmem_handoff handoff; /* .sock -1: nobody to talk to */
 	pid_t pid; /* who all this belongs to: not a child after fork */
-	uint32_t nobjects;
-	struct gmem_object objects[GMEM_HANDOFF_OBJECTS_MAX];
 	unsigned nareas;
 	struct area areas[AREAS_MAX];
-} shim = { .lock = PTHREAD_MUTEX_INITIALIZER, .sock = -1, .lifeline = -1 };
+} shim = {
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.handoff = { .sock = -1, .lifeline = -1, .userfaultfd = -1 },
+};
 
 /* Guest memory would be wrong from here on: end, with a word about why. */
 static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *fmt, ...)
@@ -117,54 +106,12 @@ round_up(size_t length, uint64_t unit)
 
 /* ---- the conversation ---- */
 
-static bool
-send_message(const struct gmem_message *m, int fd)
-{
-	union {
-		char buf[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct iovec iov = { (void *)(uintptr_t)m, sizeof(*m) };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-	ssize_t n;
-
-	if (fd != -1) {
-		struct cmsghdr *c;
-
-		memset(&control, 0, sizeof(control));
-		msg.msg_control = control.buf;
-		msg.msg_controllen = sizeof(control.buf);
-		c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &fd, sizeof(int));
-	}
-	do
-		n = sendmsg(shim.sock, &msg, MSG_NOSIGNAL);
-	while (n == -1 && errno == EINTR);
-	return n == (ssize_t)sizeof(*m);
-}
-
-/* Sends a request and receives the reply; ends the process on an error reply. */
+/* Nothing to be done about an error reply: guest memory would not be served. */
 static void
-request(struct gmem_message *m, int fd)
+must(int rc)
 {
-	struct gmem_message reply;
-	ssize_t n;
-
-	m->version = GMEM_HANDOFF_VERSION;
-	if (!send_message(m, fd))
-		die("gmem-restore does not listen any more: %s", strerror(errno));
-	do
-		n = recv(shim.sock, &reply, sizeof(reply), 0);
-	while (n == -1 && errno == EINTR);
-	if (n != (ssize_t)sizeof(reply))
-		die("gmem-restore is gone");
-	if (reply.type == GMEM_ERROR) {
-		reply.text[sizeof(reply.text) - 1] = '\0';
-		die("%s", reply.text);
-	}
+	if (rc == -1)
+		die("%s", shim.handoff.error);
 }
 
 static void __attribute__((noreturn, format(printf, 1, 2))) refuse(const char *fmt, ...)
@@ -175,145 +122,79 @@ static void __attribute__((noreturn, format(printf, 1, 2))) refuse(const char *f
 	va_start(ap, fmt);
 	vsnprintf(m.text, sizeof(m.text), fmt, ap);
 	va_end(ap);
-	request(&m, -1);
+	must(gmem_request(&shim.handoff, &m, NULL, 0));
 	die("%s", m.text);
-}
-
-static int
-connect_server(void)
-{
-	const char *path = getenv(GMEM_HANDOFF_ENV);
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int sock;
-
-	if (path == NULL || strlen(path) >= sizeof(addr.sun_path))
-		return -1;
-	memcpy(addr.sun_path, path, strlen(path));
-	sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (sock == -1)
-		return -1;
-	if (connect(sock, (struct sockaddr *)&addr, sizeof(addr)) == -1) {
-		close(sock);
-		return -1;
-	}
-	return sock;
-}
-
-/* Receives the objects and their descriptors; how many descriptors came. */
-static size_t
-receive_welcome(struct welcome *w, int fds[DESCRIPTORS_MAX])
-{
-	union {
-		char buf[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct iovec iov = { w, sizeof(*w) };
-	struct msghdr msg = { .msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control.buf,
-		.msg_controllen = sizeof(control.buf) };
-	struct cmsghdr *c;
-	size_t nfds = 0;
-	ssize_t n;
-
-	do
-		n = recvmsg(shim.sock, &msg, MSG_CMSG_CLOEXEC);
-	while (n == -1 && errno == EINTR);
-	if (n < (ssize_t)sizeof(w->head))
-		die("gmem-restore is gone");
-	if (w->head.type == GMEM_ERROR) {
-		w->head.text[sizeof(w->head.text) - 1] = '\0';
-		die("%s", w->head.text);
-	}
-	if (w->head.type != GMEM_WELCOME || w->head.count > GMEM_HANDOFF_OBJECTS_MAX ||
-	    (size_t)n != sizeof(w->head) + w->head.count * sizeof(w->objects[0]))
-		die("gmem-restore speaks another version");
-	c = CMSG_FIRSTHDR(&msg);
-	if (c != NULL && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
-		nfds = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		memcpy(fds, CMSG_DATA(c), nfds * sizeof(int));
-	}
-	if (nfds != w->head.count + 1)
-		die("gmem-restore sent %zu descriptors for %u objects", nfds, w->head.count);
-	return nfds;
 }
 
 /* Moves the received descriptors out of the way of the numbers that are wanted. */
 static void
-clear_numbers(const struct welcome *w, int *fds)
+clear_numbers(struct gmem_handoff *h)
 {
 	int above = 0;
 
-	for (uint32_t i = 0; i < w->head.count; i++)
-		if ((int)w->objects[i].fd >= above)
-			above = (int)w->objects[i].fd + 1;
-	for (uint32_t i = 0; i <= w->head.count; i++) {
-		int fd = fcntl(fds[i], F_DUPFD_CLOEXEC, above);
+	for (uint32_t i = 0; i < h->nregions; i++)
+		if (h->fds[i] != -1 && (int)h->regions[i].fd >= above)
+			above = (int)h->regions[i].fd + 1;
+	for (uint32_t i = 0; i <= h->nregions; i++) {
+		int *from = i < h->nregions ? &h->fds[i] : &h->lifeline, fd;
 
+		if (*from == -1)
+			continue;
+		fd = fcntl(*from, F_DUPFD_CLOEXEC, above);
 		if (fd == -1)
 			die("descriptor: %s", strerror(errno));
-		close(fds[i]);
-		fds[i] = fd;
+		close(*from);
+		*from = fd;
 	}
 }
 
 /* Puts each descriptor at the number that the arguments of this program name. */
 static void
-place_descriptors(const struct welcome *w, int *fds)
+place_descriptors(struct gmem_handoff *h)
 {
-	clear_numbers(w, fds);
-	for (uint32_t i = 0; i < w->head.count; i++) {
-		int number = (int)w->objects[i].fd;
+	clear_numbers(h);
+	for (uint32_t i = 0; i < h->nregions; i++) {
+		int number = (int)h->regions[i].fd;
 
-		if (dup3(fds[i], number, O_CLOEXEC) == -1)
+		if (h->fds[i] == -1)
+			continue;
+		if (dup3(h->fds[i], number, O_CLOEXEC) == -1)
 			die("descriptor %d: %s", number, strerror(errno));
-		close(fds[i]);
+		close(h->fds[i]);
+		h->fds[i] = number;
 	}
-}
-
-/*
- * When gmem-restore dies its end of the pipe is closed and the kernel kills
- * this process: nobody runs on with memory that nobody serves.
- */
-static void
-hold_lifeline(int fd)
-{
-	shim.lifeline = fd;
-	if (fcntl(fd, F_SETOWN, getpid()) == -1 || fcntl(fd, F_SETSIG, SIGKILL) == -1 ||
-	    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_ASYNC) == -1)
-		die("lifeline: %s", strerror(errno));
 }
 
 static void
 say_hello(void)
 {
-	static struct welcome w;
-	struct gmem_message m = { .version = GMEM_HANDOFF_VERSION, .type = GMEM_HELLO };
-	int fds[DESCRIPTORS_MAX];
+	struct gmem_handoff *h = &shim.handoff;
+	const char *where = getenv(GMEM_HANDOFF_ENV);
 
 	shim.pid = getpid();
-	shim.sock = connect_server();
-	if (shim.sock == -1)
+	if (where == NULL)
 		return;
-	if (!send_message(&m, -1))
-		die("gmem-restore does not listen: %s", strerror(errno));
-	receive_welcome(&w, fds);
-	place_descriptors(&w, fds);
-	shim.nobjects = w.head.count;
-	memcpy(shim.objects, w.objects, w.head.count * sizeof(w.objects[0]));
-	hold_lifeline(fds[w.head.count]);
+	if (gmem_connect(h, where) == -1) {
+		if (h->sock != -1)
+			close(h->sock);
+		h->sock = -1;
+		return;
+	}
+	must(gmem_hello(h));
+	place_descriptors(h);
 }
 
 /* A child after fork has its own address space and no part in our conversation. */
 static void
 leave_conversation(void)
 {
-	if (shim.sock != -1)
-		close(shim.sock);
-	if (shim.lifeline != -1)
-		close(shim.lifeline);
-	shim.sock = shim.lifeline = -1;
-	shim.has_uffd = false;
+	struct gmem_handoff *h = &shim.handoff;
+
+	if (h->sock != -1)
+		close(h->sock);
+	if (h->lifeline != -1)
+		close(h->lifeline);
+	h->sock = h->lifeline = h->userfaultfd = -1;
 	shim.nareas = 0;
 }
 
@@ -334,65 +215,54 @@ static void __attribute__((constructor)) start(void)
 
 /* ---- what the VMM does with its memory ---- */
 
-static const struct gmem_object *
-object_of(int fd)
+static const struct gmem_region *
+region_of(int fd)
 {
+	const struct gmem_handoff *h = &shim.handoff;
 	struct stat st;
 
-	if (shim.nobjects == 0 || fd < 0 || fstat(fd, &st) == -1)
+	if (h->nregions == 0 || fd < 0 || fstat(fd, &st) == -1)
 		return NULL;
-	for (uint32_t i = 0; i < shim.nobjects; i++)
-		if (shim.objects[i].ino == st.st_ino && shim.objects[i].dev == st.st_dev)
-			return &shim.objects[i];
+	for (uint32_t i = 0; i < h->nregions; i++)
+		if (h->regions[i].fd != GMEM_NO_FD && h->regions[i].ino == st.st_ino &&
+		    h->regions[i].dev == st.st_dev)
+			return &h->regions[i];
 	return NULL;
 }
 
-static int
-new_userfaultfd(void)
+static uint32_t
+number_of(const struct gmem_region *r)
 {
-	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), fd = -1;
-
-	if (dev != -1) {
-		fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC);
-		close(dev);
-	}
-	if (fd == -1)
-		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
-	return fd;
+	return (uint32_t)(r - shim.handoff.regions);
 }
 
 static void
 hand_over_userfaultfd(void)
 {
-	struct gmem_message m = { .type = GMEM_USERFAULTFD };
-	int fd;
+	struct gmem_handoff *h = &shim.handoff;
 
 	if (shim.pid != getpid()) {
 		/* clone(2) and _Fork(3) do not call after_fork. */
 		leave_conversation();
 		say_hello();
 	}
-	if (shim.has_uffd)
+	if (h->userfaultfd != -1)
 		return;
-	if (shim.sock == -1)
+	if (h->sock == -1)
 		die("gmem-restore does not listen any more");
-	fd = new_userfaultfd();
-	if (fd == -1)
-		refuse("the VMM cannot create a userfaultfd: %s", strerror(errno));
-	request(&m, fd);
-	/*
-	 * It stays open: should gmem-restore die first, whoever waits for a
-	 * page goes on waiting instead of reading zeros.
-	 */
-	shim.has_uffd = true;
+	if (gmem_handoff_userfaultfd(h) == -1) {
+		if (h->userfaultfd == -1)
+			refuse("the VMM cannot create a %s", h->error);
+		must(-1);
+	}
 }
 
 static void
-remember(uintptr_t address, size_t length, uint32_t object, uint64_t offset)
+remember(uintptr_t address, size_t length, uint32_t region, uint64_t offset)
 {
 	if (shim.nareas == AREAS_MAX)
 		refuse("the VMM maps its memory more than %d times", AREAS_MAX);
-	shim.areas[shim.nareas++] = (struct area){ address, length, object, offset };
+	shim.areas[shim.nareas++] = (struct area){ address, length, region, offset };
 }
 
 /* Forgets what was in [address, address + length); of an area both ends may stay. */
@@ -410,9 +280,9 @@ forget(uintptr_t address, size_t length)
 			continue;
 		shim.areas[i] = shim.areas[--shim.nareas];
 		if (address > a.address)
-			remember(a.address, address - a.address, a.object, a.offset);
+			remember(a.address, address - a.address, a.region, a.offset);
 		if (end < area_end)
-			remember(end, area_end - end, a.object, a.offset + (end - a.address));
+			remember(end, area_end - end, a.region, a.offset + (end - a.address));
 	}
 }
 
@@ -430,7 +300,7 @@ each_area(uintptr_t address, size_t length, void (*fn)(const struct area *part))
 			end = area_end;
 		if (start >= end)
 			continue;
-		part = (struct area){ start, end - start, a->object,
+		part = (struct area){ start, end - start, a->region,
 			a->offset + (start - a->address) };
 		fn(&part);
 	}
@@ -439,22 +309,13 @@ each_area(uintptr_t address, size_t length, void (*fn)(const struct area *part))
 static void
 tell_unmap(const struct area *part)
 {
-	struct gmem_message m = {
-		.type = GMEM_UNMAP, .address = part->address, .length = part->length
-	};
-
-	request(&m, -1);
+	must(gmem_handoff_unmap(&shim.handoff, (void *)part->address, part->length));
 }
 
 static void
 tell_discard(const struct area *part)
 {
-	struct gmem_message m = { .type = GMEM_DISCARD,
-		.object = part->object,
-		.offset = part->offset,
-		.length = part->length };
-
-	request(&m, -1);
+	must(gmem_handoff_discard(&shim.handoff, part->region, part->offset, part->length));
 }
 
 /* Our conversation is this process's, and there may be something to say. */
@@ -487,19 +348,12 @@ unmapped(void *address, size_t length)
 }
 
 static void
-hand_over(void *address, size_t length, const struct gmem_object *o, uint64_t offset)
+hand_over(void *address, size_t length, const struct gmem_region *r, uint64_t offset)
 {
-	struct gmem_message m = { .type = GMEM_MAP,
-		.object = (uint32_t)(o - shim.objects),
-		.address = (uintptr_t)address,
-		.length = round_up(length, o->page_size),
-		.offset = offset };
-
-	/* A child would see zeros where no page is yet: it does not get the mapping. */
-	if (syscall(SYS_madvise, address, length, MADV_DONTFORK) == -1)
-		refuse("MADV_DONTFORK: %s", strerror(errno));
-	request(&m, -1);
-	remember((uintptr_t)address, (size_t)m.length, m.object, offset);
+	length = round_up(length, r->page_size);
+	must(gmem_handoff_map(
+	    &shim.handoff, number_of(r), address, length, offset, GMEM_NO_ADDRESS));
+	remember((uintptr_t)address, length, number_of(r), offset);
 }
 
 /*
@@ -508,21 +362,21 @@ hand_over(void *address, size_t length, const struct gmem_object *o, uint64_t of
  */
 static void *
 map_object(void *addr, size_t length, int prot, int flags, int fd, off_t offset,
-    const struct gmem_object *o)
+    const struct gmem_region *r)
 {
 	void *p;
 
 	pthread_mutex_lock(&shim.lock);
 	hand_over_userfaultfd();
 	if ((flags & MAP_TYPE) == MAP_PRIVATE)
-		refuse("the VMM maps %s private, it must map it shared (share=on)", o->name);
+		refuse("the VMM maps %s private, it must map it shared (share=on)", r->name);
 	if ((fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDWR)
-		refuse("the VMM opens %s read-only, which userfaultfd cannot serve", o->name);
+		refuse("the VMM opens %s read-only, which userfaultfd cannot serve", r->name);
 	p = raw_mmap(addr, length, PROT_NONE, flags, fd, offset);
 	if (p != MAP_FAILED) {
 		if ((flags & MAP_FIXED) != 0)
 			unmapped(p, length);
-		hand_over(p, length, o, (uint64_t)offset);
+		hand_over(p, length, r, (uint64_t)offset);
 		if (syscall(SYS_mprotect, p, length, prot) == -1)
 			refuse("mprotect: %s", strerror(errno));
 	}
@@ -549,14 +403,14 @@ map_over(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
 PUBLIC void *
 mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
 {
-	const struct gmem_object *o = NULL;
+	const struct gmem_region *r = NULL;
 	int saved = errno;
 
 	if ((flags & MAP_ANONYMOUS) == 0)
-		o = object_of(fd);
+		r = region_of(fd);
 	errno = saved;
-	if (o != NULL)
-		return map_object(addr, length, prot, flags, fd, offset, o);
+	if (r != NULL)
+		return map_object(addr, length, prot, flags, fd, offset, r);
 	if ((flags & MAP_FIXED) != 0 && in_charge())
 		return map_over(addr, length, prot, flags, fd, offset);
 	return raw_mmap(addr, length, prot, flags, fd, offset);
@@ -664,11 +518,11 @@ punches(int fd, int mode, off_t offset, off_t length)
 }
 
 static int
-punch(int fd, int mode, off_t offset, off_t length, const struct gmem_object *o)
+punch(int fd, int mode, off_t offset, off_t length, const struct gmem_region *r)
 {
-	struct area part = { .object = (uint32_t)(o - shim.objects),
-		.offset = (uint64_t)offset,
-		.length = (size_t)length };
+	struct area part = {
+		.region = number_of(r), .offset = (uint64_t)offset, .length = (size_t)length
+	};
 	int rc;
 
 	pthread_mutex_lock(&shim.lock);
@@ -683,15 +537,15 @@ punch(int fd, int mode, off_t offset, off_t length, const struct gmem_object *o)
 PUBLIC int
 fallocate(int fd, int mode, off_t offset, off_t length)
 {
-	const struct gmem_object *o = NULL;
+	const struct gmem_region *r = NULL;
 	int saved = errno;
 
-	if ((mode & FALLOC_FL_PUNCH_HOLE) != 0 && shim.sock != -1 && shim.pid == getpid() &&
-	    punches(fd, mode, offset, length))
-		o = object_of(fd);
+	if ((mode & FALLOC_FL_PUNCH_HOLE) != 0 && shim.handoff.sock != -1 &&
+	    shim.pid == getpid() && punches(fd, mode, offset, length))
+		r = region_of(fd);
 	errno = saved;
-	if (o != NULL)
-		return punch(fd, mode, offset, length, o);
+	if (r != NULL)
+		return punch(fd, mode, offset, length, r);
 	return (int)syscall(SYS_fallocate, fd, mode, offset, length);
 }
 

@@ -45,9 +45,9 @@ struct handoff {
 	pthread_t thread;
 	bool started;
 	atomic_uint hellos;
-	struct gmem_object objects[GMEM_HANDOFF_OBJECTS_MAX];
-	int fds[GMEM_HANDOFF_OBJECTS_MAX];
-	uint32_t nobjects;
+	struct gmem_region regions[GMEM_REGIONS_MAX];
+	int fds[GMEM_REGIONS_MAX];
+	uint32_t nregions;
 	pthread_mutex_t lock; /* guards the clients, which only the thread changes */
 	struct client clients[CLIENTS_MAX];
 };
@@ -66,7 +66,7 @@ static int
 send_reply(const struct client *c, const struct iovec *iov, size_t niov, const int *fds,
     size_t nfds, struct err *e)
 {
-	char control[CMSG_SPACE((GMEM_HANDOFF_OBJECTS_MAX + 1) * sizeof(int))] = { 0 };
+	char control[CMSG_SPACE((GMEM_REGIONS_MAX + 1) * sizeof(int))] = { 0 };
 	struct msghdr msg = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = niov };
 	struct cmsghdr *cm;
 
@@ -132,24 +132,24 @@ static int
 welcome(struct handoff *h, struct client *c, struct err *e)
 {
 	struct gmem_message m = {
-		.version = GMEM_HANDOFF_VERSION, .type = GMEM_WELCOME, .count = h->nobjects
+		.version = GMEM_HANDOFF_VERSION, .type = GMEM_WELCOME, .count = h->nregions
 	};
 	struct iovec iov[] = { { &m, sizeof(m) },
-		{ h->objects, h->nobjects * sizeof(h->objects[0]) } };
-	int fds[GMEM_HANDOFF_OBJECTS_MAX + 1], ends[2], rc;
+		{ h->regions, h->nregions * sizeof(h->regions[0]) } };
+	int fds[GMEM_REGIONS_MAX + 1], ends[2], rc;
 
 	if (c->lifeline != -1)
 		return err_set(
 		    e, ERR_CORRUPT, "hand-off: process %d says hello twice", (int)c->pid);
 	if (pipe2(ends, O_CLOEXEC) == -1)
 		return err_sys(e, "hand-off: lifeline");
-	memcpy(fds, h->fds, h->nobjects * sizeof(fds[0]));
-	fds[h->nobjects] = ends[0];
+	memcpy(fds, h->fds, h->nregions * sizeof(fds[0]));
+	fds[h->nregions] = ends[0];
 	c->lifeline = ends[1];
 	/* Counted before the client knows: it may have ended by the time that it is asked for.
 	 */
 	atomic_fetch_add(&h->hellos, 1);
-	rc = send_reply(c, iov, 2, fds, h->nobjects + 1, e);
+	rc = send_reply(c, iov, 2, fds, h->nregions + 1, e);
 	close(ends[0]);
 	return rc;
 }
@@ -186,14 +186,14 @@ handle(struct handoff *h, struct client *c, const struct gmem_message *m, int fd
 		return take_userfaultfd(h, c, fd, e);
 	case GMEM_MAP:
 		log_info("process %d maps %llu bytes of memory %u at %#llx", (int)c->pid,
-		    (unsigned long long)m->length, m->object, (unsigned long long)m->address);
+		    (unsigned long long)m->length, m->region, (unsigned long long)m->address);
 		return server_add_mapping(
-		    h->server, c->id, m->address, m->length, m->object, m->offset, e);
+		    h->server, c->id, m->address, m->length, m->region, m->offset, e);
 	case GMEM_UNMAP:
 		server_remove_mapping(h->server, c->id, m->address, m->length);
 		return 0;
 	case GMEM_DISCARD:
-		return server_discard(h->server, m->object, m->offset, m->length, e);
+		return server_discard(h->server, m->region, m->offset, m->length, e);
 	case GMEM_REFUSE:
 		return err_set(e, ERR_FAILED, "%s", m->text);
 	default:
@@ -324,11 +324,11 @@ handoff_main(void *arg)
 static int
 set_objects(struct handoff *h, const struct handoff_object *objects, size_t n, struct err *e)
 {
-	if (n > GMEM_HANDOFF_OBJECTS_MAX)
-		return err_set(e, ERR_FAILED, "%zu regions, a VMM can be handed %u", n,
-		    GMEM_HANDOFF_OBJECTS_MAX);
+	if (n > GMEM_REGIONS_MAX)
+		return err_set(
+		    e, ERR_FAILED, "%zu regions, a VMM can be handed %u", n, GMEM_REGIONS_MAX);
 	for (size_t i = 0; i < n; i++) {
-		struct gmem_object *o = &h->objects[i];
+		struct gmem_region *o = &h->regions[i];
 		struct stat st;
 
 		if (fstat(objects[i].fd, &st) == -1)
@@ -338,10 +338,11 @@ set_objects(struct handoff *h, const struct handoff_object *objects, size_t n, s
 		o->ino = st.st_ino;
 		o->size = objects[i].size;
 		o->page_size = objects[i].page_size;
+		o->guest_address = GMEM_NO_ADDRESS;
 		o->fd = (uint32_t)objects[i].number;
 		h->fds[i] = objects[i].fd;
 	}
-	h->nobjects = (uint32_t)n;
+	h->nregions = (uint32_t)n;
 	return 0;
 }
 
@@ -456,8 +457,8 @@ handoff_kill(struct handoff *h)
 static int
 is_ours(const struct handoff *h, const struct memory_object *o)
 {
-	for (uint32_t i = 0; i < h->nobjects; i++)
-		if (h->objects[i].dev == o->dev && h->objects[i].ino == o->ino)
+	for (uint32_t i = 0; i < h->nregions; i++)
+		if (h->regions[i].dev == o->dev && h->regions[i].ino == o->ino)
 			return 1;
 	return 0;
 }
@@ -508,12 +509,12 @@ check_once(struct handoff *h, struct err *e)
 {
 	int rc = 0;
 
-	for (uint32_t i = 0; i < h->nobjects && rc == 0; i++) {
+	for (uint32_t i = 0; i < h->nregions && rc == 0; i++) {
 		size_t n, unreadable;
 		struct err unused;
 		pid_t *pids;
 
-		if (memory_users((dev_t)h->objects[i].dev, (ino_t)h->objects[i].ino, &pids, &n,
+		if (memory_users((dev_t)h->regions[i].dev, (ino_t)h->regions[i].ino, &pids, &n,
 			&unreadable, &unused) == -1)
 			continue;
 		for (size_t k = 0; k < n && rc == 0; k++)
