@@ -47,8 +47,8 @@ check_PROGRAMS += vmm-image vmm-touch
 vmm_image_SOURCES = %D%/lib/vmm-image.c %D%/lib/vmm-pattern.h
 vmm_image_CPPFLAGS = $(UNIT_CPPFLAGS)
 vmm_image_LDADD = $(UNIT_LDADD)
-vmm_touch_SOURCES = %D%/lib/vmm-touch.c %D%/lib/vmm-pattern.h
-vmm_touch_CPPFLAGS = $(UNIT_CPPFLAGS)
+vmm_touch_SOURCES = %D%/lib/vmm-touch.c %D%/lib/touch-own.c %D%/lib/touch-own.h %D%/lib/vmm-pattern.h
+vmm_touch_CPPFLAGS = $(UNIT_CPPFLAGS) -I$(top_srcdir)/include
 vmm_touch_CFLAGS = -std=gnu11 $(WARN_CFLAGS) -pthread
 vmm_touch_LDADD =
 

@@ -168,6 +168,9 @@ explain(enum serve_engine engine)
 		return "lazily: pages are written into the file and mapped when touched";
 	case SERVE_MAP_CONTINUE:
 		return "lazily: pages are stored through a mapping of ours when touched";
+	case SERVE_USERFAULT:
+		return "lazily: the same, and vCPUs leave the guest for absent pages";
+	case SERVE_AUTO:
 	case SERVE_EAGER:
 		break;
 	}

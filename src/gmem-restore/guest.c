@@ -162,13 +162,15 @@ check_used(const struct guest *g, struct err *e)
 	for (size_t i = 0; i < m->nregions; i++)
 		if (!g->memory[i].used)
 			return err_set(e, ERR_USAGE,
-			    "no argument of the VMM names the memory {mem:%s} of %llu bytes",
+			    "no argument of the VMM names the memory {mem:%s} of %llu bytes "
+			    "(a VMM that speaks the hand-off needs --vmm handoff)",
 			    m->regions[i].name, (unsigned long long)m->regions[i].size);
 	return 0;
 }
 
 int
-guest_arguments(struct guest *g, const struct image *img, char *const *command, struct err *e)
+guest_arguments(struct guest *g, const struct image *img, char *const *command, bool brings_own,
+    struct err *e)
 {
 	size_t n = 0;
 
@@ -187,7 +189,7 @@ guest_arguments(struct guest *g, const struct image *img, char *const *command, 
 	for (; g->argc < n; g->argc++)
 		if (substitute_argument(g, command[g->argc], &g->argv[g->argc], e) == -1)
 			return -1;
-	return check_used(g, e);
+	return brings_own ? 0 : check_used(g, e);
 }
 
 /* ---- objects ---- */
@@ -278,7 +280,7 @@ guest_create(struct guest *g, struct err *e)
 	const struct manifest *m = &g->img->manifest;
 
 	for (size_t i = 0; i < m->nregions; i++)
-		if (create_memory(&m->regions[i], &g->memory[i], e) == -1)
+		if (g->memory[i].used && create_memory(&m->regions[i], &g->memory[i], e) == -1)
 			return -1;
 	return create_states(g, e);
 }

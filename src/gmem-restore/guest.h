@@ -2,6 +2,7 @@
 #ifndef GMEM_RESTORE_GUEST_H
 #define GMEM_RESTORE_GUEST_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/err.h"
@@ -12,7 +13,7 @@
  * each state, and arguments that name them.
  */
 struct guest_memory {
-	int fd; /* owned */
+	int fd; /* owned; -1: the VMM brings its own */
 	int number; /* the descriptor's number in the VMM; ours in eager mode */
 	uint64_t page_size;
 	bool used; /* an argument names it */
@@ -31,13 +32,13 @@ struct guest {
 };
 
 /*
- * Replaces {mem…} and {state…} in the command.  Every region must be named by
- * some argument: ERR_USAGE says which is not.
+ * Replaces {mem…} and {state…} in the command.  Unless the VMM brings its own
+ * memory every region must be named by some argument: ERR_USAGE says which is not.
  */
-int guest_arguments(
-    struct guest *g, const struct image *img, char *const *command, struct err *e);
+int guest_arguments(struct guest *g, const struct image *img, char *const *command,
+    bool brings_own, struct err *e);
 
-/* Creates the memory objects, empty, and the files of the states that are named. */
+/* Creates the memory objects that are named, empty, and the files of the states. */
 int guest_create(struct guest *g, struct err *e);
 
 void guest_fini(struct guest *g);

@@ -16,22 +16,32 @@ static const struct opt_program program = {
 	    "gmem-restore [options] IMAGE -- VMM ARG...\n"
 	    "Starts a VMM on the memory in IMAGE and serves its pages as they are needed.\n"
 	    "In the arguments {mem}, {mem:NAME}, {state} and {state:NAME} become paths.\n",
-	.help = "  --eager             fill all memory before the VMM starts\n"
-		"  -h, --help          print this help\n"
-		"  --no-background     give pages only when they are asked for\n"
-		"  --paused            with --qmp: load the state, leave the VM paused\n"
-		"  -q, --quiet         print errors only\n"
-		"  --qmp SOCKET        load the state into a QEMU that has -incoming defer\n"
-		"  --state NAME        with --qmp: the state to load (default: the only one)\n"
-		"  --stats FILE        write statistics as JSON at the end, and on SIGUSR1;\n"
-		"                      - is standard output\n"
-		"  --threads N         threads for each way of filling (default: CPUs)\n"
-		"  -v, --verbose       say more; -vv even more\n"
-		"  --version           print versions\n",
+	.help =
+	    "  --eager             fill all memory before the VM runs: --engine eager\n"
+	    "  --engine NAME       auto, continue, map-continue, userfault or eager\n"
+	    "  --handoff-fd        the hand-off is an inherited descriptor, not a path\n"
+	    "  --handoff-timeout S seconds for a VMM to hand over its memory, 0 for ever\n"
+	    "                      (default: 10)\n"
+	    "  -h, --help          print this help\n"
+	    "  --no-background     give pages only when they are asked for\n"
+	    "  --paused            with --qmp: load the state, leave the VM paused\n"
+	    "  -q, --quiet         print errors only\n"
+	    "  --qmp SOCKET        load the state into a QEMU that has -incoming defer\n"
+	    "  --state NAME        with --qmp: the state to load (default: the only one)\n"
+	    "  --stats FILE        write statistics as JSON at the end, and on SIGUSR1;\n"
+	    "                      - is standard output\n"
+	    "  --threads N         threads for each way of filling (default: CPUs)\n"
+	    "  -v, --verbose       say more; -vv even more\n"
+	    "  --version           print versions\n"
+	    "  --vmm KIND          any: its arguments name {mem}; handoff: it brings its own\n"
+	    "                      memory; auto (default): as the image tells\n",
 };
 
 enum {
 	OPT_EAGER = CHAR_MAX + 1,
+	OPT_ENGINE,
+	OPT_HANDOFF_FD,
+	OPT_HANDOFF_TIMEOUT,
 	OPT_NO_BACKGROUND,
 	OPT_PAUSED,
 	OPT_QMP,
@@ -39,10 +49,14 @@ enum {
 	OPT_STATS,
 	OPT_THREADS,
 	OPT_VERSION,
+	OPT_VMM,
 };
 
 static const struct option longopts[] = {
 	{ "eager", no_argument, NULL, OPT_EAGER },
+	{ "engine", required_argument, NULL, OPT_ENGINE },
+	{ "handoff-fd", no_argument, NULL, OPT_HANDOFF_FD },
+	{ "handoff-timeout", required_argument, NULL, OPT_HANDOFF_TIMEOUT },
 	{ "help", no_argument, NULL, 'h' },
 	{ "no-background", no_argument, NULL, OPT_NO_BACKGROUND },
 	{ "paused", no_argument, NULL, OPT_PAUSED },
@@ -53,15 +67,49 @@ static const struct option longopts[] = {
 	{ "threads", required_argument, NULL, OPT_THREADS },
 	{ "verbose", no_argument, NULL, 'v' },
 	{ "version", no_argument, NULL, OPT_VERSION },
+	{ "vmm", required_argument, NULL, OPT_VMM },
 	{ NULL, 0, NULL, 0 },
 };
+
+static enum serve_engine
+engine(const char *name)
+{
+	enum serve_engine engine = SERVE_AUTO;
+	struct err e = ERR_INIT;
+
+	if (serve_engine_parse(name, &engine, &e) == -1)
+		opt_bad(&program, "--engine: %s", e.msg);
+	return engine;
+}
+
+static enum vmm_kind
+vmm(const char *name)
+{
+	if (strcmp(name, "auto") == 0)
+		return VMM_AUTO;
+	if (strcmp(name, "any") == 0)
+		return VMM_ANY;
+	if (strcmp(name, "handoff") == 0)
+		return VMM_HANDOFF;
+	opt_bad(&program, "--vmm %s: auto, any or handoff", name);
+}
 
 static void
 parse_one(struct options *o, int c)
 {
 	switch (c) {
 	case OPT_EAGER:
-		o->eager = true;
+		o->engine = SERVE_EAGER;
+		break;
+	case OPT_ENGINE:
+		o->engine = engine(optarg);
+		break;
+	case OPT_HANDOFF_FD:
+		o->handoff_fd = true;
+		break;
+	case OPT_HANDOFF_TIMEOUT:
+		o->handoff_timeout =
+		    (unsigned)opt_number(&program, "--handoff-timeout", optarg, 0, 86400);
 		break;
 	case 'h':
 		opt_help(&program);
@@ -91,6 +139,9 @@ parse_one(struct options *o, int c)
 		break;
 	case OPT_VERSION:
 		opt_version(&program);
+	case OPT_VMM:
+		o->vmm = vmm(optarg);
+		break;
 	default:
 		break;
 	}
@@ -101,7 +152,9 @@ options_parse(struct options *o, int argc, char **argv)
 {
 	int c;
 
-	*o = (struct options){ .background = true, .level = LOG_LEVEL_WARN };
+	*o = (struct options){
+		.background = true, .level = LOG_LEVEL_WARN, .handoff_timeout = 10
+	};
 	/* "+": the first argument that is no option ends them; the VMM's are not ours. */
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, "+:hqv", longopts, NULL)) != -1) {
@@ -122,6 +175,8 @@ options_parse(struct options *o, int argc, char **argv)
 	o->command = argv + optind;
 	if (o->qmp == NULL && (o->paused || o->state != NULL))
 		opt_bad(&program, "%s goes with --qmp", o->paused ? "--paused" : "--state");
-	if (o->eager && !o->background)
+	if (o->engine == SERVE_EAGER && !o->background)
 		opt_bad(&program, "--eager and --no-background exclude each other");
+	if (o->qmp != NULL && o->vmm == VMM_HANDOFF)
+		opt_bad(&program, "--qmp and --vmm handoff exclude each other");
 }

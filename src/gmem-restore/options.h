@@ -5,12 +5,23 @@
 #include <stdbool.h>
 
 #include "base/log.h"
+#include "serve/engine.h"
+
+/* How the VMM comes by its memory. */
+enum vmm_kind {
+	VMM_AUTO, /* as the image tells: like the VMM that it was taken from */
+	VMM_ANY, /* from us: its arguments name {mem} */
+	VMM_HANDOFF, /* its own, which it hands over: gmem-handoff(7) */
+};
 
 struct options {
 	const char *image;
 	char **command; /* the VMM and its arguments, NULL-terminated */
-	bool eager;
+	enum serve_engine engine;
 	bool background;
+	enum vmm_kind vmm;
+	bool handoff_fd; /* the hand-off is a descriptor of the VMM's, not a path */
+	unsigned handoff_timeout; /* seconds for the VMM to hand over its memory; 0: no limit */
 	const char *qmp; /* path of the VMM's QMP socket, or NULL */
 	bool paused; /* with --qmp: load, do not resume */
 	const char *state; /* with --qmp: which state to load */

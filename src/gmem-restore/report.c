@@ -40,13 +40,14 @@ latency_json(const struct histogram *h)
 static json_t *
 faults_json(const struct serve_stats *s)
 {
-	return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I}", "stored",
+	return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "stored",
 	    (json_int_t)stat_get(&s->faults_stored), "zero",
 	    (json_int_t)stat_get(&s->faults_zero), "present",
 	    (json_int_t)stat_get(&s->faults_present), "waited",
 	    (json_int_t)stat_get(&s->faults_waited), "outside",
 	    (json_int_t)stat_get(&s->faults_outside), "write",
-	    (json_int_t)stat_get(&s->faults_write));
+	    (json_int_t)stat_get(&s->faults_write), "vcpu",
+	    (json_int_t)stat_get(&s->faults_vcpu));
 }
 
 static json_t *
@@ -90,7 +91,7 @@ report_json(const struct report *r)
 
 	json_object_set_new(out, "image", json_string(r->img->path));
 	json_object_set_new(out, "root", json_digest(r->img->root));
-	json_object_set_new(out, "engine", json_string(r->eager ? "eager" : "continue"));
+	json_object_set_new(out, "engine", json_string(r->engine));
 	json_object_set_new(out, "times_ms", times_json(&r->times));
 	json_object_set_new(out, "faults", faults_json(&r->stats));
 	json_object_set_new(out, "pages", pages_json(&r->stats));
@@ -132,7 +133,7 @@ report_log(const struct report *r)
 	if (t->qemu.running != 0)
 		log_info("the guest ran again after %.1f ms",
 		    milliseconds(t->started, t->qemu.running));
-	if (r->eager)
+	if (strcmp(r->engine, serve_engine_name(SERVE_EAGER)) == 0)
 		return;
 	log_info("faults: %llu stored, %llu zero, %llu present; %llu pages around them, "
 		 "%llu in the background; %s read",

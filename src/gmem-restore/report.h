@@ -20,7 +20,7 @@ struct timeline {
 
 struct report {
 	const struct image *img;
-	bool eager;
+	const char *engine;
 	struct timeline times;
 	struct serve_stats stats;
 };

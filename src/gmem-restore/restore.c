@@ -41,7 +41,8 @@ struct restore {
 	struct image *img;
 	struct guest guest;
 	struct server *server;
-	struct handoff *handoff; /* NULL: eager */
+	struct handoff *handoff; /* NULL: the VMM gets memory that is complete */
+	int handoff_end; /* the VMM's, with --handoff-fd; else -1 */
 	struct loader *loader; /* NULL: no --qmp, or done */
 	int signals; /* signalfd */
 	pid_t child; /* the VMM we started; 0: none, or reaped */
@@ -89,14 +90,45 @@ find_state(const struct restore *r, const struct object **state, struct err *e)
 	    r->img->path, m->nstates);
 }
 
+/* Some memory is ours to make, and the shim's to hand over. */
+static bool
+gives_memory(const struct restore *r)
+{
+	for (size_t i = 0; i < r->img->manifest.nregions; i++)
+		if (r->guest.memory[i].used)
+			return true;
+	return false;
+}
+
+/* The VMM makes memory of its own, all or some of it. */
+static bool
+brings_memory(const struct restore *r)
+{
+	for (size_t i = 0; i < r->img->manifest.nregions; i++)
+		if (!r->guest.memory[i].used)
+			return true;
+	return false;
+}
+
+/* What the options say, or the image: it was taken from a VMM that speaks the hand-off. */
+static bool
+may_bring_memory(const struct restore *r)
+{
+	const char *kind = pairs_get(&r->img->manifest.vmm, "kind");
+
+	if (r->o->vmm == VMM_AUTO && r->o->qmp == NULL)
+		return kind != NULL && strcmp(kind, "handoff") == 0;
+	return r->o->vmm == VMM_HANDOFF;
+}
+
 /* Says before anything is started what would go wrong in the VMM. */
 static int
-check_lazy(struct err *e)
+check_lazy(const struct restore *r, struct err *e)
 {
 	uint64_t features;
 	int fd, rc;
 
-	if (access(shim_path(), R_OK) == -1)
+	if (gives_memory(r) && access(shim_path(), R_OK) == -1)
 		return err_sys(e, "the shim %s", shim_path());
 	if (uffd_create(&fd, e) == -1)
 		return -1;
@@ -110,38 +142,58 @@ new_server(struct restore *r, struct err *e)
 {
 	const struct server_options options = {
 		.nworkers = r->o->threads,
+		.nfillers = r->o->threads,
 		.background = r->o->background,
+		.engine = r->o->engine,
 	};
 
 	if (server_new(&r->server, r->img, &options, e) == -1)
 		return -1;
-	for (size_t i = 0; i < r->img->manifest.nregions; i++)
-		if (server_add_object(r->server, i, r->guest.memory[i].fd,
-			r->guest.memory[i].page_size, e) == -1)
+	for (size_t i = 0; i < r->img->manifest.nregions; i++) {
+		const struct guest_memory *m = &r->guest.memory[i];
+		const struct served_memory memory = {
+			.fd = m->fd, .page_size = m->page_size, .bitmap = -1
+		};
+
+		if (m->used && server_add_memory(r->server, i, &memory, e) == -1)
 			return -1;
+	}
 	return 0;
+}
+
+/* Of a region that is in one piece. */
+static uint64_t
+guest_address(const struct object *o)
+{
+	if (o->nsegments == 1 && o->segments[0].offset == 0 && o->segments[0].size == o->size)
+		return o->segments[0].gpa;
+	return HANDOFF_NO_ADDRESS;
 }
 
 static int
 new_handoff(struct restore *r, struct err *e)
 {
 	const struct manifest *m = &r->img->manifest;
-	struct handoff_object *objects;
+	struct handoff_region *regions;
 	int rc;
 
-	objects = calloc(m->nregions + 1, sizeof(*objects));
-	if (objects == NULL)
+	regions = calloc(m->nregions + 1, sizeof(*regions));
+	if (regions == NULL)
 		return err_sys(e, "hand-off");
 	for (size_t i = 0; i < m->nregions; i++)
-		objects[i] = (struct handoff_object){
+		regions[i] = (struct handoff_region){
 			.name = m->regions[i].name,
-			.fd = r->guest.memory[i].fd,
+			.fd = r->guest.memory[i].used ? r->guest.memory[i].fd : -1,
 			.number = r->guest.memory[i].number,
 			.size = m->regions[i].size,
-			.page_size = r->guest.memory[i].page_size,
+			.page_size = r->guest.memory[i].used ? r->guest.memory[i].page_size
+							     : m->regions[i].page_size,
+			.guest_address = guest_address(&m->regions[i]),
 		};
-	rc = handoff_new(&r->handoff, r->server, objects, m->nregions, e);
-	free(objects);
+	rc = handoff_new(&r->handoff, r->server, regions, m->nregions, e);
+	free(regions);
+	if (rc == 0 && r->o->handoff_fd)
+		rc = handoff_pair(r->handoff, &r->handoff_end, e);
 	return rc;
 }
 
@@ -166,23 +218,22 @@ take_signals(struct restore *r, struct err *e)
 static int
 prepare(struct restore *r, struct err *e)
 {
+	bool eager = r->o->engine == SERVE_EAGER;
+
 	if (image_open(&r->img, r->o->image, e) == -1 ||
-	    guest_arguments(&r->guest, r->img, r->o->command, e) == -1)
+	    guest_arguments(&r->guest, r->img, r->o->command, may_bring_memory(r), e) == -1)
 		return -1;
 	if (r->img->manifest.nregions == 0)
 		return err_set(e, ERR_FAILED, "%s: holds no memory", r->img->path);
-	if (!r->o->eager && check_lazy(e) == -1)
+	if (!eager && check_lazy(r, e) == -1)
 		return -1;
-	if (guest_create(&r->guest, e) == -1 || new_server(r, e) == -1)
+	if (guest_create(&r->guest, e) == -1 || new_server(r, e) == -1 ||
+	    take_signals(r, e) == -1)
 		return -1;
-	if (r->o->eager) {
-		if (server_fill_all(
-			r->server, r->o->threads != 0 ? r->o->threads : pool_ncpus(), e) == -1)
-			return -1;
-		return take_signals(r, e);
-	}
+	if (eager && !brings_memory(r))
+		return 0;
 	r->served = true;
-	if (take_signals(r, e) == -1 || new_handoff(r, e) == -1)
+	if (new_handoff(r, e) == -1)
 		return -1;
 	return server_start(r->server, e);
 }
@@ -201,25 +252,30 @@ kept_descriptors(const struct restore *r, int *keep)
 			keep[n++] = r->guest.states[i].fd;
 	for (size_t i = 0; r->handoff == NULL && i < m->nregions; i++)
 		keep[n++] = r->guest.memory[i].number;
+	if (r->handoff_end != -1)
+		keep[n++] = r->handoff_end;
 	return n;
 }
 
 static int
 start_vmm(struct restore *r, int *status, struct err *e)
 {
-	int keep[2 * OBJECTS_MAX];
+	int keep[2 * OBJECTS_MAX + 1];
 	struct launch launch = { .argv = r->guest.argv, .keep = keep };
+	char inherited[16];
 	pid_t pid;
 
 	launch.nkeep = kept_descriptors(r, keep);
 	if (r->handoff != NULL) {
-		launch.shim = shim_path();
-		launch.handoff = handoff_path(r->handoff);
+		snprintf(inherited, sizeof(inherited), "fd:%d", r->handoff_end);
+		launch.handoff = r->handoff_end != -1 ? inherited : handoff_path(r->handoff);
+		launch.shim = gives_memory(r) ? shim_path() : NULL;
 	}
 	/* A VMM that puts itself into the background stays ours. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	if (launch_start(&launch, &pid, status, e) == -1)
 		return -1;
+	fd_close(&r->handoff_end);
 	r->child = pid;
 	r->pidfd = pidfd_open(pid, 0);
 	r->times.launched = serve_now();
@@ -244,11 +300,23 @@ start_loader(struct restore *r, const struct object *state, struct err *e)
 
 /* ---- while it runs ---- */
 
+/* "mixed" where regions differ. */
+static const char *
+engine_name(const struct restore *r)
+{
+	enum serve_engine engine = server_engine(r->server, 0);
+
+	for (size_t i = 1; i < r->img->manifest.nregions; i++)
+		if (server_engine(r->server, i) != engine)
+			return "mixed";
+	return serve_engine_name(engine);
+}
+
 static void
 make_report(struct restore *r, struct report *report)
 {
 	report->img = r->img;
-	report->eager = r->handoff == NULL;
+	report->engine = engine_name(r);
 	if (r->loader != NULL)
 		loader_times(r->loader, &r->qemu_times);
 	r->times.qemu = r->qemu_times;
@@ -384,6 +452,39 @@ handle_loader(struct restore *r, struct err *e)
 	return -1;
 }
 
+/* Milliseconds for the VMM to hand over its memory; -1: it has, or may take its time. */
+static int
+patience(const struct restore *r)
+{
+	uint64_t limit = r->o->handoff_timeout * UINT64_C(1000000000);
+	uint64_t waited = serve_now() - r->times.launched;
+
+	if (limit == 0 || server_has_memory(r->server))
+		return -1;
+	return waited < limit ? (int)((limit - waited) / 1000000) + 1 : 0;
+}
+
+static int
+check_patience(const struct restore *r, struct err *e)
+{
+	if (patience(r) != 0)
+		return 0;
+	return err_set(e, ERR_FAILED,
+	    "%s has not handed over its memory within %u s (--handoff-timeout): one that does "
+	    "not speak the hand-off, gmem-handoff(7), needs {mem} among its arguments",
+	    r->guest.argv[0], r->o->handoff_timeout);
+}
+
+/* How long to wait for events, ms; -1: for ever. */
+static int
+poll_time(const struct restore *r, int check_ms)
+{
+	int wait = r->child == 0 ? CHECK_MS : r->served ? check_ms : -1;
+	int left = patience(r);
+
+	return left != -1 && (wait == -1 || left < wait) ? left : wait;
+}
+
 /* Waits until the VMM is over (0), or something has gone wrong (-1). */
 static int
 supervise(struct restore *r, struct err *e)
@@ -397,7 +498,7 @@ supervise(struct restore *r, struct err *e)
 			{ .fd = r->loader != NULL ? loader_event_fd(r->loader) : -1,
 			    .events = POLLIN },
 		};
-		int n = poll(polls, 3, r->child == 0 ? CHECK_MS : r->served ? check_ms : -1);
+		int n = poll(polls, 3, poll_time(r, check_ms));
 
 		if (n == -1 && errno != EINTR)
 			return err_sys(e, "poll");
@@ -405,6 +506,8 @@ supervise(struct restore *r, struct err *e)
 		if (polls[1].revents != 0 && handle_server(r, e) == -1)
 			return -1;
 		if (polls[2].revents != 0 && handle_loader(r, e) == -1)
+			return -1;
+		if (check_patience(r, e) == -1)
 			return -1;
 		if (n == 0 && r->served) {
 			if (handoff_check(r->handoff, e) == -1)
@@ -454,9 +557,14 @@ kill_vmm(struct restore *r)
 static void
 explain(const struct restore *r)
 {
-	if (r->handoff == NULL || server_has_mappings(r->server))
+	bool has_it = server_has_mappings(r->server) ||
+		      (brings_memory(r) && server_has_memory(r->server));
+
+	if (r->handoff == NULL || has_it)
 		return;
-	if (handoff_hellos(r->handoff) == 0)
+	if (!gives_memory(r))
+		log_error("%s ended without having handed over its memory", r->guest.argv[0]);
+	else if (handoff_hellos(r->handoff) == 0)
 		log_error("the shim was not loaded into %s (static or setuid program, or one "
 			  "that cleans its environment?): use --eager",
 		    r->guest.argv[0]);
@@ -489,7 +597,9 @@ static void
 restore_fini(struct restore *r)
 {
 	loader_free(r->loader);
+	server_stop(r->server);
 	handoff_free(r->handoff);
+	fd_close(&r->handoff_end);
 	server_free(r->server);
 	fd_close(&r->signals);
 	fd_close(&r->pidfd);
@@ -519,7 +629,7 @@ run(struct restore *r, bool *started, struct err *e)
 int
 restore_run(const struct options *o)
 {
-	struct restore r = { .o = o, .signals = -1, .pidfd = -1 };
+	struct restore r = { .o = o, .signals = -1, .pidfd = -1, .handoff_end = -1 };
 	struct err e = ERR_INIT;
 	bool started = false;
 	int status;

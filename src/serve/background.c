@@ -74,7 +74,7 @@ fill_object(struct server *s, size_t object, struct err *e)
 	struct entry en;
 	int more = 1;
 
-	if (o->object == NULL)
+	if (atomic_load(&o->complete))
 		return 1;
 	while ((more = image_reader_next(f->reader, o->object, chunk, &chunk, &en, e)) == 1) {
 		if (make_way(s))
@@ -96,7 +96,7 @@ await_object(struct server *s, size_t object, struct err *e)
 	struct entry en;
 	int more = 1;
 
-	if (o->object == NULL)
+	if (atomic_load(&o->complete))
 		return 1;
 	while ((more = image_reader_next(
 		    s->background_filler.reader, o->object, chunk, &chunk, &en, e)) == 1) {
@@ -128,6 +128,8 @@ release_mappings(struct server *s)
 	struct err e;
 
 	pthread_mutex_lock(&s->lock);
+	for (size_t i = 0; i < s->nobjects; i++)
+		object_let_in(&s->objects[i]);
 	t = atomic_load(&s->mappings);
 	for (size_t i = 0; t != NULL && i < t->n; i++) {
 		const struct mapping *m = &t->list[i];
@@ -170,9 +172,9 @@ background_main(void *arg)
 
 struct eager {
 	struct server *s;
-	atomic_size_t object;
-	_Atomic uint64_t next; /* chunk of it that nobody has taken */
+	size_t object;
 	pthread_mutex_t lock;
+	uint64_t next; /* chunk that nobody has taken */
 	struct err failure;
 };
 
@@ -183,55 +185,46 @@ struct eager_thread {
 	bool started;
 };
 
-/* Takes [*first, *end) of some object; false when nothing is left. */
+/* Takes [*first, *end); false when nothing is left. */
 static bool
-take_span(struct eager *g, size_t *object, uint64_t *first, uint64_t *end)
+take_span(struct eager *g, uint64_t *first, uint64_t *end)
 {
 	const struct server *s = g->s;
-	uint64_t n, span;
-	bool found = false;
+	const struct served_object *o = &s->objects[g->object];
+	uint64_t n = image_chunks(s->img, o->object);
+	uint64_t span = MAX(MAX(SPAN_BYTES, o->page_size) / s->img->g.chunk_size, 1);
+	bool more;
 
 	pthread_mutex_lock(&g->lock);
-	while (!found && g->failure.kind == ERR_NONE && g->object < s->nobjects) {
-		const struct served_object *o = &s->objects[g->object];
-
-		n = o->object == NULL ? 0 : image_chunks(s->img, o->object);
-		span = MAX(MAX(SPAN_BYTES, o->page_size) / s->img->g.chunk_size, 1);
-		if (g->next < n) {
-			*object = g->object;
-			*first = g->next;
-			*end = MIN(g->next + span, n);
-			g->next = *end;
-			found = true;
-		} else {
-			g->object++;
-			g->next = 0;
-		}
-	}
+	more = g->failure.kind == ERR_NONE && g->next < n && !atomic_load(&s->stop);
+	*first = g->next;
+	*end = MIN(g->next + span, n);
+	if (more)
+		g->next = *end;
 	pthread_mutex_unlock(&g->lock);
-	return found;
+	return more;
 }
 
 static int
-fill_span(struct eager_thread *t, size_t object, uint64_t first, uint64_t end, struct err *e)
+fill_span(struct eager_thread *t, uint64_t first, uint64_t end, struct err *e)
 {
-	const struct object *o = t->eager->s->objects[object].object;
+	struct eager *g = t->eager;
+	const struct object *o = g->s->objects[g->object].object;
 	uint64_t chunk;
 	struct entry en;
 	int more;
 
 	while ((more = image_reader_next(t->filler.reader, o, first, &chunk, &en, e)) == 1 &&
 	       chunk < end) {
-		if (fill_one(&t->filler, object, chunk, &en, e) == -1)
+		if (fill_one(&t->filler, g->object, chunk, &en, e) == -1)
 			return -1;
 		first = chunk + 1;
 	}
 	/* The stretch behind the span is empty: nobody need look at it again. */
 	if (more == 0 || (more == 1 && chunk > end)) {
-		pthread_mutex_lock(&t->eager->lock);
-		if (t->eager->object == object)
-			t->eager->next = MAX(t->eager->next, more == 0 ? UINT64_MAX : chunk);
-		pthread_mutex_unlock(&t->eager->lock);
+		pthread_mutex_lock(&g->lock);
+		g->next = MAX(g->next, more == 0 ? UINT64_MAX : chunk);
+		pthread_mutex_unlock(&g->lock);
 	}
 	return more == -1 ? -1 : 0;
 }
@@ -250,10 +243,9 @@ eager_main(void *arg)
 	struct eager_thread *t = arg;
 	struct err e = ERR_INIT;
 	uint64_t first, end;
-	size_t object;
 
-	while (take_span(t->eager, &object, &first, &end)) {
-		if (fill_span(t, object, first, end, &e) == -1)
+	while (take_span(t->eager, &first, &end)) {
+		if (fill_span(t, first, end, &e) == -1)
 			eager_fail(t->eager, &e);
 	}
 	return NULL;
@@ -264,14 +256,16 @@ eager_collect(struct server *s, struct eager_thread *t)
 {
 	if (t->started)
 		pthread_join(t->thread, NULL);
+	pthread_mutex_lock(&s->lock);
 	serve_stats_merge(&s->past, &t->filler.stats);
+	pthread_mutex_unlock(&s->lock);
 	filler_fini(&t->filler);
 }
 
 int
-server_fill_all(struct server *s, unsigned nthreads, struct err *e)
+fill_eagerly(struct server *s, size_t object, unsigned nthreads, struct err *e)
 {
-	struct eager g = { .s = s, .failure = ERR_INIT };
+	struct eager g = { .s = s, .object = object, .failure = ERR_INIT };
 	struct eager_thread *threads;
 	int rc = 0;
 
@@ -281,7 +275,7 @@ server_fill_all(struct server *s, unsigned nthreads, struct err *e)
 	pthread_mutex_init(&g.lock, NULL);
 	for (unsigned i = 0; i < nthreads && rc == 0; i++) {
 		threads[i].eager = &g;
-		rc = filler_init(&threads[i].filler, s, -1, e);
+		rc = filler_init(&threads[i].filler, s, false, -1, e);
 		if (rc == 0)
 			rc = thread_start(&threads[i].thread, eager_main, &threads[i], e);
 		threads[i].started = rc == 0;
@@ -296,7 +290,7 @@ server_fill_all(struct server *s, unsigned nthreads, struct err *e)
 		*e = g.failure;
 		return -1;
 	}
-	atomic_store(&s->complete, serve_now());
-	atomic_store(&s->state, SERVER_COMPLETE);
+	if (atomic_load(&s->stop))
+		return err_set(e, ERR_FAILED, "the page server has stopped");
 	return 0;
 }

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "base/ckd.h"
-#include "base/fdio.h"
 #include "serve/internal.h"
 
 /*
@@ -33,11 +33,11 @@ new_locked_reader(struct image_reader **r, struct server *s, struct err *e)
 }
 
 static int
-new_readers(struct filler *f, struct err *e)
+new_readers(struct filler *f, bool faults, struct err *e)
 {
 	uint32_t chunk_size = f->server->img->g.chunk_size;
 
-	if (f->uffd == -1)
+	if (!faults)
 		return new_locked_reader(&f->reader, f->server, e);
 	if (image_reader_new(&f->reader, f->server->img, e) == -1)
 		return -1;
@@ -49,13 +49,13 @@ new_readers(struct filler *f, struct err *e)
 }
 
 int
-filler_init(struct filler *f, struct server *s, int uffd, struct err *e)
+filler_init(struct filler *f, struct server *s, bool faults, int uffd, struct err *e)
 {
 	*f = (struct filler){ .server = s, .uffd = uffd };
 	for (size_t i = 0; i < s->nobjects; i++)
 		if (s->objects[i].page_size > PAGE_GRANULE)
 			f->unit_size = MAX(f->unit_size, s->objects[i].page_size);
-	if (new_readers(f, e) == -1)
+	if (new_readers(f, faults, e) == -1)
 		return -1;
 	if (f->unit_size == 0)
 		return 0;
@@ -97,20 +97,6 @@ filler_account(struct filler *f)
 	atomic_store_explicit(&f->stats.bytes_decoded, sum.bytes_decoded, memory_order_relaxed);
 }
 
-/* Writes whole pages from resident memory: nobody can see them half done (kernel.md §2.4). */
-static int
-object_write(
-    const struct served_object *o, const void *buf, size_t len, uint64_t off, struct err *e)
-{
-	if (o->map != NULL) {
-		memcpy(o->map + off, buf, len);
-		return 0;
-	}
-	if (fd_pwrite_full(o->fd, buf, len, off, e) == -1)
-		return err_wrap(e, "guest memory %s", o->object->name);
-	return 0;
-}
-
 /* ---- mapping ---- */
 
 static void
@@ -144,6 +130,11 @@ zero_at(struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
 
 	if (o->page_size > PAGE_GRANULE) {
 		r = zero_huge(p, o, off, hva, e);
+	} else if (o->guest_memfd) {
+		/* It has no UFFDIO_ZEROPAGE; and who got there first is not overwritten. */
+		if (object_touch(o, off, e) == -1)
+			return -1;
+		r = uffd_continue(p->uffd, hva, PAGE_GRANULE, PAGE_GRANULE, &done, e);
 	} else {
 		r = uffd_zeropage(p->uffd, hva, PAGE_GRANULE, &present, e);
 		if (r == UFFD_DONE && present)
@@ -274,7 +265,7 @@ give_run(struct filler *f, size_t object, uint64_t first, const struct run *run,
 	if (object_write(o, pages + (size_t)run->rank * PAGE_GRANULE, len, off, e) == -1)
 		return -1;
 	for (uint32_t i = 0; i < run->n; i++)
-		claims_give(&o->claims, first + run->page + i);
+		object_give(o, first + run->page + i);
 	return map_everywhere(f, object, off, len, NULL, e);
 }
 
@@ -328,19 +319,33 @@ fill_chunk(struct filler *f, size_t object, uint64_t chunk, const struct entry *
 
 /* ---- faults ---- */
 
+/* Until whoever has taken the page has given it. */
 static int
-give_zero(struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
+await_given(struct server *s, const struct claims *c, uint64_t page, struct err *e)
 {
-	struct served_object *o = &f->server->objects[m->object];
+	const struct timespec nap = { .tv_nsec = 20000 };
+
+	while (!claims_given(c, page)) {
+		if (atomic_load(&s->state) == SERVER_FAILED || atomic_load(&s->stop))
+			return err_set(e, ERR_FAILED, "the page server has stopped");
+		nanosleep(&nap, NULL);
+	}
+	return 0;
+}
+
+static int
+give_zero(struct filler *f, size_t object, const struct mapping *m, uint64_t off, struct err *e)
+{
+	struct served_object *o = &f->server->objects[object];
 
 	/* First in the object, then marked; for one mapping that is one call. */
-	if (zero_at(f, m, off, e) == -1)
+	if ((m != NULL ? zero_at(f, m, off, e) : object_touch(o, off, e)) == -1)
 		return -1;
-	claims_give(&o->claims, off / PAGE_GRANULE);
+	object_give(o, off / PAGE_GRANULE);
 	stat_add(&f->stats.faults_zero, 1);
 	stat_add(&f->stats.pages_demand, 1);
 	histogram_add(&f->stats.latency, serve_now() - f->began);
-	return map_everywhere(f, m->object, off, PAGE_GRANULE, m, e);
+	return map_everywhere(f, object, off, PAGE_GRANULE, m, e);
 }
 
 /* The chunk, if it is still loaded; else a place for it: one without a rest, or the oldest. */
@@ -400,8 +405,7 @@ fill_pending(struct filler *f, struct err *e)
 }
 
 static int
-give_page(struct filler *f, const struct mapping *m, uint64_t off, const struct entry *en,
-    struct err *e)
+give_page(struct filler *f, size_t object, uint64_t off, const struct entry *en, struct err *e)
 {
 	const struct geometry *g = &f->server->img->g;
 	uint64_t chunk = off / g->chunk_size;
@@ -410,10 +414,10 @@ give_page(struct filler *f, const struct mapping *m, uint64_t off, const struct 
 	struct loaded *l;
 	bool again;
 
-	l = loaded_find(f, m->object, chunk, &again);
-	if ((!again && load(f, l, m->object, chunk, en, e) == -1) ||
+	l = loaded_find(f, object, chunk, &again);
+	if ((!again && load(f, l, object, chunk, en, e) == -1) ||
 	    image_reader_page(l->reader, entry_rank(en, run.page), &content, e) == -1 ||
-	    give_run(f, m->object, chunk * g->pages, &run, content, e) == -1)
+	    give_run(f, object, chunk * g->pages, &run, content, e) == -1)
 		return -1;
 	histogram_add(&f->stats.latency, serve_now() - f->began);
 	stat_add(&f->stats.faults_stored, 1);
@@ -433,7 +437,7 @@ write_unit(struct filler *f, size_t object, uint64_t unit, struct err *e)
 	if (image_reader_read(f->reader, o->object, off, f->unit, len, e) == -1 ||
 	    object_write(o, f->unit, o->page_size, off, e) == -1)
 		return -1;
-	claims_give(&o->claims, unit);
+	object_give(o, unit);
 	return map_everywhere(f, object, off, o->page_size, NULL, e);
 }
 
@@ -449,11 +453,11 @@ fill_unit(struct filler *f, size_t object, uint64_t unit, stat_counter *pages, s
 }
 
 static int
-give_unit(struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
+give_unit(struct filler *f, size_t object, uint64_t off, struct err *e)
 {
-	uint64_t page_size = f->server->objects[m->object].page_size;
+	uint64_t page_size = f->server->objects[object].page_size;
 
-	if (write_unit(f, m->object, off / page_size, e) == -1)
+	if (write_unit(f, object, off / page_size, e) == -1)
 		return -1;
 	histogram_add(&f->stats.latency, serve_now() - f->began);
 	stat_add(&f->stats.faults_stored, 1);
@@ -461,13 +465,29 @@ give_unit(struct filler *f, const struct mapping *m, uint64_t off, struct err *e
 	return 0;
 }
 
+/* A page that this thread has taken; m: of the fault, NULL for a vCPU's. */
+static int
+give_taken(
+    struct filler *f, size_t object, const struct mapping *m, uint64_t off, struct err *e)
+{
+	struct served_object *o = &f->server->objects[object];
+	const struct geometry *g = &f->server->img->g;
+	struct entry en;
+
+	if (o->page_size > PAGE_GRANULE)
+		return give_unit(f, object, off, e);
+	if (image_reader_entry(f->reader, o->object, off / g->chunk_size, &en, e) == -1)
+		return -1;
+	if (!entry_is_stored(&en, (uint32_t)(off % g->chunk_size / PAGE_GRANULE)))
+		return give_zero(f, object, m, off, e);
+	return give_page(f, object, off, &en, e);
+}
+
 int
 fill_fault(struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
 {
 	struct served_object *o = &f->server->objects[m->object];
-	const struct geometry *g = &f->server->img->g;
 	uint64_t page = off / o->page_size;
-	struct entry en;
 
 	if (claims_given(&o->claims, page)) {
 		stat_add(&f->stats.faults_present, 1);
@@ -477,11 +497,51 @@ fill_fault(struct filler *f, const struct mapping *m, uint64_t off, struct err *
 		stat_add(&f->stats.faults_waited, 1);
 		return 0;
 	}
-	if (o->page_size > PAGE_GRANULE)
-		return give_unit(f, m, off, e);
-	if (image_reader_entry(f->reader, o->object, off / g->chunk_size, &en, e) == -1)
+	return give_taken(f, m->object, m, off, e);
+}
+
+int
+fill_vcpu(struct filler *f, size_t object, uint64_t off, struct err *e)
+{
+	struct served_object *o = &f->server->objects[object];
+	uint64_t page = off / o->page_size;
+
+	f->began = serve_now();
+	stat_add(&f->stats.faults_vcpu, 1);
+	if (claims_take(&o->claims, page))
+		return give_taken(f, object, NULL, off, e);
+	if (claims_given(&o->claims, page))
+		stat_add(&f->stats.faults_present, 1);
+	else
+		stat_add(&f->stats.faults_waited, 1);
+	return await_given(f->server, &o->claims, page, e);
+}
+
+/* ---- the first page ---- */
+
+int
+fill_first(struct filler *f, size_t object, struct err *e)
+{
+	struct served_object *o = &f->server->objects[object];
+	uint32_t page = 0;
+	const uint8_t *content;
+	struct entry en;
+	uint64_t chunk, off;
+	int more;
+
+	more = image_reader_next(f->reader, o->object, 0, &chunk, &en, e);
+	if (more != 1)
+		return more;
+	while (!entry_is_stored(&en, page))
+		page++;
+	off = chunk * f->server->img->g.chunk_size + page * (uint64_t)PAGE_GRANULE;
+	if (image_reader_load(f->reader, o->object, chunk, &en, e) == -1 ||
+	    image_reader_page(f->reader, entry_rank(&en, page), &content, e) == -1)
 		return -1;
-	if (!entry_is_stored(&en, (uint32_t)(off % g->chunk_size / PAGE_GRANULE)))
-		return give_zero(f, m, off, e);
-	return give_page(f, m, off, &en, e);
+	claims_take(&o->claims, off / PAGE_GRANULE);
+	if (object_first_write(o, content, off, e) == -1)
+		return -1;
+	object_give(o, off / PAGE_GRANULE);
+	stat_add(&f->stats.pages_background, 1);
+	return 0;
 }

@@ -270,20 +270,6 @@ serve_feature_name(unsigned bit)
 	return bit < sizeof(names) / sizeof(names[0]) ? names[bit] : NULL;
 }
 
-const char *
-serve_engine_name(enum serve_engine engine)
-{
-	switch (engine) {
-	case SERVE_CONTINUE:
-		return "continue";
-	case SERVE_MAP_CONTINUE:
-		return "map-continue";
-	case SERVE_EAGER:
-		break;
-	}
-	return "eager";
-}
-
 enum serve_engine
 serve_engine_choose(const struct serve_host *host, const struct serve_modes *modes)
 {

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "serve/engine.h"
+
 /*
  * What userfaultfd can do here, for us, found by trying it out on throw-away
  * memory, not by version.  Every *_errno is 0 if the thing before it worked.
@@ -52,16 +54,6 @@ void serve_modes_probe(struct serve_modes *modes, int fd, size_t len);
 
 /* Names of feature bits, "MINOR_SHMEM"; NULL when `bit` has none that is known here. */
 const char *serve_feature_name(unsigned bit);
-
-/* How pages of some memory get to a guest. */
-enum serve_engine {
-	SERVE_CONTINUE, /* lazily: write(2), UFFDIO_CONTINUE */
-	SERVE_MAP_CONTINUE, /* lazily: through a mapping of ours, UFFDIO_CONTINUE */
-	SERVE_EAGER, /* all of it before the VMM starts */
-};
-
-/* "continue", "map-continue", "eager" */
-const char *serve_engine_name(enum serve_engine engine);
 
 /* The engine for memory of these modes. */
 enum serve_engine serve_engine_choose(

@@ -6,28 +6,20 @@
 #include <stdatomic.h>
 
 #include "image/reader.h"
-#include "serve/claims.h"
+#include "serve/object.h"
 #include "serve/server.h"
 #include "serve/uffd.h"
 
 /*
  * What the files of the page server share.
  *
- * Lock order: server.lock before server.fail_lock; neither is taken on the
- * fault path.  Tables that faults read (mappings) are never changed: a new
- * one replaces them, the old one stays until the server is freed.
+ * Lock order: server.vcpu_lock, server.lock, server.fail_lock; none is taken where
+ * userfaultfd's faults are answered.  Tables that faults read (mappings) are never changed: a
+ * new one replaces them, the old one stays until the server is freed.
  */
 #define PROCESSES_MAX 256u
 #define FAULT_WORKERS_MAX 4u
 #define FAULTS_AT_ONCE 16
-
-struct served_object {
-	const struct object *object; /* of the image; NULL: this region is not served */
-	int fd; /* borrowed */
-	uint64_t page_size; /* the unit of claims and of mapping */
-	uint8_t *map; /* of huge pages only: hugetlbfs has no write(2) */
-	struct claims claims;
-};
 
 struct mapping {
 	unsigned process;
@@ -63,7 +55,7 @@ struct filler {
 	struct server *server;
 	struct image_reader *reader; /* for the index; of the background also for chunks */
 	struct loaded loaded[LOADED_MAX]; /* of fault workers, nloaded */
-	unsigned nloaded;
+	unsigned nloaded; /* 0: it fills what nobody has asked for */
 	uint64_t loads;
 	uint8_t *unit; /* locked; for objects of huge pages */
 	size_t unit_size;
@@ -97,6 +89,7 @@ struct server {
 	struct server_options options;
 	size_t nobjects;
 	struct served_object *objects;
+	atomic_size_t nready; /* that have their memory; changes under lock */
 	_Atomic(struct mapping_table *) mappings;
 
 	pthread_mutex_t lock; /* guards the processes and replaces the mappings */
@@ -105,8 +98,10 @@ struct server {
 	struct serve_stats past; /* of workers that have ended */
 
 	pthread_t background;
-	bool background_started;
+	bool background_wanted, background_started;
 	struct filler background_filler;
+	pthread_mutex_t vcpu_lock; /* guards the filler that answers vCPUs */
+	struct filler vcpu_filler; /* .reader NULL: nobody has asked yet */
 	atomic_bool stop;
 	atomic_uint busy; /* workers that are answering faults just now */
 
@@ -120,8 +115,11 @@ struct server {
 /* Tells the owner that the state has changed. */
 void server_announce(struct server *s);
 
-/* For filling in the background, or (with a userfaultfd) for answering faults. */
-int filler_init(struct filler *f, struct server *s, int uffd, struct err *e);
+/*
+ * For answering faults, of a userfaultfd or (-1) of vCPUs; or for filling what nobody
+ * has asked for.
+ */
+int filler_init(struct filler *f, struct server *s, bool faults, int uffd, struct err *e);
 void filler_fini(struct filler *f);
 
 /* Brings what its reader has read into its statistics. */
@@ -132,6 +130,15 @@ void filler_account(struct filler *f);
  * object's page size).
  */
 int fill_fault(struct filler *f, const struct mapping *m, uint64_t off, struct err *e);
+
+/* Answers a vCPU that has left the guest for the page at `off`: it is there on return. */
+int fill_vcpu(struct filler *f, size_t object, uint64_t off, struct err *e);
+
+/*
+ * Gives the first page that the image stores of an object: whether write(2) can do
+ * that is known then.
+ */
+int fill_first(struct filler *f, size_t object, struct err *e);
 
 /*
  * Gives the rest of a chunk that a fault has loaded, if there is such a rest: 1, 0
@@ -152,6 +159,9 @@ const struct mapping *mapping_find(const struct server *s, unsigned process, uin
 
 /* A thread that takes no signal but the one by which it is stopped. */
 int thread_start(pthread_t *thread, void *(*run)(void *), void *arg, struct err *e);
+
+/* Gives all of an object with `nthreads` threads, and returns when that is done. */
+int fill_eagerly(struct server *s, size_t object, unsigned nthreads, struct err *e);
 
 /* The thread that gives the rest behind the faults. */
 void *background_main(void *arg);

@@ -2,9 +2,11 @@
 libgmem_a_SOURCES += \
 	%D%/background.c \
 	%D%/claims.c %D%/claims.h \
+	%D%/engine.c %D%/engine.h \
 	%D%/fill.c \
 	%D%/host.c %D%/host.h \
 	%D%/internal.h \
+	%D%/object.c %D%/object.h \
 	%D%/server.c %D%/server.h \
 	%D%/stats.c %D%/stats.h \
 	%D%/uffd.c %D%/uffd.h

@@ -84,6 +84,7 @@ server_new(struct server **out, const struct image *img, const struct server_opt
 	s->options.nworkers = MIN(s->options.nworkers, FAULT_WORKERS_MAX);
 	s->event_fd = -1;
 	pthread_mutex_init(&s->lock, NULL);
+	pthread_mutex_init(&s->vcpu_lock, NULL);
 	pthread_mutex_init(&s->fail_lock, NULL);
 	s->nobjects = img->manifest.nregions;
 	s->objects = calloc(s->nobjects + 1, sizeof(*s->objects));
@@ -99,26 +100,169 @@ server_new(struct server **out, const struct image *img, const struct server_opt
 	return 0;
 }
 
-int
-server_add_object(struct server *s, size_t index, int fd, uint64_t page_size, struct err *e)
+/* ---- memory ---- */
+
+/* Tells what the memory cannot do, where that stands in the way of serving it lazily. */
+static int
+check_lazy(const struct served_object *o, bool slots, const struct err *why, struct err *e)
+{
+	if (why->kind != ERR_NONE)
+		return err_set(e, ERR_UNSUPPORTED, "userfaultfd does not work on %s: %s",
+		    o->guest_memfd ? "this kernel's guest_memfd" : "this memory", why->msg);
+	if (slots && o->bitmap == NULL)
+		return err_set(e, ERR_UNSUPPORTED,
+		    "the vCPUs reach it past any mapping, and there is no bitmap of KVM "
+		    "userfault to stop them");
+	return 0;
+}
+
+/* The lazy engine that fits; write(2) was tried. */
+static enum serve_engine
+lazy_engine(const struct served_object *o)
+{
+	if (o->bitmap != NULL)
+		return SERVE_USERFAULT;
+	return o->writes ? SERVE_CONTINUE : SERVE_MAP_CONTINUE;
+}
+
+static int
+choose_engine(
+    struct server *s, struct served_object *o, bool slots, const struct err *why, struct err *e)
+{
+	enum serve_engine wanted = s->options.engine;
+	struct err obstacle = ERR_INIT;
+
+	o->engine = SERVE_EAGER;
+	if (wanted == SERVE_EAGER)
+		return 0;
+	if (check_lazy(o, slots, why, &obstacle) == 0)
+		o->engine = lazy_engine(o);
+	if (wanted == SERVE_AUTO) {
+		if (o->engine == SERVE_EAGER)
+			log_warn("%s: %s; so all of it is filled before the VM runs",
+			    o->object->name, obstacle.msg);
+		return 0;
+	}
+	/* What can be written can be mapped too. */
+	if (wanted == SERVE_MAP_CONTINUE && o->engine == SERVE_CONTINUE) {
+		o->engine = wanted;
+		return object_map(o, e);
+	}
+	if (o->engine == wanted)
+		return 0;
+	if (obstacle.kind != ERR_NONE)
+		return err_set(e, ERR_UNSUPPORTED, "%s: engine %s: %s; --engine eager works",
+		    o->object->name, serve_engine_name(wanted), obstacle.msg);
+	return err_set(e, ERR_UNSUPPORTED, "%s: engine %s does not fit this memory, %s does",
+	    o->object->name, serve_engine_name(wanted), serve_engine_name(o->engine));
+}
+
+/* Whether write(2) works is found out by the first page that has to be written anyway. */
+static int
+write_first(struct server *s, size_t index, struct err *e)
+{
+	struct filler f;
+	int rc;
+
+	if (s->objects[index].page_size > PAGE_GRANULE)
+		return 0;
+	rc = filler_init(&f, s, false, -1, e);
+	if (rc == 0)
+		rc = fill_first(&f, index, e);
+	filler_account(&f);
+	pthread_mutex_lock(&s->lock);
+	serve_stats_merge(&s->past, &f.stats);
+	pthread_mutex_unlock(&s->lock);
+	filler_fini(&f);
+	return rc;
+}
+
+static int
+take_memory(struct server *s, size_t index, const struct served_memory *m, struct err *e)
 {
 	struct served_object *o = &s->objects[index];
 	const struct object *object = &s->img->manifest.regions[index];
-	size_t len = (size_t)align_up(object->size, page_size);
-	void *map;
+	struct err why = ERR_INIT;
 
-	if (claims_init(&o->claims, div_up(object->size, page_size), e) == -1)
-		return err_wrap(e, "%s", object->name);
-	o->object = object;
-	o->fd = fd;
-	o->page_size = page_size;
-	if (page_size == PAGE_GRANULE)
+	if (object_open(o, object, m, &why, e) == -1 || write_first(s, index, e) == -1 ||
+	    choose_engine(s, o, m->slots, &why, e) == -1)
+		return -1;
+	log_info("%s: engine %s", object->name, serve_engine_name(o->engine));
+	if (o->engine != SERVE_EAGER)
 		return 0;
-	map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (map == MAP_FAILED)
-		return err_sys(e, "%s: map %zu bytes", object->name, len);
-	o->map = map;
+	if (fill_eagerly(s, index,
+		s->options.nfillers != 0 ? s->options.nfillers : pool_ncpus(), e) == -1)
+		return -1;
+	object_let_in(o);
+	atomic_store(&o->complete, true);
 	return 0;
+}
+
+static bool
+all_complete(const struct server *s)
+{
+	for (size_t i = 0; i < s->nobjects; i++)
+		if (!server_is_complete(s, i))
+			return false;
+	return true;
+}
+
+/* With s->lock: the last region has its memory. */
+static int
+begin(struct server *s, struct err *e)
+{
+	if (all_complete(s)) {
+		atomic_store(&s->complete, serve_now());
+		atomic_store(&s->state, SERVER_COMPLETE);
+		server_announce(s);
+		return 0;
+	}
+	if (!s->background_wanted || s->background_started)
+		return 0;
+	if (filler_init(&s->background_filler, s, false, -1, e) == -1 ||
+	    thread_start(&s->background, background_main, s, e) == -1)
+		return -1;
+	s->background_started = true;
+	return 0;
+}
+
+int
+server_add_memory(
+    struct server *s, size_t index, const struct served_memory *memory, struct err *e)
+{
+	struct served_object *o = index < s->nobjects ? &s->objects[index] : NULL;
+	int rc = 0;
+
+	if (o == NULL || o->object != NULL)
+		return err_set(e, ERR_CORRUPT, "hand-off: memory number %zu %s", index,
+		    o == NULL ? "is not in the image" : "came twice");
+	if (take_memory(s, index, memory, e) == -1) {
+		object_fini(o);
+		return -1;
+	}
+	pthread_mutex_lock(&s->lock);
+	if (++s->nready == s->nobjects)
+		rc = begin(s, e);
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+bool
+server_has_memory(const struct server *s)
+{
+	return atomic_load(&s->nready) == s->nobjects;
+}
+
+bool
+server_is_complete(const struct server *s, size_t index)
+{
+	return atomic_load(&s->objects[index].complete);
+}
+
+enum serve_engine
+server_engine(const struct server *s, size_t index)
+{
+	return s->objects[index].engine;
 }
 
 /* ---- mappings ---- */
@@ -194,7 +338,7 @@ server_add_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t le
 		    (unsigned long long)len, (unsigned long long)hva,
 		    (unsigned long long)offset, o->object->name, (unsigned long long)size);
 	pthread_mutex_lock(&s->lock);
-	if (atomic_load(&s->state) != SERVER_COMPLETE) {
+	if (!server_is_complete(s, object) && atomic_load(&s->state) != SERVER_COMPLETE) {
 		t = table_without(s, process, hva, len, 1);
 		if (t == NULL) {
 			rc = err_sys(e, "hand-off");
@@ -402,7 +546,7 @@ process_start(struct server *s, struct served_process *p, struct err *e)
 
 		w->process = p;
 		p->nworkers = i + 1;
-		if (filler_init(&w->filler, s, p->uffd, e) == -1)
+		if (filler_init(&w->filler, s, true, p->uffd, e) == -1)
 			return -1;
 		if (thread_start(&w->thread, worker_main, w, e) == -1)
 			return -1;
@@ -457,19 +601,57 @@ server_remove_process(struct server *s, unsigned process)
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* ---- vCPUs ---- */
+
+int
+server_fault(struct server *s, size_t object, uint64_t offset, struct err *e)
+{
+	struct served_object *o = object < s->nobjects ? &s->objects[object] : NULL;
+	int rc = 0;
+
+	if (o == NULL || o->object == NULL || offset >= o->object->size)
+		return err_set(e, ERR_CORRUPT,
+		    "hand-off: there is no page at %llu of memory %zu",
+		    (unsigned long long)offset, object);
+	if (o->engine != SERVE_USERFAULT)
+		return 0;
+	pthread_mutex_lock(&s->vcpu_lock);
+	if (s->vcpu_filler.reader == NULL)
+		rc = filler_init(&s->vcpu_filler, s, true, -1, e);
+	if (rc == 0)
+		rc = fill_vcpu(&s->vcpu_filler, object, align_down(offset, o->page_size), e);
+	pthread_mutex_unlock(&s->vcpu_lock);
+	return rc;
+}
+
+int
+server_fault_rest(struct server *s, struct err *e)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&s->vcpu_lock);
+	if (s->vcpu_filler.reader != NULL) {
+		rc = fill_pending(&s->vcpu_filler, e);
+		filler_account(&s->vcpu_filler);
+	}
+	pthread_mutex_unlock(&s->vcpu_lock);
+	return rc;
+}
+
 /* ---- discarded pages ---- */
 
 static void
-take_away(struct server *s, struct claims *c, uint64_t first, uint64_t end)
+take_away(struct server *s, struct served_object *o, uint64_t first, uint64_t end)
 {
 	const struct timespec nap = { .tv_nsec = 50000 };
 
 	for (uint64_t page = first; page < end; page++)
-		if (claims_take(c, page))
-			claims_give(c, page);
+		if (claims_take(&o->claims, page))
+			object_give(o, page);
 	/* Somebody may be writing one of them just now. */
 	for (uint64_t page = first; page < end; page++)
-		while (!claims_given(c, page) && atomic_load(&s->state) == SERVER_FILLING)
+		while (
+		    !claims_given(&o->claims, page) && atomic_load(&s->state) == SERVER_FILLING)
 			nanosleep(&nap, NULL);
 }
 
@@ -509,7 +691,7 @@ server_discard(struct server *s, size_t object, uint64_t offset, uint64_t len, s
 		return err_set(e, ERR_FAILED,
 		    "the VMM discards a part of a page: %llu bytes at %#llx of %s; use --eager",
 		    (unsigned long long)len, (unsigned long long)offset, o->object->name);
-	take_away(s, &o->claims, offset / o->page_size, end / o->page_size);
+	take_away(s, o, offset / o->page_size, end / o->page_size);
 	return wake_everywhere(s, object, offset, end, e);
 }
 
@@ -518,13 +700,21 @@ server_discard(struct server *s, size_t object, uint64_t offset, uint64_t len, s
 int
 server_start(struct server *s, struct err *e)
 {
-	if (!s->options.background)
-		return 0;
-	if (filler_init(&s->background_filler, s, -1, e) == -1 ||
-	    thread_start(&s->background, background_main, s, e) == -1)
-		return -1;
-	s->background_started = true;
-	return 0;
+	int rc = 0;
+
+	pthread_mutex_lock(&s->lock);
+	s->background_wanted = s->options.background;
+	if (s->nready == s->nobjects && atomic_load(&s->state) == SERVER_FILLING)
+		rc = begin(s, e);
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+void
+server_stop(struct server *s)
+{
+	if (s != NULL)
+		atomic_store(&s->stop, true);
 }
 
 void
@@ -537,6 +727,7 @@ server_stats(struct server *s, struct serve_stats *stats, struct server_times *t
 		for (unsigned k = 0; k < s->processes[i]->nworkers; k++)
 			serve_stats_merge(stats, &s->processes[i]->workers[k].filler.stats);
 	serve_stats_merge(stats, &s->background_filler.stats);
+	serve_stats_merge(stats, &s->vcpu_filler.stats);
 	pthread_mutex_unlock(&s->lock);
 	times->first_mapping = atomic_load(&s->first_mapping);
 	times->first_fault = atomic_load(&s->first_fault);
@@ -559,15 +750,8 @@ free_mappings(struct server *s)
 static void
 free_objects(struct server *s)
 {
-	for (size_t i = 0; s->objects != NULL && i < s->nobjects; i++) {
-		struct served_object *o = &s->objects[i];
-
-		if (o->object == NULL)
-			continue;
-		if (o->map != NULL)
-			munmap(o->map, (size_t)align_up(o->object->size, o->page_size));
-		claims_fini(&o->claims);
-	}
+	for (size_t i = 0; s->objects != NULL && i < s->nobjects; i++)
+		object_fini(&s->objects[i]);
 	free(s->objects);
 }
 
@@ -580,6 +764,7 @@ server_free(struct server *s)
 	if (s->background_started)
 		thread_stop(s->background);
 	filler_fini(&s->background_filler);
+	filler_fini(&s->vcpu_filler);
 	for (unsigned i = 0; i < s->nprocesses; i++) {
 		process_stop(s, s->processes[i]);
 		fd_close(&s->processes[i]->uffd);
@@ -589,6 +774,7 @@ server_free(struct server *s)
 	free_objects(s);
 	fd_close(&s->event_fd);
 	pthread_mutex_destroy(&s->lock);
+	pthread_mutex_destroy(&s->vcpu_lock);
 	pthread_mutex_destroy(&s->fail_lock);
 	free(s);
 }

@@ -8,16 +8,17 @@
 
 #include "base/err.h"
 #include "image/image.h"
+#include "serve/engine.h"
+#include "serve/object.h"
 #include "serve/stats.h"
 
 /*
  * The page server: gives an image's pages to whoever faults on them.
  *
- * It serves memory objects (a memfd for each region of the image) that
- * processes map.  A process hands over its userfaultfd, then each mapping.
- * Worker threads answer faults; behind them a background thread gives the
- * rest.  When every stored page is given, the mappings are unregistered: what
- * is left then are zeros, which the kernel makes itself.
+ * It serves memory objects (one for each region of the image) that processes map.  A process
+ * hands over its userfaultfd, then each mapping. Worker threads answer faults; behind them a
+ * background thread gives the rest.  When every stored page is given, the mappings are
+ * unregistered: what is left then are zeros, which the kernel makes itself.
  *
  * After a failure nothing is answered any more, so that nobody runs on with a
  * page that is not there: the owner must end the processes.
@@ -26,7 +27,9 @@ struct server;
 
 struct server_options {
 	unsigned nworkers; /* fault threads for each userfaultfd; 0: as many as CPUs, up to 4 */
+	unsigned nfillers; /* threads of the eager engine; 0: as many as CPUs */
 	bool background; /* fill behind the faults */
+	enum serve_engine engine; /* SERVE_AUTO, or the one to use or to fail */
 };
 
 enum server_state {
@@ -40,17 +43,20 @@ int server_new(struct server **out, const struct image *img,
     const struct server_options *options, struct err *e);
 
 /*
- * Adds the memory object of region `index`: fd is borrowed, sized, empty.
- * page_size: 4096, or of the huge pages behind it.
+ * Adds the memory of region `index`, which must be empty, and chooses the engine by
+ * trying what works with it.  With the eager engine all of it is there on return.
+ * ERR_UNSUPPORTED if the engine that was asked for does not work.  One thread at
+ * a time; every region gets its memory before the first process comes.
  */
-int server_add_object(
-    struct server *s, size_t index, int fd, uint64_t page_size, struct err *e);
+int server_add_memory(
+    struct server *s, size_t index, const struct served_memory *memory, struct err *e);
 
-/*
- * Fills all objects now, with `nthreads` threads, and returns when that is
- * done: nothing needs to be served then.
- */
-int server_fill_all(struct server *s, unsigned nthreads, struct err *e);
+/* Whether every region has its memory, or (of one region) all of it is there. */
+bool server_has_memory(const struct server *s);
+bool server_is_complete(const struct server *s, size_t index);
+
+/* How region `index` is served; SERVE_AUTO while it has no memory. */
+enum serve_engine server_engine(const struct server *s, size_t index);
 
 /*
  * Takes the userfaultfd of another process (also on failure), makes the
@@ -79,7 +85,15 @@ void server_remove_process(struct server *s, unsigned process);
 int server_discard(
     struct server *s, size_t object, uint64_t offset, uint64_t len, struct err *e);
 
-/* Starts the background fill, if there is to be one.  Once. */
+/*
+ * A vCPU has left the guest for the page at `offset` (KVM userfault): when this
+ * returns it is there, and its bit is cleared.  server_fault_rest gives the
+ * rest of what was decoded for it.
+ */
+int server_fault(struct server *s, size_t object, uint64_t offset, struct err *e);
+int server_fault_rest(struct server *s, struct err *e);
+
+/* Starts the background fill, if there is to be one, as soon as all regions have memory. */
 int server_start(struct server *s, struct err *e);
 
 /* Becomes readable when the state changes (eventfd, borrowed; do not read it). */
@@ -103,6 +117,9 @@ struct server_times {
 };
 
 void server_stats(struct server *s, struct serve_stats *stats, struct server_times *times);
+
+/* Nothing more is filled: whoever waits for that gives up.  The server can only be freed. */
+void server_stop(struct server *s);
 
 /* Stops all threads.  Userfaultfds are closed: end their processes before. */
 void server_free(struct server *s);

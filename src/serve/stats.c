@@ -82,6 +82,7 @@ serve_stats_merge(struct serve_stats *to, const struct serve_stats *from)
 	stat_add(&to->faults_waited, stat_get(&from->faults_waited));
 	stat_add(&to->faults_outside, stat_get(&from->faults_outside));
 	stat_add(&to->faults_write, stat_get(&from->faults_write));
+	stat_add(&to->faults_vcpu, stat_get(&from->faults_vcpu));
 	stat_add(&to->pages_demand, stat_get(&from->pages_demand));
 	stat_add(&to->pages_around, stat_get(&from->pages_around));
 	stat_add(&to->pages_background, stat_get(&from->pages_background));

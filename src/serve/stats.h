@@ -50,6 +50,7 @@ struct serve_stats {
 	stat_counter faults_waited; /* a page that somebody was giving just then */
 	stat_counter faults_outside; /* a place that is not served any more */
 	stat_counter faults_write; /* of all these: the access was a write */
+	stat_counter faults_vcpu; /* of all these: a vCPU has left the guest, KVM userfault */
 	/* Pages (4 KiB) given. */
 	stat_counter pages_demand; /* that a fault asked for, zeros included */
 	stat_counter pages_around; /* neighbours in its chunk */

@@ -16,17 +16,26 @@
  */
 struct handoff;
 
-/* A memory object that clients get; index i is region i of the image. */
-struct handoff_object {
+#define HANDOFF_NO_ADDRESS UINT64_MAX
+
+/* What clients are told of region i of the image. */
+struct handoff_region {
 	const char *name;
-	int fd; /* borrowed */
+	int fd; /* memory that they get, borrowed; -1: they bring their own */
 	int number; /* the descriptor number that clients put it at */
 	uint64_t size, page_size;
+	uint64_t guest_address; /* guest physical, or HANDOFF_NO_ADDRESS: in pieces, unknown */
 };
 
 /* Starts to listen.  The server is borrowed and told of every failure. */
 int handoff_new(struct handoff **out, struct server *server,
-    const struct handoff_object *objects, size_t n, struct err *e);
+    const struct handoff_region *regions, size_t n, struct err *e);
+
+/*
+ * A conversation that is open already, for a VMM that cannot reach the path: the
+ * VMM's end, which the caller closes.  Once, before the VMM is started.
+ */
+int handoff_pair(struct handoff *h, int *fd, struct err *e);
 
 /* The path for the environment of the VMM. */
 const char *handoff_path(const struct handoff *h);

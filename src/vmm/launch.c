@@ -51,19 +51,21 @@ environment_init(struct environment *env, const struct launch *l, struct err *e)
 	if (env->list == NULL)
 		return err_sys(e, "environment");
 	for (size_t i = 0; i < count; i++)
-		if (l->shim == NULL || !starts_with(environ[i], "LD_PRELOAD"))
+		if (!(l->shim != NULL && starts_with(environ[i], "LD_PRELOAD")) &&
+		    !starts_with(environ[i], GMEM_HANDOFF_ENV))
 			env->list[n++] = environ[i];
-	if (l->shim == NULL)
-		return 0;
-	if (asprintf(&env->text[0], "LD_PRELOAD=%s%s%s", l->shim, preload != NULL ? ":" : "",
-		preload != NULL ? preload : "") == -1 ||
-	    asprintf(&env->text[1], "%s=%s", GMEM_HANDOFF_ENV, l->handoff) == -1) {
+	if ((l->shim != NULL &&
+		asprintf(&env->text[0], "LD_PRELOAD=%s%s%s", l->shim,
+		    preload != NULL ? ":" : "", preload != NULL ? preload : "") == -1) ||
+	    (l->handoff != NULL &&
+		asprintf(&env->text[1], "%s=%s", GMEM_HANDOFF_ENV, l->handoff) == -1)) {
 		err_sys(e, "environment");
 		environment_fini(env);
 		return -1;
 	}
-	env->list[n++] = env->text[0];
-	env->list[n] = env->text[1];
+	for (size_t i = 0; i < 2; i++)
+		if (env->text[i] != NULL)
+			env->list[n++] = env->text[i];
 	return 0;
 }
 

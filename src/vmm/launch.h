@@ -13,7 +13,7 @@ struct launch {
 	const int *keep; /* descriptors that stay open, at their numbers */
 	size_t nkeep;
 	const char *shim; /* path for LD_PRELOAD, or NULL */
-	const char *handoff; /* path of the hand-off socket, with a shim */
+	const char *handoff; /* where the hand-off is, for the environment, or NULL */
 };
 
 /* Exit statuses as env(1) and the shells have them. */

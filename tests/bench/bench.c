@@ -209,6 +209,7 @@ server_round(const struct image *img, const struct object *o, const struct targe
     double *ns)
 {
 	const struct server_options options = { .nworkers = 1 };
+	struct served_memory memory = { .page_size = 4096, .bitmap = -1 };
 	struct server *s;
 	unsigned id;
 	uint8_t *base;
@@ -218,8 +219,9 @@ server_round(const struct image *img, const struct object *o, const struct targe
 	if (mem == -1 || ftruncate(mem, (off_t)o->size) == -1)
 		err(1, "memfd");
 	base = must_map(o->size, PROT_READ | PROT_WRITE, MAP_SHARED, mem);
+	memory.fd = mem;
 	must(server_new(&s, img, &options, &e));
-	must(server_add_object(s, 0, mem, 4096, &e));
+	must(server_add_memory(s, 0, &memory, &e));
 	must(uffd_create(&uffd, &e));
 	must(server_add_process(s, uffd, &id, &e));
 	must(server_add_mapping(s, id, (uintptr_t)base, o->size, 0, 0, &e));
@@ -353,7 +355,10 @@ half_round(const struct image *img, const struct object *o, bool decode, unsigne
 static double
 eager_round(const struct image *img, const struct object *o, unsigned nthreads)
 {
-	const struct server_options options = { .nworkers = 1 };
+	const struct server_options options = {
+		.nworkers = 1, .nfillers = nthreads, .engine = SERVE_EAGER
+	};
+	struct served_memory memory = { .page_size = 4096, .bitmap = -1 };
 	struct server *s;
 	uint64_t began;
 	double ns;
@@ -362,10 +367,10 @@ eager_round(const struct image *img, const struct object *o, unsigned nthreads)
 	mem = memfd_create("eager", MFD_CLOEXEC);
 	if (mem == -1 || ftruncate(mem, (off_t)o->size) == -1)
 		err(1, "memfd");
+	memory.fd = mem;
 	began = serve_now();
 	must(server_new(&s, img, &options, &e));
-	must(server_add_object(s, 0, mem, 4096, &e));
-	must(server_fill_all(s, nthreads, &e));
+	must(server_add_memory(s, 0, &memory, &e));
 	ns = since(began);
 	server_free(s);
 	close(mem);

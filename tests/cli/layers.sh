@@ -14,8 +14,8 @@ format: codec base
 image: format codec base
 memory: base
 serve: image format codec memory base
-vmm: serve memory image format codec base gmem-handoff.h
-shim: gmem-handoff.h
+vmm: serve memory image format codec base gmem-handoff.h gmem-handoff-client.h
+shim: gmem-handoff-client.h
 cli: format codec base
 gmem-snap: cli vmm serve memory image format codec base
 gmem-restore: cli vmm serve memory image format codec base

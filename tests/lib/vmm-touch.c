@@ -8,6 +8,8 @@
  * the words say, and compares all it sees with the pattern (vmm-pattern.h).
  *
  *	open=PATH pattern=SEED,DENSITY	the memory, and what is in it
+ *	own=KIND,MIB[,slots|,FLAGS]	memory of its own, handed over: see touch-own.h
+ *	punch-silently=N		a hole of N pages at the start, of which nobody is told
  *	map twice pieces		map it: as a whole, as two views, in two pieces
  *	private raw-map populate	MAP_PRIVATE; past libc; MAP_POPULATE
  *	touch=N write=N verify		N threads, pages in random order: compare every byte;
@@ -50,6 +52,7 @@
 #include <linux/falloc.h>
 #include <linux/magic.h>
 
+#include "touch-own.h"
 #include "vmm-pattern.h"
 
 #define VIEWS_MAX 8
@@ -135,13 +138,12 @@ compare(const void *at, uint64_t page, bool or_zero)
 /* ---- mapping ---- */
 
 static void
-open_memory(const char *path)
+use_memory(int fd)
 {
 	struct statfs fs;
 	struct stat st;
 
-	vmm.fd = open(path, O_RDWR | O_CLOEXEC);
-	expect(vmm.fd != -1, path);
+	vmm.fd = fd;
 	expect(fstat(vmm.fd, &st) == 0, "fstat");
 	expect(fstatfs(vmm.fd, &fs) == 0, "fstatfs");
 	vmm.npages = (uint64_t)st.st_size / PATTERN_PAGE;
@@ -165,13 +167,32 @@ add_view(uint8_t *at, uint64_t offset, size_t npages)
 }
 
 static void
+open_memory(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	expect(fd != -1, path);
+	use_memory(fd);
+}
+
+static void
 map_part(uint64_t offset, size_t npages)
 {
 	void *p = mmap(NULL, npages * PATTERN_PAGE, PROT_READ | PROT_WRITE, vmm.flags, vmm.fd,
 	    (off_t)(offset * PATTERN_PAGE));
 
 	expect(p != MAP_FAILED, "mmap");
+	if (own_memory())
+		own_map(p, npages * PATTERN_PAGE, offset * PATTERN_PAGE);
 	add_view(p, offset, npages);
+}
+
+static void
+unmap(const uint8_t *at, size_t npages)
+{
+	if (own_memory())
+		own_unmap(at, npages * PATTERN_PAGE);
+	expect(munmap((void *)(uintptr_t)at, npages * PATTERN_PAGE) == 0, "munmap");
 }
 
 static void
@@ -188,8 +209,7 @@ static void
 unmap_all(void)
 {
 	for (size_t i = 0; i < vmm.nviews; i++)
-		expect(
-		    munmap(vmm.views[i].at, vmm.views[i].npages * PATTERN_PAGE) == 0, "munmap");
+		unmap(vmm.views[i].at, vmm.views[i].npages);
 	vmm.nviews = 0;
 }
 
@@ -220,6 +240,8 @@ cover_middle(void)
 	void *p;
 
 	expect(fd != -1 && ftruncate(fd, (off_t)(m.npages * PATTERN_PAGE)) == 0, "memfd");
+	if (own_memory())
+		own_unmap(m.at, m.npages * PATTERN_PAGE);
 	p = mmap(m.at, m.npages * PATTERN_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
 	    fd, 0);
 	expect(p == m.at, "mmap");
@@ -296,6 +318,8 @@ discard(uint8_t *at, uint64_t page, bool punch)
 {
 	off_t len = (off_t)vmm.unit * PATTERN_PAGE;
 
+	if (own_memory())
+		own_discard(page * PATTERN_PAGE, (uint64_t)len);
 	if (punch)
 		expect(fallocate(vmm.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			   (off_t)(page * PATTERN_PAGE), len) == 0,
@@ -671,7 +695,7 @@ do_middle(void)
 {
 	struct view m = take_middle();
 
-	expect(munmap(m.at, m.npages * PATTERN_PAGE) == 0, "munmap");
+	unmap(m.at, m.npages);
 }
 
 static void
@@ -717,6 +741,20 @@ static void
 do_open(const char *arg)
 {
 	open_memory(arg);
+}
+
+static void
+do_own(const char *arg)
+{
+	use_memory(own_open(arg));
+}
+
+static void
+do_punch_silently(const char *arg)
+{
+	expect(fallocate(vmm.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+		   (off_t)atoi(arg) * PATTERN_PAGE) == 0,
+	    "PUNCH_HOLE");
 }
 
 static void
@@ -773,6 +811,8 @@ static const struct {
 	void (*run)(const char *arg);
 } with_arg[] = {
 	{ "open=", do_open },
+	{ "own=", do_own },
+	{ "punch-silently=", do_punch_silently },
 	{ "pattern=", set_pattern },
 	{ "touch=", do_touch },
 	{ "write=", do_write },

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "serve/object.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "base/ckd.h"
+#include "base/fdio.h"
+#include "format/layout.h"
+#include "serve/uffd.h"
+
+/* Linux 6.5; the headers may be older. */
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
+#endif
+struct cache_range {
+	uint64_t off, len;
+};
+struct cache_stat {
+	uint64_t cached, dirty, writeback, evicted, recently_evicted;
+};
+
+/* ---- what it is ---- */
+
+static uint64_t
+length(const struct served_object *o)
+{
+	return align_up(o->object->size, o->page_size);
+}
+
+static int
+check_fits(struct served_object *o, const struct served_memory *m, struct err *e)
+{
+	struct stat st;
+	uint64_t end;
+
+	if (fstat(m->fd, &st) == -1)
+		return err_sys(e, "%s: memory", o->object->name);
+	if (!S_ISREG(st.st_mode))
+		return err_set(
+		    e, ERR_FAILED, "%s: the descriptor is no memory object", o->object->name);
+	if ((m->offset & (o->page_size - 1)) != 0 || ckd_add(&end, m->offset, length(o)) ||
+	    st.st_size < 0 || end > (uint64_t)st.st_size)
+		return err_set(e, ERR_FAILED,
+		    "%s: %llu bytes of memory from %llu on do not hold a region of %llu bytes",
+		    o->object->name, (unsigned long long)st.st_size,
+		    (unsigned long long)m->offset, (unsigned long long)length(o));
+	return 0;
+}
+
+/* A file that knows nothing of offsets, and pread least of all: kernel.md §5.3, §5.4. */
+static bool
+is_guest_memfd(int fd)
+{
+	struct statfs fs;
+	char byte;
+
+	return fstatfs(fd, &fs) == 0 && fs.f_type != TMPFS_MAGIC &&
+	       fs.f_type != HUGETLBFS_MAGIC && pread(fd, &byte, 1, 0) == -1 && errno == ESPIPE;
+}
+
+/* What is there already nobody would ask us for. */
+static int
+check_untouched(const struct served_object *o, struct err *e)
+{
+	struct cache_range range = { o->base, length(o) };
+	struct cache_stat stat;
+
+	/* Before 6.5, and for huge pages, there is no way to ask. */
+	if (syscall(SYS_cachestat, o->fd, &range, &stat, 0) == -1 || stat.cached == 0)
+		return 0;
+	return err_set(e, ERR_FAILED,
+	    "%s: %llu pages of this memory are there already: it has to be handed over before "
+	    "anybody touches or allocates it",
+	    o->object->name, (unsigned long long)stat.cached);
+}
+
+/* Tries it on a mapping of our own, which nobody touches. */
+static int
+try_register(const struct served_object *o, struct err *why)
+{
+	uint64_t features;
+	int uffd = -1, rc = -1;
+	void *p;
+
+	p = mmap(NULL, (size_t)o->page_size, PROT_READ | PROT_WRITE, MAP_SHARED, o->fd,
+	    (off_t)o->base);
+	if (p == MAP_FAILED)
+		return err_sys(why, "map it");
+	if (uffd_create(&uffd, why) == 0 && uffd_handshake(uffd, &features, why) == 0) {
+		rc = uffd_register(uffd, (uintptr_t)p, o->page_size, why);
+		if (rc == -1)
+			err_sys(why, "register");
+	}
+	fd_close(&uffd);
+	munmap(p, (size_t)o->page_size);
+	return rc;
+}
+
+/* ---- taking it into use ---- */
+
+static int
+map_it(struct served_object *o, struct err *e)
+{
+	void *map;
+
+	if (o->map != NULL)
+		return 0;
+	o->map_len = (size_t)length(o);
+	map = mmap(NULL, o->map_len, PROT_READ | PROT_WRITE, MAP_SHARED, o->fd, (off_t)o->base);
+	if (map == MAP_FAILED)
+		return err_sys(e, "%s: map %zu bytes", o->object->name, o->map_len);
+	o->map = map;
+	/* Pages of which nobody has asked must not be made by looking around. */
+	(void)madvise(map, o->map_len, MADV_RANDOM);
+	return 0;
+}
+
+/* Pages of zeros are made by looking at them where UFFDIO_ZEROPAGE cannot. */
+static int
+open_touch(struct served_object *o, bool userfault, struct err *e)
+{
+	o->guest_memfd = is_guest_memfd(o->fd);
+	if (!o->guest_memfd && !userfault)
+		return 0;
+	o->scratch = memfd_create("gmem-scratch", MFD_CLOEXEC);
+	if (o->scratch == -1)
+		return err_sys(e, "%s", o->object->name);
+	return map_it(o, e);
+}
+
+static int
+open_bitmap(struct served_object *o, int fd, struct err *e)
+{
+	struct stat st;
+	void *map;
+
+	if (fd == -1)
+		return 0;
+	o->bitmap_len = bitmap_bytes(div_up(o->object->size, PAGE_GRANULE));
+	if (fstat(fd, &st) == -1 || (uint64_t)st.st_size < o->bitmap_len)
+		return err_set(e, ERR_FAILED,
+		    "%s: the bitmap of KVM userfault has to be a file of %zu bytes or more",
+		    o->object->name, o->bitmap_len);
+	map = mmap(NULL, o->bitmap_len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		return err_sys(e, "%s: map the bitmap of KVM userfault", o->object->name);
+	o->bitmap = map;
+	return 0;
+}
+
+int
+object_open(struct served_object *o, const struct object *object, const struct served_memory *m,
+    struct err *why, struct err *e)
+{
+	*o = (struct served_object){ .object = object,
+		.fd = -1,
+		.base = m->offset,
+		.page_size = m->page_size,
+		.scratch = -1,
+		.claims.fd = -1 };
+	if (check_fits(o, m, e) == -1 ||
+	    claims_init(&o->claims, div_up(object->size, o->page_size), e) == -1)
+		return -1;
+	o->fd = fcntl(m->fd, F_DUPFD_CLOEXEC, 0);
+	if (o->fd == -1)
+		return err_sys(e, "%s: memory", object->name);
+	if (check_untouched(o, e) == -1 || open_touch(o, m->bitmap != -1, e) == -1 ||
+	    open_bitmap(o, m->bitmap, e) == -1)
+		return -1;
+	*why = (struct err)ERR_INIT;
+	(void)try_register(o, why);
+	/* hugetlbfs has no write(2). */
+	return o->page_size > PAGE_GRANULE ? object_map(o, e) : 0;
+}
+
+void
+object_fini(struct served_object *o)
+{
+	if (o->object == NULL)
+		return;
+	if (o->map != NULL)
+		munmap(o->map, o->map_len);
+	if (o->bitmap != NULL)
+		munmap(o->bitmap, o->bitmap_len);
+	claims_fini(&o->claims);
+	fd_close(&o->scratch);
+	fd_close(&o->fd);
+	o->object = NULL;
+}
+
+int
+object_map(struct served_object *o, struct err *e)
+{
+	o->writes = false;
+	return map_it(o, e);
+}
+
+/* ---- pages ---- */
+
+/* Series of guest_memfd's write(2) differ in how they say this (kernel.md §2.1). */
+static bool
+is_there(const struct served_object *o, int error)
+{
+	return error == EEXIST || (o->guest_memfd && error == ENOSPC);
+}
+
+static int
+refused(const struct served_object *o, uint64_t off, struct err *e)
+{
+	if (!is_there(o, errno))
+		return err_sys(e, "guest memory %s: write at %llu", o->object->name,
+		    (unsigned long long)off);
+	return err_set(e, ERR_FAILED,
+	    "guest memory %s: the page at %llu is there already: somebody has reached it past "
+	    "the hand-off (another mapping, or a vCPU), and may have read zeros",
+	    o->object->name, (unsigned long long)off);
+}
+
+int
+object_write(
+    const struct served_object *o, const void *buf, size_t len, uint64_t off, struct err *e)
+{
+	size_t done = 0;
+
+	if (!o->writes) {
+		memcpy(o->map + off, buf, len);
+		return 0;
+	}
+	while (done < len) {
+		ssize_t n = pwrite(
+		    o->fd, (const char *)buf + done, len - done, (off_t)(o->base + off + done));
+
+		/* Some kernels tell of a part of a page; the whole page is written again. */
+		if (n >= PAGE_GRANULE)
+			done += (size_t)align_down((uint64_t)n, PAGE_GRANULE);
+		else if (n >= 0)
+			return err_set(e, ERR_FAILED,
+			    "guest memory %s: write at %llu took %zd bytes of a page",
+			    o->object->name, (unsigned long long)(off + done), n);
+		else if (errno != EINTR)
+			return refused(o, off + done, e);
+	}
+	return 0;
+}
+
+int
+object_first_write(struct served_object *o, const void *page, uint64_t off, struct err *e)
+{
+	ssize_t n;
+
+	if (o->page_size == PAGE_GRANULE) {
+		do
+			n = pwrite(o->fd, page, PAGE_GRANULE, (off_t)(o->base + off));
+		while (n == -1 && errno == EINTR);
+		o->writes = n == PAGE_GRANULE;
+		if (o->writes)
+			return 0;
+		if (n != -1)
+			return err_set(e, ERR_FAILED,
+			    "guest memory %s: write took %zd bytes of a page", o->object->name,
+			    n);
+		/* What kernels say that have no write(2) for it, or not for this file. */
+		if (errno != ESPIPE && errno != EINVAL && errno != ENODEV &&
+		    errno != EOPNOTSUPP)
+			return refused(o, off, e);
+	}
+	return object_map(o, e) == -1 ? -1 : object_write(o, page, PAGE_GRANULE, off, e);
+}
+
+int
+object_touch(const struct served_object *o, uint64_t off, struct err *e)
+{
+	/* Unlike a load of ours this fails where the page cannot be had. */
+	if (pwrite(o->scratch, o->map + off, 1, 0) == 1)
+		return 0;
+	return err_sys(e, "guest memory %s: a page of zeros at %llu", o->object->name,
+	    (unsigned long long)off);
+}
+
+void
+object_give(struct served_object *o, uint64_t page)
+{
+	uint64_t n = o->page_size / PAGE_GRANULE, first = page * n;
+	uint64_t end = MIN(first + n, div_up(o->object->size, PAGE_GRANULE));
+
+	claims_give(&o->claims, page);
+	for (uint64_t i = first; o->bitmap != NULL && i < end; i++)
+		bitmap_clear(o->bitmap, i);
+}
+
+void
+object_let_in(struct served_object *o)
+{
+	for (size_t i = 0; o->bitmap != NULL && i < o->bitmap_len / sizeof(bitmap_word); i++)
+		atomic_store_explicit(&o->bitmap[i], 0, memory_order_release);
+}

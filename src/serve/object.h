@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef GMEM_SERVE_OBJECT_H
+#define GMEM_SERVE_OBJECT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/bitmap.h"
+#include "base/err.h"
+#include "format/manifest.h"
+#include "serve/claims.h"
+#include "serve/engine.h"
+
+/*
+ * A memory object that is being served: a region of the image, and the file its
+ * pages go into.  What its kernel can do is found by trying, once:
+ *
+ * - write(2) puts absent pages into it, whole (memfd, some kernels' guest_memfd), or
+ *   stores through a mapping of ours do (hugetlb, other kernels' guest_memfd);
+ * - the vCPUs reach it through the VMM's mapping, where userfaultfd stops them,
+ *   or past it (slots of KVM_MEM_GUEST_MEMFD), where the bitmap of KVM userfault does.
+ */
+struct served_object {
+	const struct object *object; /* of the image; NULL: it has no memory yet */
+	int fd; /* owned */
+	uint64_t base; /* where the region begins in the file */
+	uint64_t page_size; /* the unit of claims and of mapping */
+	enum serve_engine engine; /* never SERVE_AUTO */
+	bool guest_memfd;
+	bool writes; /* write(2) works */
+	uint8_t *map; /* of ours; NULL where it is not needed */
+	size_t map_len;
+	int scratch; /* a memfd to read the mapping into, for object_touch; or -1 */
+	bitmap_word *bitmap; /* set: vCPUs leave the guest for the page; NULL: no such thing */
+	size_t bitmap_len; /* bytes */
+	atomic_bool complete; /* all of it is there: nothing needs to be registered */
+	struct claims claims;
+};
+
+/* Memory for a region.  Descriptors are duplicated. */
+struct served_memory {
+	int fd;
+	uint64_t offset; /* where the region begins in it, bytes */
+	uint64_t page_size; /* 4096, or of the huge pages behind it */
+	int bitmap; /* of KVM userfault, a file with one bit for each page; or -1 */
+	bool slots; /* vCPUs reach it past any mapping */
+};
+
+/*
+ * Takes the memory into use: checks that it fits, that nobody has touched it, and that it
+ * registers with userfaultfd.  *why tells what does not, and is ERR_NONE if it does.
+ * The engine is not chosen yet.
+ */
+int object_open(struct served_object *o, const struct object *object,
+    const struct served_memory *m, struct err *why, struct err *e);
+void object_fini(struct served_object *o);
+
+/* Makes a mapping of ours, and lets stores through it take the place of write(2). */
+int object_map(struct served_object *o, struct err *e);
+
+/*
+ * Finds out whether write(2) works by putting a page there, whose content it is to have:
+ * whole pages, not there yet.
+ */
+int object_first_write(struct served_object *o, const void *page, uint64_t off, struct err *e);
+
+/*
+ * Puts whole pages of the object there from resident memory: nobody can see them half done
+ * (kernel.md §2.4).  A page that is there already is an error.
+ */
+int object_write(
+    const struct served_object *o, const void *buf, size_t len, uint64_t off, struct err *e);
+
+/* Sees to it that there is a page, of zeros if there was none; guest_memfd or with a bitmap. */
+int object_touch(const struct served_object *o, uint64_t off, struct err *e);
+
+/* The page (number `page`, of page_size) is in the object: marks it given, lets vCPUs in. */
+void object_give(struct served_object *o, uint64_t page);
+
+/* All that is to be there is: vCPUs need not leave the guest for what is missing. */
+void object_let_in(struct served_object *o);
+
+#endif
