@@ -52,7 +52,14 @@ vmm_touch_CPPFLAGS = $(UNIT_CPPFLAGS) -I$(top_srcdir)/include
 vmm_touch_CFLAGS = -std=gnu11 $(WARN_CFLAGS) -pthread
 vmm_touch_LDADD =
 
+check_PROGRAMS += handoff-liar
+handoff_liar_SOURCES = %D%/lib/handoff-liar.c
+handoff_liar_CPPFLAGS = $(UNIT_CPPFLAGS) -I$(top_srcdir)/include
+handoff_liar_CFLAGS = -std=gnu11 $(WARN_CFLAGS)
+handoff_liar_LDADD =
+
 restore_tests = \
+	%D%/cli/restore-handoff.sh \
 	%D%/cli/restore-kill.sh \
 	%D%/cli/restore-manners.sh \
 	%D%/cli/restore-touch.sh \

@@ -36,7 +36,8 @@ struct client {
 	int pidfd;
 	pid_t pid;
 	int lifeline; /* our end of its lifeline; -1 before its hello */
-	bool holds; /* it has guest memory */
+	bool holds; /* it has guest memory … */
+	bool owns; /* … that it made itself */
 	bool served; /* it has handed over a userfaultfd … */
 	unsigned id; /* … and is this process of the server */
 };
@@ -229,7 +230,7 @@ take_memory(struct handoff *h, struct client *c, const struct request *r,
 	memory.page_size = page_size_of(r->fds[0], &st);
 	region = &h->regions[m->region];
 	pthread_mutex_lock(&h->lock);
-	c->holds = true;
+	c->holds = c->owns = true;
 	region->dev = st.st_dev;
 	region->ino = st.st_ino;
 	region->page_size = memory.page_size;
@@ -396,6 +397,22 @@ client_is_alive(const struct client *c)
 }
 
 /*
+ * The conversation is over, the process is not.  That is fine for a new program in the
+ * place of the old one, that has nothing of ours.
+ */
+static int
+check_left(struct handoff *h, const struct client *c, struct err *e)
+{
+	struct err unused;
+
+	if (c->owns && server_state(h->server, &unused) == SERVER_FILLING)
+		return err_set(e, ERR_FAILED,
+		    "process %d has left the hand-off before all of its memory was there",
+		    (int)c->pid);
+	return handoff_check(h, e);
+}
+
+/*
  * The end of a conversation is the end of the process, or of its old program.
  * Somebody who only closed the socket still has the memory, unserved.
  */
@@ -416,7 +433,7 @@ client_end(struct handoff *h, struct client *c)
 	c->served = c->holds = false;
 	fd_close(&c->sock);
 	pthread_mutex_unlock(&h->lock);
-	if (client_is_alive(c) && handoff_check(h, &e) == -1)
+	if (client_is_alive(c) && check_left(h, c, &e) == -1)
 		server_fail(h->server, &e);
 	fd_close(&c->lifeline);
 	fd_close(&c->pidfd);
