@@ -68,20 +68,53 @@ is_guest_memfd(int fd)
 	       fs.f_type != HUGETLBFS_MAGIC && pread(fd, &byte, 1, 0) == -1 && errno == ESPIPE;
 }
 
+/* How many pages of a mapping are in the page cache; 0 also where that cannot be told. */
+static uint64_t
+resident(const struct served_object *o)
+{
+	unsigned char vec[4096];
+	uint64_t n = 0;
+
+	for (size_t at = 0, len; o->map != NULL && at < o->map_len; at += len) {
+		len = MIN(o->map_len - at, sizeof(vec) * PAGE_GRANULE);
+		if (mincore(o->map + at, len, vec) == -1)
+			return 0;
+		for (size_t i = 0; i < len / PAGE_GRANULE; i++)
+			n += vec[i] & 1;
+	}
+	return n;
+}
+
+/* Pages that are there; before Linux 6.5 it is 1 at most for a memfd. */
+static uint64_t
+count_pages(const struct served_object *o)
+{
+	struct cache_range range = { o->base, length(o) };
+	struct cache_stat stat;
+	off_t data;
+
+	if (o->page_size > PAGE_GRANULE)
+		return 0; /* there is no way to ask */
+	if (syscall(SYS_cachestat, o->fd, &range, &stat, 0) == 0)
+		return stat.cached;
+	data = lseek(o->fd, (off_t)o->base, SEEK_DATA);
+	if (data != -1)
+		return (uint64_t)data < o->base + length(o);
+	return resident(o);
+}
+
 /* What is there already nobody would ask us for. */
 static int
 check_untouched(const struct served_object *o, struct err *e)
 {
-	struct cache_range range = { o->base, length(o) };
-	struct cache_stat stat;
+	uint64_t n = count_pages(o);
 
-	/* Before 6.5, and for huge pages, there is no way to ask. */
-	if (syscall(SYS_cachestat, o->fd, &range, &stat, 0) == -1 || stat.cached == 0)
+	if (n == 0)
 		return 0;
 	return err_set(e, ERR_FAILED,
 	    "%s: %llu pages of this memory are there already: it has to be handed over before "
 	    "anybody touches or allocates it",
-	    o->object->name, (unsigned long long)stat.cached);
+	    o->object->name, (unsigned long long)n);
 }
 
 /* Tries it on a mapping of our own, which nobody touches. */
@@ -174,7 +207,7 @@ object_open(struct served_object *o, const struct object *object, const struct s
 	o->fd = fcntl(m->fd, F_DUPFD_CLOEXEC, 0);
 	if (o->fd == -1)
 		return err_sys(e, "%s: memory", object->name);
-	if (check_untouched(o, e) == -1 || open_touch(o, m->bitmap != -1, e) == -1 ||
+	if (open_touch(o, m->bitmap != -1, e) == -1 || check_untouched(o, e) == -1 ||
 	    open_bitmap(o, m->bitmap, e) == -1)
 		return -1;
 	*why = (struct err)ERR_INIT;

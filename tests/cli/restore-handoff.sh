@@ -11,6 +11,7 @@ if [ -n "$GMEM_TEST_OWN" ]; then
     kinds=$GMEM_TEST_OWN
 fi
 base="--vmm handoff"
+mib=${GMEM_TEST_MIB:-32}
 
 try() {
     name=$1
@@ -22,8 +23,8 @@ try() {
     done
 }
 for kind in $kinds; do
-    image small 32768 ram=memfd,32,12,2
-    mem="own=$kind,32 pattern=2,12"
+    image small 32768 "ram=memfd,$mib,12,2"
+    mem="own=$kind,$mib pattern=2,12"
     try "4 threads read" map touch=4
     try "4 threads write" map write=4 verify
     try "mapped twice" twice write=4 verify
@@ -35,6 +36,10 @@ for kind in $kinds; do
     try "a part unmapped" map middle write=2 verify
     try "a part covered by another file" map cover touch=2
     try "a child does not see it" map fork-read touch=2 fork-read
+    for options in "$base" "$base --no-background"; do
+        # shellcheck disable=SC2086
+        vmm "$kind: a child takes part" 0 $mem map touch=1 fork join map write=2 verify
+    done
     for how in remove punch; do
         try "$how before it is there" map "discard=$how,3" touch=4
         try "$how of all" map "discard=$how,1" touch=2
@@ -46,9 +51,17 @@ for kind in $kinds; do
     try "all zeros" map touch=2
     options="$base --engine eager"
     vmm "$kind: eagerly" 0 "own=$kind,16" pattern=6,0 map touch=2
+    image=$tmp/small.gmem
+    options="$base --no-background"
+    vmm "$kind: another process maps it" 1 "own=$kind,$mib" pattern=2,12 map child-map \
+        sleep=9000 touch=1
+    check "it is found" grep -q 'has not handed it over' "$err"
+    vmm "$kind: a mapping that is not handed over" 1 "own=$kind,$mib" pattern=2,12 raw-map \
+        sleep=9000 touch=1
+    check "it is found too" grep -q 'has not handed it over' "$err"
 done
 
-image=$tmp/small.gmem
+image small 32768 ram=memfd,32,12,2
 mem='pattern=2,12'
 options="$base -v"
 # shellcheck disable=SC2086
@@ -67,9 +80,6 @@ options="$base --no-background"
 # shellcheck disable=SC2086
 vmm "memory that is too small" 1 own=memfd,31 $mem map touch=2
 check "is refused with its size" grep -q '32505856 bytes .* 33554432 bytes' "$err"
-# shellcheck disable=SC2086
-vmm "a mapping that is not handed over" 1 own=memfd,32 $mem raw-map sleep=5000 touch=1
-check "is found" grep -q 'has not handed it over' "$err"
 t "the image's own kind of VMM: {mem} is needed" 2 gmem-restore "$image" -- true
 check "or the hand-off" grep -q -- '--vmm handoff' "$err"
 options="--stats $tmp/stats.json $base"

@@ -59,6 +59,16 @@ kill_server "the same without background" 10 --no-background map touch=2 forever
 kill_server "the same, the VMM is a daemon" 10 --no-background daemon map write=2 verify forever
 kill_server "the same, in the kernel on the VMM's behalf" 8 --no-background map syscalls forever
 
+# A VMM with its own memory.
+kind=${GMEM_TEST_OWN:-memfd} served=$mem
+mem="own=$kind,$mib pattern=2,20"
+kill_server "own $kind: kill -9 of gmem-restore" 20 "--vmm handoff" map write=2 verify forever
+kill_server "own $kind: the same without background" 10 "--vmm handoff --no-background" \
+    map touch=2 forever
+kill_server "own $kind: the same, in the kernel on the VMM's behalf" 8 \
+    "--vmm handoff --no-background" map syscalls forever
+mem=$served
+
 launch "" daemon map touch=2 "say=done" forever
 await grep -q 'done' "$tmp/says"
 check "the daemon is served, and waited for" kill -0 "$restore"

@@ -91,6 +91,15 @@ own_open(const char *arg)
 	return fd;
 }
 
+void
+own_join(void)
+{
+	int rc = gmem_handoff_open(&own.h);
+
+	must(rc == 0 ? -1 : rc);
+	must(gmem_handoff_userfaultfd(&own.h));
+}
+
 bool
 own_memory(void)
 {

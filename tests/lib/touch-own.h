@@ -17,6 +17,9 @@
  */
 int own_open(const char *arg);
 
+/* In a child: a conversation of its own about the same memory. */
+void own_join(void);
+
 /* Whether own_open was called in this process. */
 bool own_memory(void);
 

@@ -537,6 +537,27 @@ split(void)
 
 /* ---- processes ---- */
 
+/* Somebody else who has got the descriptor: a vhost-user device, say. */
+static void
+child_map(void)
+{
+	pid_t pid = fork();
+
+	expect(pid != -1, "fork");
+	if (pid != 0)
+		return;
+	map_raw();
+	for (;;)
+		pause();
+}
+
+static void
+do_join(void)
+{
+	vmm.nviews = 0;
+	own_join();
+}
+
 /* A child has no part in the memory: it must die rather than see zeros. */
 static void
 fork_read(void)
@@ -733,6 +754,8 @@ static const struct {
 	{ "mlockall", do_mlockall },
 	{ "fork-read", fork_read },
 	{ "fork", go_on_in_child },
+	{ "join", do_join },
+	{ "child-map", child_map },
 	{ "daemon", daemonize },
 	{ "forever", do_forever },
 };
