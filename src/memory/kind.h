@@ -2,6 +2,8 @@
 #ifndef GMEM_MEMORY_KIND_H
 #define GMEM_MEMORY_KIND_H
 
+#include <stdbool.h>
+
 #include "base/err.h"
 
 /* What guest memory can be made of.  The names are the ones of images and --json. */
@@ -16,5 +18,14 @@ const char *memory_kind_name(enum memory_kind kind);
 
 /* ERR_USAGE if there is no such kind. */
 int memory_kind_parse(const char *name, enum memory_kind *kind, struct err *e);
+
+/*
+ * The kind of a regular file, from the name that a link in /proc/PID/fd or a line of
+ * maps shows, and the f_type that statfs(2) tells.
+ */
+enum memory_kind memory_kind_of(const char *shown, unsigned long f_type);
+
+/* The same when there is no f_type: whether the name is that of a guest_memfd. */
+bool memory_shows_guest_memfd(const char *shown);
 
 #endif

@@ -111,6 +111,11 @@ refused(pid_t pid, const struct memory_object *object, struct err *e)
 		    "%s '%s': process %d changed its descriptors or mappings meanwhile, try "
 		    "again",
 		    kind, object->name, (int)pid);
+	if (object->fd_number == -1 && object->kind == MEMORY_GUEST_MEMFD)
+		return err_set(e, ERR_UNSUPPORTED,
+		    "%s of process %d is mapped, but its descriptor is closed: it cannot be "
+		    "opened again",
+		    kind, (int)pid);
 	if (saved != EPERM && saved != EACCES)
 		return err_sys(e, "%s '%s' of process %d", kind, object->name, (int)pid);
 	if (object->fd_number == -1)
@@ -145,5 +150,28 @@ memory_open(pid_t pid, const struct memory_object *object, int *fd, struct err *
 	if (got == -1)
 		return refused(pid, object, e);
 	*fd = got;
+	return 0;
+}
+
+int
+memory_reopen(const struct memory_object *object, int *fd, struct err *e)
+{
+	char link[64];
+	int flags, new = -1;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", *fd);
+	if (object->kind != MEMORY_GUEST_MEMFD)
+		new = open_link(object, link);
+	if (new != -1) {
+		fd_close(fd);
+		*fd = new;
+		return 0;
+	}
+	flags = fcntl(*fd, F_GETFL);
+	if (flags == -1)
+		return err_sys(e, "descriptor of memory");
+	if ((flags & O_PATH) != 0 || (flags & O_ACCMODE) == O_WRONLY)
+		return err_set(e, ERR_FAILED,
+		    "the descriptor is not open for reading, nor can we open it");
 	return 0;
 }

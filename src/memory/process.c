@@ -7,7 +7,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
-#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +20,6 @@
 
 #define MEMFD_PREFIX "/memfd:"
 #define GONE_SUFFIX " (deleted)"
-#define GMEM_MARK "[kvm-gmem]"
 #define FILE_MIN 65536 /* bytes: smaller shared files are indexes and locks */
 
 struct listing {
@@ -116,16 +114,9 @@ examine(const char *link, const char *shown, struct memory_object *o)
 	o->ino = st.st_ino;
 	o->size = (uint64_t)st.st_size;
 	o->page_size = (uint64_t)sysconf(_SC_PAGESIZE);
-	if (strstr(shown, GMEM_MARK) != NULL) {
-		o->kind = MEMORY_GUEST_MEMFD;
-	} else if (fs.f_type == HUGETLBFS_MAGIC) {
-		o->kind = MEMORY_HUGETLB;
+	o->kind = memory_kind_of(shown, (unsigned long)fs.f_type);
+	if (o->kind == MEMORY_HUGETLB)
 		o->page_size = (uint64_t)st.st_blksize;
-	} else if (fs.f_type == TMPFS_MAGIC && starts_with(shown, MEMFD_PREFIX)) {
-		o->kind = MEMORY_MEMFD;
-	} else {
-		o->kind = MEMORY_FILE;
-	}
 	return true;
 }
 
@@ -154,7 +145,7 @@ guess(const struct listing *l, const struct maps *m, const struct maps_entry *en
 	o->ino = entry->ino;
 	o->size = entry->offset + (entry->end - entry->start);
 	o->page_size = 0;
-	if (strstr(entry->path, GMEM_MARK) != NULL)
+	if (memory_shows_guest_memfd(entry->path))
 		o->kind = MEMORY_GUEST_MEMFD;
 	else if (starts_with(entry->path, "/anon_hugepage"))
 		o->kind = MEMORY_HUGETLB;
@@ -171,7 +162,7 @@ is_memory(const struct maps_entry *entry)
 {
 	if (starts_with(entry->path, MEMFD_PREFIX))
 		return true;
-	return entry->shared && (entry->writable || strstr(entry->path, GMEM_MARK) != NULL);
+	return entry->shared && (entry->writable || memory_shows_guest_memfd(entry->path));
 }
 
 static int
@@ -212,7 +203,7 @@ add_descriptor(struct listing *l, pid_t pid, const char *number, struct err *e)
 	if (len == -1)
 		return 0; /* closed meanwhile */
 	shown[len] = '\0';
-	if ((shown[0] != '/' && strstr(shown, GMEM_MARK) == NULL) || !examine(link, shown, &o))
+	if ((shown[0] != '/' && !memory_shows_guest_memfd(shown)) || !examine(link, shown, &o))
 		return 0;
 	known = find(l, o.dev, o.ino);
 	if (known == NULL)
@@ -380,6 +371,27 @@ memory_list_free(struct memory_object *list, size_t n)
 		free(list[i].mappings);
 	}
 	free(list);
+}
+
+int
+memory_examine(int fd, struct memory_object *object, struct err *e)
+{
+	char link[64], shown[PATH_MAX];
+	struct memory_object o = { .fd_number = fd };
+	ssize_t len;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	len = readlink(link, shown, sizeof(shown) - 1);
+	if (len == -1)
+		return err_sys(e, "read %s", link);
+	shown[len] = '\0';
+	if (!examine(link, shown, &o))
+		return err_set(e, ERR_UNSUPPORTED, "is no memory, but '%.200s'", shown);
+	o.name = short_name(o.kind, shown);
+	if (o.name == NULL)
+		return err_sys(e, "descriptor of memory");
+	*object = o;
+	return 0;
 }
 
 /* 1 if the process maps dev:ino, 0 if not or if it is gone, -1 if that can't be seen. */

@@ -46,6 +46,12 @@ int memory_list(pid_t pid, struct memory_object **list, size_t *n, struct err *e
 void memory_list_free(struct memory_object *list, size_t n);
 
 /*
+ * What a descriptor of this process leads to, with fd_number and without mappings;
+ * free(object->name).  ERR_UNSUPPORTED if that is no regular file.
+ */
+int memory_examine(int fd, struct memory_object *object, struct err *e);
+
+/*
  * Every process that maps dev:ino (as fstat tells), in no order; ours too.
  * *unreadable counts the processes that could not be looked at: nothing is known
  * about them.  Processes that hidepid= or a pid namespace hides are not even
@@ -64,5 +70,11 @@ int memory_users(
  * CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE.  The error says what is missing.
  */
 int memory_open(pid_t pid, const struct memory_object *object, int *fd, struct err *e);
+
+/*
+ * The same for a descriptor of this process that somebody gave us, *fd: it is replaced by one
+ * with a file offset of its own, where that can be had.  An error if it cannot be read.
+ */
+int memory_reopen(const struct memory_object *object, int *fd, struct err *e);
 
 #endif

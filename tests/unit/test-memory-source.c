@@ -2,6 +2,7 @@
 #include <config.h>
 
 #include <err.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/loop.h>
 #include <pthread.h>
@@ -9,6 +10,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "memory/guest-memfd.h"
@@ -470,6 +472,88 @@ test_window_reader(void)
 	close(fd);
 }
 
+#ifndef SYS_memfd_secret
+#define SYS_memfd_secret 447
+#endif
+
+/*
+ * Memory that the kernel itself has no mapping of: memfd_secret(2) stands for a
+ * guest_memfd with GUEST_MEMFD_FLAG_NO_DIRECT_MAP, of which the same ways in are shut.
+ */
+static void
+test_no_direct_map(void)
+{
+	int fd = (int)syscall(SYS_memfd_secret, 0);
+	struct guest_memfd_scratch scratch;
+	unsigned char *map, buf[4 * 4096];
+	struct err e = ERR_INIT;
+	uint64_t start, end;
+	bool refused;
+
+	if (fd == -1 || ftruncate(fd, (off_t)sizeof(buf)) == -1) {
+		skip(5, "no memfd_secret");
+		return;
+	}
+	map = map_all(fd, sizeof(buf));
+	fill_page(map, 4096);
+	refused = madvise(map + 4096, 4096, 22 /* MADV_POPULATE_READ */) == -1;
+	ok(refused, "no direct map: cannot be faulted in: %s", strerror(errno));
+	guest_memfd_scratch_init(&scratch);
+	ok(guest_memfd_check(fd, &e) == 0, "no direct map: is taken: %s", e.msg);
+	ok(guest_memfd_next(fd, sizeof(buf), 0, &start, &end, &e) == 1 && start == 4096 &&
+		end == 8192,
+	    "no direct map: what is there: %s", e.msg);
+	memset(buf, 0xee, sizeof(buf));
+	ok(guest_memfd_read(fd, &scratch, buf, sizeof(buf), 0, &e) == 0 &&
+		memcmp(buf, map, 8192) == 0,
+	    "no direct map: is read: %s", e.msg);
+	ok(guest_memfd_next(fd, sizeof(buf), 8192, &start, &end, &e) == 0 ||
+		start >= 8192 + 4096,
+	    "no direct map: holes are still holes");
+	guest_memfd_scratch_fini(&scratch);
+	munmap(map, sizeof(buf));
+	close(fd);
+}
+
+static bool mincore_says_all;
+
+/* Takes the place of the C library's. */
+int
+mincore(void *p, size_t len, unsigned char *vec)
+{
+	if (!mincore_says_all)
+		return (int)syscall(SYS_mincore, p, len, vec);
+	memset(vec, 1, (len + 4095) / 4096);
+	return 0;
+}
+
+/*
+ * A page that is there, but gives SIGBUS to who touches it, as one that is private
+ * does: here it is beyond the end of the file, and mincore lies.
+ */
+static void
+test_private_page(void)
+{
+	int fd = new_memfd("ram", 8192);
+	unsigned char *map = map_all(fd, 8192), buf[8192];
+	struct guest_memfd_scratch scratch;
+	struct err e = ERR_INIT;
+
+	fill_page(map, 0);
+	guest_memfd_scratch_init(&scratch);
+	ok(guest_memfd_read(fd, &scratch, buf, 4096, 0, &e) == 0, "private: %s", e.msg);
+	mincore_says_all = true;
+	if (ftruncate(fd, 4096) == -1)
+		err(1, "ftruncate");
+	ok(guest_memfd_read(fd, &scratch, buf, 8192, 0, &e) == -1 && e.kind == ERR_FAILED &&
+		strstr(e.msg, "at 4096: the page is private to the guest") != NULL,
+	    "private: %s", e.msg);
+	mincore_says_all = false;
+	guest_memfd_scratch_fini(&scratch);
+	munmap(map, 8192);
+	close(fd);
+}
+
 int
 main(void)
 {
@@ -483,6 +567,8 @@ main(void)
 	test_threads();
 	test_window_reader();
 	test_guest_memfd();
+	test_no_direct_map();
+	test_private_page();
 	memory_source_free(NULL);
 	return done();
 }

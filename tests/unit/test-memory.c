@@ -515,6 +515,90 @@ test_kinds(void)
 	ok(memory_kind_parse("anon", &back, &e) == -1 && e.kind == ERR_USAGE, "%s", e.msg);
 }
 
+/* Names and file systems as kernels before and after 6.19 have them. */
+static void
+test_kind_of(void)
+{
+	static const struct {
+		const char *shown;
+		unsigned long f_type;
+		enum memory_kind kind;
+	} cases[] = {
+		{ "anon_inode:[kvm-gmem]", 0x09041934, MEMORY_GUEST_MEMFD },
+		{ "/[kvm-gmem] (deleted)", 0x474d454d, MEMORY_GUEST_MEMFD },
+		{ "/anything", 0x474d454d, MEMORY_GUEST_MEMFD },
+		{ "anon_inode:[eventfd]", 0x09041934, MEMORY_FILE },
+		{ "/memfd:ram (deleted)", 0x01021994, MEMORY_MEMFD },
+		{ "/memfd:[kvm-gmem] (deleted)", 0x01021994, MEMORY_MEMFD },
+		{ "/dev/shm/[kvm-gmem]", 0x01021994, MEMORY_FILE },
+		{ "/tmp/[kvm-gmem] (deleted)", 0xef53, MEMORY_FILE },
+		{ "/[kvm-gmem] (deleted)", 0xef53, MEMORY_FILE },
+		{ "/memfd:huge (deleted)", 0x958458f6, MEMORY_HUGETLB },
+		{ "/anon_hugepage (deleted)", 0x958458f6, MEMORY_HUGETLB },
+		{ "/memfd:x", 0xef53, MEMORY_FILE },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		ok(memory_kind_of(cases[i].shown, cases[i].f_type) == cases[i].kind,
+		    "%s on %#lx is %s", cases[i].shown, cases[i].f_type,
+		    memory_kind_name(cases[i].kind));
+	ok(memory_shows_guest_memfd("anon_inode:[kvm-gmem]"), "the name until 6.18");
+	ok(memory_shows_guest_memfd("/[kvm-gmem] (deleted)"), "the name from 6.19 on");
+	ok(!memory_shows_guest_memfd("/memfd:[kvm-gmem] (deleted)"), "not a memfd's");
+	ok(!memory_shows_guest_memfd("/tmp/[kvm-gmem]"), "not a file's");
+	ok(!memory_shows_guest_memfd("anon_inode:[kvm-vcpu:0]"), "not a vCPU's");
+}
+
+static void
+test_examine(void)
+{
+	int fd = new_memfd("ram 1", MIB), path = open("/", O_PATH), reader;
+	struct memory_object o;
+	struct err e = ERR_INIT;
+	struct stat st;
+	int ends[2];
+
+	if (ok(memory_examine(fd, &o, &e) == 0, "examine a memfd: %s", e.msg)) {
+		fstat(fd, &st);
+		ok(o.kind == MEMORY_MEMFD && o.size == MIB && o.page_size == 4096 &&
+			o.ino == st.st_ino && o.dev == st.st_dev &&
+			strcmp(o.name, "ram 1") == 0 && o.nmappings == 0,
+		    "its facts");
+		reader = dup(fd);
+		lseek(fd, 7, SEEK_SET);
+		ok(memory_reopen(&o, &reader, &e) == 0 &&
+			(fcntl(reader, F_GETFL) & O_ACCMODE) == O_RDONLY &&
+			lseek(reader, 9, SEEK_SET) == 9 && lseek(fd, 0, SEEK_CUR) == 7,
+		    "opened again, it has an offset of its own: %s", e.msg);
+		close(reader);
+		free(o.name);
+	}
+	close(fd);
+	if (pipe(ends) == -1)
+		err(1, "pipe");
+	ok(memory_examine(ends[0], &o, &e) == -1 && e.kind == ERR_UNSUPPORTED &&
+		strstr(e.msg, "pipe:") != NULL,
+	    "a pipe is no memory: %s", e.msg);
+	ok(memory_examine(path, &o, &e) == -1, "nor is a folder: %s", e.msg);
+	close(ends[0]);
+	close(ends[1]);
+	close(path);
+	fd = new_guest_memfd(MIB, 3);
+	if (fd == -1) {
+		skip(2, "no guest_memfd on this machine");
+		return;
+	}
+	if (ok(memory_examine(fd, &o, &e) == 0 && o.kind == MEMORY_GUEST_MEMFD &&
+		    o.size == MIB && strcmp(o.name, "kvm-gmem") == 0,
+		"examine a guest_memfd: %s", e.msg)) {
+		reader = fd;
+		ok(memory_reopen(&o, &reader, &e) == 0 && reader == fd,
+		    "it is used as it is: %s", e.msg);
+		free(o.name);
+	}
+	close(fd);
+}
+
 static void
 test_host(void)
 {
@@ -545,6 +629,8 @@ int
 main(void)
 {
 	test_kinds();
+	test_kind_of();
+	test_examine();
 	test_vmm();
 	test_nobody_there();
 	test_permissions();
