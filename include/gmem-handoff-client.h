@@ -83,7 +83,8 @@ gmem_send(int sock, const struct gmem_message *m, const int *fds, size_t nfds)
 
 /*
  * Receives one packet: a message, `more` bytes at most behind it, and descriptors,
- * *nfds at most.  The bytes in all, or -1.
+ * *nfds at most.  The bytes in all; or -1, and no descriptors: EMSGSIZE if there was no
+ * room for all of it, EPROTO if it is no message, ECONNRESET at the end.
  */
 static inline ssize_t
 gmem_receive(int sock, struct gmem_message *m, void *rest, size_t more, int *fds, size_t *nfds)
@@ -99,13 +100,11 @@ gmem_receive(int sock, struct gmem_message *m, void *rest, size_t more, int *fds
 	ssize_t n;
 
 	msg.msg_control = control.buf;
-	msg.msg_controllen = CMSG_SPACE(*nfds * sizeof(int));
+	msg.msg_controllen = CMSG_LEN(*nfds * sizeof(int)); /* not one more by alignment */
 	do
 		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
 	while (n == -1 && errno == EINTR);
-	if (n == 0)
-		errno = ECONNRESET;
-	if (n <= 0)
+	if (n == -1)
 		return -1;
 	c = CMSG_FIRSTHDR(&msg);
 	if (c != NULL && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
@@ -122,6 +121,10 @@ gmem_receive(int sock, struct gmem_message *m, void *rest, size_t more, int *fds
 		close(fds[--got]);
 	*nfds = 0;
 	errno = EPROTO;
+	if ((msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0)
+		errno = EMSGSIZE; /* there was no room for bytes or descriptors */
+	else if (n == 0)
+		errno = ECONNRESET;
 	return -1;
 }
 
