@@ -6,6 +6,7 @@ gmem_snap_SOURCES = \
 	%D%/main.c \
 	%D%/objects.c %D%/objects.h \
 	%D%/options.c %D%/options.h \
+	%D%/peer.c %D%/peer.h \
 	%D%/region.c %D%/region.h \
 	%D%/snap-file.c \
 	%D%/snap-process.c \

@@ -3,20 +3,16 @@
 
 #include "gmem-snap/snapshot.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/ckd.h"
-#include "base/fdio.h"
 #include "base/log.h"
 #include "gmem-snap/objects.h"
+#include "gmem-snap/peer.h"
 #include "gmem-snap/stop.h"
 #include "memory/cgroup.h"
-#include "memory/served.h"
 #include "vmm/guard.h"
-
-#define COMMAND_MAX ((size_t)1 << 20) /* bytes of a command line */
 
 /* Any process, of which we know nothing but its memory objects. */
 struct target {
@@ -28,8 +24,9 @@ struct target {
 
 /* Whether the freezer stops this process together with the target. */
 static bool
-is_frozen_too(const struct target *t, pid_t pid)
+is_frozen_too(void *arg, pid_t pid)
 {
+	const struct target *t = arg;
 	struct err ignored = ERR_INIT;
 	struct cgroup ours, theirs;
 	size_t len;
@@ -42,48 +39,18 @@ is_frozen_too(const struct target *t, pid_t pid)
 	       (theirs.path[len] == '\0' || theirs.path[len] == '/');
 }
 
-/* One that maps the object: it must not be waiting for pages, and had better stand still. */
-static int
-check_user(const struct target *t, size_t i, pid_t pid, struct err *e)
-{
-	const struct memory_object *o = &t->objects.v[i];
-	struct err why = ERR_INIT;
-	bool served = false;
-	char title[80];
-
-	if (memory_is_served(pid, o->dev, o->ino, &served, &why) == -1 && pid == t->pid) {
-		*e = why;
-		return -1;
-	}
-	process_title(title, sizeof(title), pid);
-	if (served)
-		return err_set(e, ERR_UNSUPPORTED,
-		    "%s is itself still being restored (userfaultfd on %s of %s): wait until "
-		    "gmem-restore says that it is complete",
-		    pid == t->pid ? "the VM" : "its memory", t->objects.names[i], title);
-	if (pid != t->pid && !is_frozen_too(t, pid))
-		log_warn(
-		    "%s is mapped by %s too, which is not paused", t->objects.names[i], title);
-	return 0;
-}
-
 static int
 check_users(const struct target *t, size_t i, struct err *e)
 {
 	const struct memory_object *o = &t->objects.v[i];
-	size_t n, unreadable;
-	pid_t *pids;
-	int r = 0;
+	const struct peer_memory m = { .pid = t->pid,
+		.name = t->objects.names[i],
+		.dev = o->dev,
+		.ino = o->ino,
+		.stands_still = is_frozen_too,
+		.arg = (void *)(uintptr_t)t };
 
-	if (memory_users(o->dev, o->ino, &pids, &n, &unreadable, e) == -1)
-		return -1;
-	for (size_t k = 0; r == 0 && k < n; k++)
-		r = check_user(t, i, pids[k], e);
-	free(pids);
-	if (unreadable != 0)
-		log_info("%zu processes could not be asked whether they map %s", unreadable,
-		    t->objects.names[i]);
-	return r;
+	return peer_check_users(&m, e);
 }
 
 /* What a process writes to its private mapping is not in the object. */
@@ -141,28 +108,6 @@ open_objects(struct snapshot *s, struct target *t, struct err *e)
 	return 0;
 }
 
-/* The strings of /proc/PID/cmdline; not to know them is no failure. */
-static int
-put_command(struct snapshot *s, pid_t pid, struct err *e)
-{
-	char path[64], *text, **argv;
-	struct err ignored = ERR_INIT;
-	size_t len, n = 0;
-	int r = 0;
-
-	snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
-	if (fd_slurp(path, COMMAND_MAX, &text, &len, &ignored) == -1)
-		return 0;
-	argv = calloc(len + 1, sizeof(*argv));
-	for (size_t at = 0; argv != NULL && at < len; at += strlen(text + at) + 1)
-		argv[n++] = text + at;
-	if (n != 0)
-		r = snapshot_command(s, argv, n, e);
-	free(argv);
-	free(text);
-	return r;
-}
-
 /* Nothing is paused yet. */
 static int
 prepare(struct snapshot *s, struct target *t, struct err *e)
@@ -178,7 +123,7 @@ prepare(struct snapshot *s, struct target *t, struct err *e)
 	    open_objects(s, t, e) == -1 || snapshot_fact(s, "kind", "process", e) == -1)
 		return -1;
 	log_info("pausing by: %s", pause_method_name(t->pause.method));
-	return put_command(s, t->pid, e);
+	return peer_command(s, t->pid, e);
 }
 
 /* The objects were looked at while the process ran: are they still what they were? */

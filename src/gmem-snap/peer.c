@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "gmem-snap/peer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fdio.h"
+#include "base/log.h"
+#include "gmem-snap/objects.h"
+#include "memory/process.h"
+#include "memory/served.h"
+
+#define COMMAND_MAX ((size_t)1 << 20) /* bytes of a command line */
+
+/* One that maps the memory: it must not be waiting for pages, and had better stand still. */
+static int
+check_user(const struct peer_memory *m, pid_t pid, struct err *e)
+{
+	struct err why = ERR_INIT;
+	bool served = false;
+	char title[80];
+
+	if (memory_is_served(pid, m->dev, m->ino, &served, &why) == -1 && pid == m->pid) {
+		*e = why;
+		return -1;
+	}
+	process_title(title, sizeof(title), pid);
+	if (served)
+		return err_set(e, ERR_UNSUPPORTED,
+		    "%s is itself still being restored (userfaultfd on %s of %s): wait until "
+		    "gmem-restore says that it is complete",
+		    pid == m->pid ? "the VM" : "its memory", m->name, title);
+	if (pid != m->pid && (m->stands_still == NULL || !m->stands_still(m->arg, pid)))
+		log_warn("%s is mapped by %s too, which is not paused", m->name, title);
+	return 0;
+}
+
+int
+peer_check_users(const struct peer_memory *m, struct err *e)
+{
+	size_t n, unreadable;
+	pid_t *pids;
+	int r = 0;
+
+	if (memory_users(m->dev, m->ino, &pids, &n, &unreadable, e) == -1)
+		return -1;
+	for (size_t k = 0; r == 0 && k < n; k++)
+		r = check_user(m, pids[k], e);
+	free(pids);
+	if (unreadable != 0)
+		log_info("%zu processes could not be asked whether they map %s", unreadable,
+		    m->name);
+	return r;
+}
+
+int
+peer_command(struct snapshot *s, pid_t pid, struct err *e)
+{
+	char path[64], *text, **argv;
+	struct err ignored = ERR_INIT;
+	size_t len, n = 0;
+	int r = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
+	if (fd_slurp(path, COMMAND_MAX, &text, &len, &ignored) == -1)
+		return 0;
+	argv = calloc(len + 1, sizeof(*argv));
+	for (size_t at = 0; argv != NULL && at < len; at += strlen(text + at) + 1)
+		argv[n++] = text + at;
+	if (n != 0)
+		r = snapshot_command(s, argv, n, e);
+	free(argv);
+	free(text);
+	return r;
+}
