@@ -74,9 +74,15 @@ hold_memory_SOURCES = %D%/lib/hold-memory.c
 hold_memory_CPPFLAGS = $(UNIT_CPPFLAGS)
 hold_memory_LDADD = $(UNIT_LDADD)
 
+check_PROGRAMS += vmm-server
+vmm_server_SOURCES = %D%/lib/vmm-server.c %D%/unit/test-memory-lib.c %D%/unit/test-memory-lib.h
+vmm_server_CPPFLAGS = $(UNIT_CPPFLAGS) -I$(srcdir)/tests/unit
+vmm_server_LDADD = $(UNIT_LDADD)
+
 snap_tests = \
 	%D%/cli/snap-errors.sh \
 	%D%/cli/snap-file.sh \
+	%D%/cli/snap-handoff.sh \
 	%D%/cli/snap-pid.sh \
 	%D%/vm/snap-qemu.sh
 dist_check_SCRIPTS += $(snap_tests)

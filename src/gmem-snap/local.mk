@@ -9,6 +9,7 @@ gmem_snap_SOURCES = \
 	%D%/peer.c %D%/peer.h \
 	%D%/region.c %D%/region.h \
 	%D%/snap-file.c \
+	%D%/snap-handoff.c \
 	%D%/snap-process.c \
 	%D%/snap-qemu.c \
 	%D%/snapshot.c %D%/snapshot.h \

@@ -21,6 +21,8 @@ run_mode(struct snapshot *s, struct err *e)
 	switch (s->o->mode) {
 	case SNAP_QEMU:
 		return snap_qemu(s, e);
+	case SNAP_HANDOFF:
+		return snap_handoff(s, e);
 	case SNAP_PROCESS:
 		return snap_process(s, e);
 	case SNAP_FILE:
@@ -68,6 +70,9 @@ vm_left(const struct snapshot *s, const struct err *e, char *to, size_t size)
 		break;
 	case VM_ENDED:
 		snprintf(to, size, ", the VM has ended");
+		break;
+	case VM_LET_GO:
+		snprintf(to, size, "%s", ", the VMM was left to resume the VM");
 		break;
 	case VM_UNKNOWN:
 		if (strcmp(why, e->msg) == 0)

@@ -24,6 +24,7 @@ static const struct opt_program program = {
 	.name = "gmem-snap",
 	.usage =
 	    "gmem-snap --qmp SOCKET [--pid PID] [--leave HOW] [options] -o IMAGE\n"
+	    "       gmem-snap --handoff SOCKET [options] -o IMAGE\n"
 	    "       gmem-snap --pid PID [--region NAME|N]… [--pause HOW] [options] -o IMAGE\n"
 	    "       gmem-snap --file [NAME=]RAW… [options] -o IMAGE\n"
 	    "       gmem-snap --list --pid PID [--json]\n",
@@ -32,6 +33,7 @@ static const struct opt_program program = {
 	    "\n"
 	    "Where the memory is:\n"
 	    "      --qmp SOCKET       a running QEMU, by its QMP socket\n"
+	    "      --handoff SOCKET   a running VMM that speaks the gmem hand-off\n"
 	    "      --pid PID          any running process (with --qmp: the QEMU process)\n"
 	    "      --file [NAME=]RAW  a raw memory file; may be given several times\n"
 	    "      --list             show the memory objects of --pid\n"
@@ -65,6 +67,7 @@ enum {
 	OPT_ANNOTATE = CHAR_MAX + 1,
 	OPT_CHUNK_SIZE,
 	OPT_FILE,
+	OPT_HANDOFF,
 	OPT_JSON,
 	OPT_LEAVE,
 	OPT_LEVEL,
@@ -85,6 +88,7 @@ static const struct option long_options[] = {
 	{ "chunk-size", required_argument, NULL, OPT_CHUNK_SIZE },
 	{ "file", required_argument, NULL, OPT_FILE },
 	{ "force", no_argument, NULL, 'f' },
+	{ "handoff", required_argument, NULL, OPT_HANDOFF },
 	{ "help", no_argument, NULL, 'h' },
 	{ "json", no_argument, NULL, OPT_JSON },
 	{ "leave", required_argument, NULL, OPT_LEAVE },
@@ -110,7 +114,8 @@ static const struct option long_options[] = {
 #define PROCESS (1u << SNAP_PROCESS)
 #define LIST (1u << SNAP_LIST)
 #define FILES (1u << SNAP_FILE)
-#define IMAGE (QEMU | PROCESS | FILES)
+#define HANDOFF (1u << SNAP_HANDOFF)
+#define IMAGE (QEMU | HANDOFF | PROCESS | FILES)
 
 static const struct {
 	int option;
@@ -119,16 +124,19 @@ static const struct {
 } allowed[] = {
 	{ OPT_ANNOTATE, IMAGE, "--annotate goes with an image, not with --list" },
 	{ OPT_CHUNK_SIZE, IMAGE, "--chunk-size goes with an image, not with --list" },
-	{ OPT_FILE, FILES, "--file excludes --qmp, --pid and --list" },
+	{ OPT_FILE, FILES, "--file excludes --qmp, --handoff, --pid and --list" },
 	{ 'f', IMAGE, "--force goes with an image, not with --list" },
-	{ OPT_LEAVE, QEMU, "--leave goes with --qmp" },
+	{ OPT_HANDOFF, HANDOFF, "--handoff excludes --list" },
+	{ OPT_LEAVE, QEMU,
+	    "--leave goes with --qmp (a VMM of --handoff is as before once we disconnect)" },
 	{ OPT_LEVEL, IMAGE, "--level goes with an image, not with --list" },
-	{ OPT_LIST, LIST, "--list excludes --qmp and --file" },
+	{ OPT_LIST, LIST, "--list excludes --qmp, --handoff and --file" },
 	{ 'o', IMAGE, "-o goes with an image, not with --list" },
-	{ OPT_PAUSE, PROCESS, "--pause goes with --pid (QEMU pauses by itself)" },
-	{ OPT_PID, QEMU | PROCESS | LIST, "--pid excludes --file" },
+	{ OPT_PAUSE, PROCESS,
+	    "--pause goes with --pid (QEMU, or who speaks the hand-off, pauses by itself)" },
+	{ OPT_PID, QEMU | PROCESS | LIST, "--pid excludes --file and --handoff" },
 	{ OPT_PROGRESS_FD, IMAGE, "--progress-fd goes with an image, not with --list" },
-	{ OPT_QMP, QEMU, "--qmp excludes --file and --list" },
+	{ OPT_QMP, QEMU, "--qmp excludes --handoff, --file and --list" },
 	{ OPT_REGION, PROCESS, "--region goes with --pid" },
 	{ OPT_STATE, IMAGE, "--state goes with an image, not with --list" },
 	{ OPT_THREADS, IMAGE, "--threads goes with an image, not with --list" },
@@ -264,6 +272,9 @@ set_source(struct options *o, int option, char *arg)
 	case OPT_QMP:
 		o->qmp = arg;
 		break;
+	case OPT_HANDOFF:
+		o->handoff = arg;
+		break;
 	case OPT_PID:
 		o->pid = (pid_t)opt_number(&program, "--pid", arg, 1, INT_MAX);
 		break;
@@ -352,6 +363,8 @@ mode_of(const struct options *o, const bool *given)
 {
 	if (given[OPT_LIST])
 		return SNAP_LIST;
+	if (o->handoff != NULL)
+		return SNAP_HANDOFF;
 	if (o->qmp != NULL)
 		return SNAP_QEMU;
 	if (o->files.n != 0)
@@ -364,7 +377,7 @@ check(struct options *o, const bool *given)
 {
 	o->mode = mode_of(o, given);
 	if (o->mode == SNAP_NONE)
-		opt_bad(&program, "one of --qmp, --pid and --file is wanted");
+		opt_bad(&program, "one of --qmp, --handoff, --pid and --file is wanted");
 	for (size_t i = 0; i < sizeof(allowed) / sizeof(*allowed); i++)
 		if (given[allowed[i].option] && (allowed[i].modes >> o->mode & 1) == 0)
 			opt_bad(&program, "%s", allowed[i].text);

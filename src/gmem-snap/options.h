@@ -16,6 +16,7 @@
 enum snap_mode {
 	SNAP_NONE,
 	SNAP_QEMU, /* --qmp */
+	SNAP_HANDOFF, /* --handoff */
 	SNAP_PROCESS, /* --pid */
 	SNAP_LIST, /* --list --pid */
 	SNAP_FILE, /* --file */
@@ -31,6 +32,7 @@ struct options {
 	enum snap_mode mode;
 	const char *output;
 	const char *qmp;
+	const char *handoff;
 	pid_t pid; /* 0: not given */
 	struct arg_list regions; /* --region: names or numbers */
 	struct pairs files; /* --file: key is the name, or NULL */

@@ -112,6 +112,21 @@ put_state(struct snapshot *s, const struct pair *state, struct err *e)
 }
 
 int
+snapshot_state(struct snapshot *s, int fd, uint64_t size, struct err *e)
+{
+	static char buf[1 << 16];
+	size_t n;
+
+	for (uint64_t done = 0; done < size; done += n) {
+		n = (size_t)MIN(size - done, (uint64_t)sizeof(buf));
+		if (stop_check(e) == -1 || fd_pread_full(fd, buf, n, done, e) == -1 ||
+		    stream_put(s->stream, buf, n, e) == -1)
+			return -1;
+	}
+	return 0;
+}
+
+int
 snapshot_open(struct snapshot *s, const struct options *o, struct err *e)
 {
 	struct image_params params = {

@@ -19,6 +19,7 @@ enum snap_vm {
 	VM_RUNS,
 	VM_PAUSED,
 	VM_ENDED,
+	VM_LET_GO, /* the hand-off ended, and with it the pause */
 	VM_UNKNOWN, /* resuming it failed: see `resume` */
 };
 
@@ -62,11 +63,15 @@ int snapshot_fact(struct snapshot *s, const char *key, const char *value, struct
 /* The VMM's command line, copied; one that an image cannot hold is left out. */
 int snapshot_command(struct snapshot *s, char *const *argv, size_t argc, struct err *e);
 
+/* Copies size bytes of a file, from its beginning, into the state that was begun. */
+int snapshot_state(struct snapshot *s, int fd, uint64_t size, struct err *e);
+
 /* The clock of the *_ns fields. */
 uint64_t snapshot_now(void);
 
 /* The modes, one a file. */
 int snap_qemu(struct snapshot *s, struct err *e);
+int snap_handoff(struct snapshot *s, struct err *e);
 int snap_process(struct snapshot *s, struct err *e);
 int snap_files(struct snapshot *s, struct err *e);
 

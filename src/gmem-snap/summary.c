@@ -52,6 +52,7 @@ vm_name(enum snap_vm vm)
 	case VM_ENDED:
 		return "ended";
 	case VM_UNTOUCHED:
+	case VM_LET_GO:
 	case VM_UNKNOWN:
 		break;
 	}

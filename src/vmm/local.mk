@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 libgmem_a_SOURCES += \
+	%D%/control.c %D%/control.h \
 	%D%/guard.c %D%/guard.h \
 	%D%/handoff.c %D%/handoff.h \
 	%D%/launch.c %D%/launch.h \

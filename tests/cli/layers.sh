@@ -15,6 +15,7 @@ image: format codec base
 memory: base
 serve: image format codec memory base
 vmm: serve memory image format codec base gmem-handoff.h gmem-handoff-client.h
+vmm: serve memory image format codec base gmem-handoff.h gmem-handoff-client.h
 shim: gmem-handoff-client.h
 cli: format codec base
 gmem-snap: cli vmm serve memory image format codec base
@@ -134,6 +135,7 @@ planted "xxhash.h in format" format/x.c '#include <xxhash.h>' 'includes <xxhash.
 planted "userfaultfd in vmm" vmm/x.c '#include <linux/userfaultfd.h>' 'linux/userfaultfd.h'
 planted "kvm.h in vmm" vmm/x.c '#include <linux/kvm.h>' 'includes <linux/kvm.h>'
 planted "jansson in serve" serve/x.c '#include <jansson.h>' 'includes <jansson.h>'
+planted "the hand-off in a tool" gmem-snap/x.c '#include "gmem-handoff.h"' 'includes "gmem-handoff.h"'
 planted "a folder without a rule" new/x.c '#include "base/err.h"' 'no rule for this folder'
 printf '#include <stdio.h>\n#include <config.h>\n' >"$tmp/src/new/y.c"
 config_first "$tmp/src" >"$tmp/found"

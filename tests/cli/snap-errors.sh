@@ -31,6 +31,11 @@ wrong --file "$raw" -o "$dir/i" more
 wrong --file "$raw" --pid 1 -o "$dir/i"
 wrong --file "$raw" --qmp sock -o "$dir/i"
 wrong --file "$raw" --list
+wrong --handoff sock --qmp sock -o "$dir/i"
+wrong --handoff sock --leave paused -o "$dir/i"
+says 'as before once we disconnect'
+wrong --handoff sock --state x -o "$dir/i"
+wrong --handoff sock
 wrong --list
 wrong --list --pid 1 -o "$dir/i"
 wrong --list --pid 1 --force

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "gmem-snap/snapshot.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/ckd.h"
+#include "base/fdio.h"
+#include "base/log.h"
+#include "gmem-snap/objects.h"
+#include "gmem-snap/peer.h"
+#include "gmem-snap/stop.h"
+#include "vmm/control.h"
+
+#define STATE_NAME "vmm" /* when the VMM has no name for its state */
+
+/*
+ * A VMM that speaks the hand-off: it gives us its memory, stands still when we ask it to, and
+ * runs on when we say so or when the connection ends.  So no guardian is needed.
+ */
+
+/* "minivmm 1": name and version. */
+static int
+put_facts(struct snapshot *s, const struct control *vm, struct err *e)
+{
+	const char *text = control_vmm(vm), *blank = strchr(text, ' ');
+	char name[256];
+
+	snprintf(name, sizeof(name), "%.*s",
+	    blank != NULL ? (int)(blank - text) : (int)strlen(text), text);
+	if (snapshot_fact(s, "kind", "handoff", e) == -1 ||
+	    snapshot_fact(s, "name", name, e) == -1 ||
+	    snapshot_fact(s, "version", blank != NULL ? blank + 1 : "", e) == -1)
+		return -1;
+	return control_pid(vm) != 0 ? peer_command(s, control_pid(vm), e) : 0;
+}
+
+/* Holes in memory that is still being filled are not zeros. */
+static int
+check_users(const struct control *vm, const struct control_region *from, struct err *e)
+{
+	const struct peer_memory m = {
+		.pid = control_pid(vm), .name = from->name, .dev = from->dev, .ino = from->ino
+	};
+
+	return peer_check_users(&m, e);
+}
+
+static int
+place(struct snapshot *s, struct object *o, const struct control_region *from, struct err *e)
+{
+	if (!from->placed)
+		return 0;
+	o->segments = arena_array(snapshot_arena(s), 1, sizeof(*o->segments));
+	if (o->segments == NULL)
+		return err_sys(e, "place of the memory");
+	o->nsegments = 1;
+	o->segments[0] = (struct segment){ .gpa = from->guest_address, .size = from->size };
+	return 0;
+}
+
+static int
+open_region(struct snapshot *s, const struct control *vm, const struct control_region *from,
+    struct region *r, struct err *e)
+{
+	int fd;
+
+	if (check_users(vm, from, e) == -1 || place(s, &r->object, from, e) == -1)
+		return -1;
+	r->object.name = from->name;
+	r->object.kind = memory_kind_name(from->kind);
+	r->object.size = from->size;
+	r->object.page_size = MAX((uint32_t)from->page_size, PAGE_GRANULE);
+	r->offset = from->offset;
+	fd = fcntl(from->fd, F_DUPFD_CLOEXEC, 3);
+	if (fd == -1)
+		return err_sys(e, "descriptor");
+	log_info("region %s: %" PRIu64 " bytes, %s", from->name, from->size, r->object.kind);
+	return memory_source_open(&r->source, fd, from->kind, from->offset + from->size, e);
+}
+
+static int
+open_regions(struct snapshot *s, const struct control *vm, struct err *e)
+{
+	const struct control_region *list;
+	size_t n;
+
+	list = control_regions(vm, &n);
+	if (regions_alloc(&s->regions, n, e) == -1)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		if (open_region(s, vm, &list[i], &s->regions.v[i], e) == -1)
+			return err_wrap(e, "region %s", list[i].name);
+	return 0;
+}
+
+static int
+put_state(struct snapshot *s, struct control *vm, struct err *e)
+{
+	char name[256];
+	uint64_t size;
+	int fd, r = -1;
+
+	if (control_state(vm, &fd, &size, name, e) == -1)
+		return -1;
+	if (*name == '\0')
+		snprintf(name, sizeof(name), "%s", STATE_NAME);
+	if (stream_begin(s->stream, name, "handoff", e) == 0 &&
+	    snapshot_state(s, fd, size, e) == 0 && stream_end(s->stream, e) == 0)
+		r = 0;
+	fd_close(&fd);
+	if (r == -1 && e->kind != ERR_INTERRUPTED)
+		err_wrap(e, "state %s", name);
+	return r;
+}
+
+/* Everything that the VM has to be paused for. */
+static int
+save(struct snapshot *s, struct control *vm, struct err *e)
+{
+	if (stop_check(e) == -1 || control_pause(vm, e) == -1 || put_state(s, vm, e) == -1)
+		return -1;
+	return snapshot_memory(s, e);
+}
+
+/* A dying process closes its sockets a moment before it is dead. */
+static bool
+has_ended(pid_t pid)
+{
+	const struct timespec nap = { .tv_nsec = 10000000 };
+
+	for (int i = 0; pid != 0 && i < 25; i++) {
+		if (process_is_gone(pid))
+			return true;
+		nanosleep(&nap, NULL);
+	}
+	return false;
+}
+
+/*
+ * The way out: r is how it went until here.  A VMM that does not answer may have resumed
+ * the VM before we had read everything.
+ */
+static int
+resume(struct snapshot *s, struct control *vm, int r, struct err *e)
+{
+	bool refused;
+	int rc;
+
+	if (!control_may_be_paused(vm))
+		return r;
+	stop_noticed();
+	rc = control_resume(vm, &refused, &s->resume);
+	s->resume_ns = snapshot_now();
+	if (rc == 0)
+		s->vm = control_was_paused(vm) ? VM_PAUSED : VM_RUNS;
+	else if (has_ended(control_pid(vm)))
+		s->vm = VM_ENDED;
+	else
+		s->vm = refused ? VM_UNKNOWN : VM_LET_GO;
+	if (rc == 0 || r == -1)
+		return r;
+	*e = s->resume;
+	return -1;
+}
+
+static int
+save_and_resume(struct snapshot *s, struct control *vm, struct err *e)
+{
+	int rc;
+
+	if (snapshot_start(s, e) == -1)
+		return -1;
+	s->pause_ns = snapshot_now();
+	rc = save(s, vm, e);
+	return resume(s, vm, rc, e);
+}
+
+int
+snap_handoff(struct snapshot *s, struct err *e)
+{
+	struct control_dial how = CONTROL_DIAL_INIT;
+	struct control *vm;
+	int rc = -1;
+
+	how.stop_fd = stop_fd();
+	if (control_open(&vm, s->o->handoff, &how, e) == -1)
+		return -1;
+	if (put_facts(s, vm, e) == 0 && open_regions(s, vm, e) == 0)
+		rc = save_and_resume(s, vm, e);
+	if (rc == 0)
+		rc = snapshot_commit(s, e);
+	control_close(vm);
+	return rc;
+}
