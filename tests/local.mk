@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 LOG_DRIVER = $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
 SH_LOG_DRIVER = $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
-TEST_EXTENSIONS = .sh
+LAB_LOG_DRIVER = $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
+TEST_EXTENSIONS = .sh .lab
 
 AM_TESTS_ENVIRONMENT = LC_ALL=C; export LC_ALL; \
 	abs_top_builddir='$(abs_top_builddir)'; export abs_top_builddir; \

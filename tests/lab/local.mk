@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# make check-lab: what wants a kernel of our own.  HACKING.md tells how to use it.
+# make check runs none of this.
+
+# Programs of the cases, only built for them; each prints TAP.
+lab_programs = lab-ends
+EXTRA_PROGRAMS += $(lab_programs)
+
+lab_ends_SOURCES = %D%/lab-ends.c
+lab_ends_CPPFLAGS = $(UNIT_CPPFLAGS)
+lab_ends_LDADD =
+
+lab_cases = \
+	%D%/cases/host.lab \
+	%D%/cases/restore-kill.lab \
+	%D%/cases/restore-touch.lab \
+	%D%/cases/snap-pid.lab \
+	%D%/cases/unit.lab
+EXTRA_DIST += $(lab_cases) %D%/boot %D%/init %D%/lib.sh %D%/selftest.sh
+CLEANFILES += $(lab_programs) lab-root.cpio lab-root.key lab-root.libs lab-root.lock
+
+# It has time limits of its own.
+LAB_LOG_COMPILER = $(srcdir)/%D%/boot
+
+# LAB='host unit' runs these cases alone.
+lab_tests = $(if $(LAB),$(LAB:%=%D%/cases/%.lab),$(lab_cases) %D%/selftest.sh)
+
+check-lab: all $(lab_programs) lab-kernel
+	$(AM_V_at)$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(lab_tests)'
+
+# The target lab builds the kernel if that has not been done.
+lab-kernel:
+	$(AM_V_at)if test -n "$$LAB_KERNEL_IMAGE"; then :; \
+	elif test -x '$(srcdir)/kernel/build'; then \
+	    $(MAKE) $(AM_MAKEFLAGS) lab; \
+	else \
+	    echo "check-lab: there is no kernel/build: set LAB_KERNEL_IMAGE" >&2; exit 1; \
+	fi
+
+.PHONY: check-lab lab-kernel
