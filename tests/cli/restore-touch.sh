@@ -4,8 +4,9 @@
 . "${abs_top_srcdir:?}/tests/lib/vmm-cli.sh"
 needs_userfaultfd
 
-# Several threads in random order while the background fills; more with GMEM_TEST_BIG=1.
-mib=2048
+# Several threads in random order while the background fills; more with GMEM_TEST_BIG=1,
+# less with GMEM_TEST_MIB=256.
+mib=${GMEM_TEST_MIB:-2048}
 [ -z "$GMEM_TEST_BIG" ] || mib=16384
 image big 65536 "ram=memfd,$mib,10,1"
 mem='open={mem} pattern=1,10'

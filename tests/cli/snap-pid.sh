@@ -38,7 +38,7 @@ stopped() { ! running; }
 dir=$tmp/dir
 mkdir "$dir"
 
-head -c 1M /dev/urandom >"$tmp/shared"
+head -c 1048576 /dev/urandom >"$tmp/shared"
 hold -c -f "$tmp/shared" "ram=9:$tmp/a" "ram=5:$tmp/b" "odd name/x=1:$tmp/c" ||
     skip_all "hold-memory does not run"
 
