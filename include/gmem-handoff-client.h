@@ -75,9 +75,8 @@ gmem_send(int sock, const struct gmem_message *m, const int *fds, size_t nfds)
 		control.align.cmsg_len = CMSG_LEN(nfds * sizeof(int));
 		memcpy(CMSG_DATA(&control.align), fds, nfds * sizeof(int));
 	}
-	do
-		n = sendmsg(sock, &msg, MSG_NOSIGNAL);
-	while (n == -1 && errno == EINTR);
+	while ((n = sendmsg(sock, &msg, MSG_NOSIGNAL)) == -1 && errno == EINTR)
+		;
 	return n == (ssize_t)sizeof(*m) ? 0 : -1;
 }
 
@@ -101,9 +100,8 @@ gmem_receive(int sock, struct gmem_message *m, void *rest, size_t more, int *fds
 
 	msg.msg_control = control.buf;
 	msg.msg_controllen = CMSG_LEN(*nfds * sizeof(int)); /* not one more by alignment */
-	do
-		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
-	while (n == -1 && errno == EINTR);
+	while ((n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC)) == -1 && errno == EINTR)
+		;
 	if (n == -1)
 		return -1;
 	c = CMSG_FIRSTHDR(&msg);

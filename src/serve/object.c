@@ -97,10 +97,11 @@ count_pages(const struct served_object *o)
 		return 0; /* there is no way to ask */
 	if (syscall(SYS_cachestat, o->fd, &range, &stat, 0) == 0)
 		return stat.cached;
+	/* Some kernels' guest_memfd can seek, and calls everything data. */
+	if (o->guest_memfd)
+		return resident(o);
 	data = lseek(o->fd, (off_t)o->base, SEEK_DATA);
-	if (data != -1)
-		return (uint64_t)data < o->base + length(o);
-	return resident(o);
+	return data != -1 && (uint64_t)data < o->base + length(o);
 }
 
 /* What is there already nobody would ask us for. */
