@@ -64,6 +64,7 @@ restore_tests = \
 	%D%/cli/restore-kill.sh \
 	%D%/cli/restore-manners.sh \
 	%D%/cli/restore-touch.sh \
+	%D%/vm/minivmm-restore.sh \
 	%D%/vm/restore-qemu.sh
 dist_check_SCRIPTS += $(restore_tests)
 TESTS += $(restore_tests)
