@@ -63,7 +63,8 @@ for what in 'ok 1 - lab-ends: one' 'ok 2 - lab-ends: # SKIP two, because of good
     'not ok [0-9]* - lab-ends ends with status 3' \
     'not ok [0-9]* - no-such-program ends with status 127' \
     'ok [0-9]* - the kernel has nothing to complain about'; do
-    check "says $what" says "^$what\$"
+    # A directive within its name would make it a skip of ours.
+    check "says $(printf %s "$what" | tr -d '#')" says "^$what\$"
 done
 plan=$(sed -n 's/^1\.\.//p' "$out")
 check "the plan is right" test "$(grep -cE '^(not )?ok ' "$out")" -eq "${plan:-0}"
