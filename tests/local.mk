@@ -174,3 +174,12 @@ TESTS += $(format_cli_tests)
 dist_check_SCRIPTS += %D%/cli/examples.sh
 TESTS += %D%/cli/examples.sh
 EXTRA_DIST += %D%/guest/build-guest %D%/guest/init %D%/guest/qemu-args
+
+# minivmm of examples/: asked by vmm-control as gmem-snap asks, served by vmm-serve
+check_PROGRAMS += vmm-control vmm-serve
+vmm_control_SOURCES = %D%/lib/vmm-control.c
+vmm_control_LDADD =
+vmm_serve_SOURCES = %D%/lib/vmm-serve.c
+vmm_serve_LDADD =
+dist_check_SCRIPTS += %D%/vm/minivmm.sh
+TESTS += %D%/vm/minivmm.sh
