@@ -17,6 +17,7 @@
  *	full          connections until one is turned away
  *	sleep=MS
  *	die           by SIGKILL
+ *	kill          the VMM, by SIGTERM
  */
 #include <config.h>
 
@@ -271,6 +272,18 @@ fill(void)
 }
 
 static void
+kill_vmm(void)
+{
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+
+	if (getsockopt(*sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) == -1 || cred.pid < 2)
+		err(1, "whose socket it is");
+	kill(cred.pid, SIGTERM);
+	cut_off();
+}
+
+static void
 use(unsigned n)
 {
 	if (n >= CONNECTIONS)
@@ -322,6 +335,8 @@ do_word(const char *word, const char *value)
 		fill();
 	} else if (strcmp(word, "sleep") == 0) {
 		usleep((useconds_t)atoi(value) * 1000);
+	} else if (strcmp(word, "kill") == 0) {
+		kill_vmm();
 	} else if (strcmp(word, "die") == 0) {
 		fflush(stdout);
 		kill(getpid(), SIGKILL);

@@ -173,6 +173,18 @@ done
 t "restored from a raw file" 0 run minivmm --restore "$tmp/state" --ram "$tmp/ram" --size 6
 check "the rest is the same" goes_on
 
+cmp_both() { cat "$tmp/ran" "$out" | cmp - "$tmp/unbroken"; }
+
+# It says nothing twice, and leaves nothing out: saved when it had just said a line.
+# shellcheck disable=SC2086
+boot $guest --memory memfd --delay 150
+check "the first line" await rounds 1
+t "saved, and ended while it stands still" 0 asks hello pause state="$tmp/state1" \
+    ram="$tmp/ram1" kill
+wait "$vmm"
+t "restored" 0 run minivmm --restore "$tmp/state1" --ram "$tmp/ram1" --memory memfd
+check "the two together say what one would have said" cmp_both
+
 # Saved again before all of the first image has arrived.
 run vmm-serve lazy "$tmp/ram" minivmm --restore "$tmp/state" --memory memfd \
     --control "$sock" >"$tmp/ran" 2>"$tmp/ran-err" &
