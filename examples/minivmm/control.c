@@ -233,7 +233,8 @@ control_start(struct vm *vm, const char *path, bool *listens)
 	control.listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (control.listener == -1 ||
 	    bind(control.listener, (struct sockaddr *)&addr, sizeof(addr)) == -1)
-		fail_errno("%s", path);
+		fail_errno("%s%s", path,
+		    errno == EADDRINUSE ? " (remove it, if no minivmm has it)" : "");
 	*listens = true;
 	if (listen(control.listener, CLIENTS_MAX) == -1)
 		fail_errno("%s", path);

@@ -186,7 +186,7 @@ create_vm(struct vm *vm)
 {
 	vm->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (vm->kvm == -1)
-		fail_errno("/dev/kvm");
+		fail_errno("this needs KVM, and permission for it: /dev/kvm");
 	vm->fd = ioctl(vm->kvm, KVM_CREATE_VM, 0);
 	if (vm->fd == -1)
 		fail_errno("create VM");
@@ -233,6 +233,8 @@ main(int argc, char **argv)
 	if (o->restore != NULL) {
 		restore_memory(&vm, o);
 	} else {
+		if (getenv(GMEM_HANDOFF_ENV) != NULL)
+			fail("gmem-restore has a VM to go on with: give --restore {state}");
 		memory_create(&vm, o, o->size != 0 ? o->size : 64u << 20);
 		load_guest(&vm.memory, o);
 	}

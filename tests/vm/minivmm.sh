@@ -24,6 +24,9 @@ done
 t "restore, served by nobody" 1 env -u GMEM_HANDOFF minivmm --restore /dev/null
 check "it says what to do" grep -q 'gmem-restore.*--ram' "$err"
 
+t "started by gmem-restore, to restore nothing" 1 env GMEM_HANDOFF="$tmp/no" minivmm
+check "it says what to do" grep -q 'give --restore {state}' "$err"
+
 # ---- the unbroken run ----
 
 guest="--size 6 --rounds 16 --writes 24 --free 5"
@@ -125,6 +128,7 @@ t "a client that is killed while the VM is paused" 137 asks pause state="$tmp/s"
 t "it goes on" 0 asks hello moves
 check "it has not said a word" lines 0 "$tmp/ran-err"
 t "a second one on this socket" 1 minivmm --control "$sock"
+check "is told what to do" grep -q 'remove it' "$err"
 t "the first still has it" 0 asks hello
 if command -v setpriv >/dev/null && [ "$(id -u)" -eq 0 ]; then
     chmod 755 "$tmp"
