@@ -36,6 +36,7 @@ inspect_tests = \
 	%D%/cli/inspect-confined.sh \
 	%D%/cli/inspect-damage.sh \
 	%D%/cli/inspect-extract.sh \
+	%D%/cli/inspect-host.sh \
 	%D%/cli/inspect-info.sh \
 	%D%/cli/inspect-manners.sh \
 	%D%/cli/inspect-map.sh
@@ -89,6 +90,13 @@ snap_tests = \
 	%D%/vm/snap-qemu.sh
 dist_check_SCRIPTS += $(snap_tests)
 TESTS += $(snap_tests)
+
+# What kernels can do that are not here.
+check_PROGRAMS += test-host
+TESTS += test-host
+test_host_SOURCES = %D%/unit/test-host.c
+test_host_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_host_LDADD = $(UNIT_LDADD)
 
 # base, format, codec, image
 format_unit_tests = test-base test-codec test-format test-format-hostile test-writer

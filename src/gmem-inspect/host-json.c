@@ -86,13 +86,48 @@ userfaultfd(const struct serve_host *s)
 }
 
 static json_t *
-guest_memfd(const struct memory_host *m)
+flag(uint32_t bit)
 {
+	return bit == 0 ? json_null() : json_hex(bit);
+}
+
+/* What happens to a page that is written twice. */
+static json_t *
+writes(const struct memory_host *m)
+{
+	if (!m->guest_memfd_write)
+		return json_null();
+	return json_string(m->guest_memfd_again_errno == 0 ? "overwrites" : "once");
+}
+
+static json_t *
+guest_memfd(const struct host *host)
+{
+	const struct memory_host *m = &host->memory;
 	json_t *o = way(m->guest_memfd_made, m->guest_memfd_errno);
 
 	json_object_set_new(o, "flags", json_hex(m->guest_memfd_flags));
 	put_bool(o, "mmap", m->guest_memfd_mmap);
 	put_bool(o, "write", m->guest_memfd_write);
+	put_bool(o, "init_shared", m->guest_memfd_shared);
+	json_object_set_new(
+	    o, "unknown_flags", json_hex(m->guest_memfd_flags & ~HOST_GUEST_MEMFD_KNOWN));
+	json_object_set_new(o, "no_direct_map_flag", flag(m->guest_memfd_undirect_flag));
+	json_object_set_new(o, "write_flag", flag(m->guest_memfd_write_flag));
+	json_object_set_new(o, "writes", writes(m));
+	json_object_set_new(o, "write_again",
+	    way(m->guest_memfd_write && m->guest_memfd_again_errno == 0,
+		m->guest_memfd_again_errno));
+	json_object_set_new(o, "userfaultfd", modes(&host->gmem));
+	return o;
+}
+
+static json_t *
+userfault(const struct memory_host *m)
+{
+	json_t *o = way(m->userfault, m->userfault_errno);
+
+	put_bool(o, "capability", m->userfault_cap);
 	return o;
 }
 
@@ -126,7 +161,10 @@ engines(const struct host *host)
 
 	json_object_set_new(o, "memfd", engine(true, host->memfd));
 	json_object_set_new(o, "hugetlb", engine(true, host->hugetlb));
-	json_object_set_new(o, "guest_memfd_if_registered", engine(made, host->guest_memfd));
+	json_object_set_new(o, "guest_memfd_if_registered", engine(made, host->if_registered));
+	json_object_set_new(o, "guest_memfd", engine(made, host->guest_memfd));
+	json_object_set_new(o, "guest_memfd_why", json_string(host_why(host)));
+	json_object_set_new(o, "guest_memfd_slots", engine(made, host->slots));
 	return o;
 }
 
@@ -143,7 +181,8 @@ host_json(const struct host *host, struct err *e)
 	put_number(json, "ram_available", m->ram_available);
 	json_object_set_new(json, "userfaultfd", userfaultfd(&host->serve));
 	json_object_set_new(json, "kvm", way(m->kvm, m->kvm_errno));
-	json_object_set_new(json, "guest_memfd", guest_memfd(m));
+	json_object_set_new(json, "guest_memfd", guest_memfd(host));
+	json_object_set_new(json, "kvm_userfault", userfault(m));
 	json_object_set_new(json, "hugepages", hugepages(m));
 	json_object_set_new(json, "shmem_thp", json_string(m->shmem_huge));
 	json_object_set_new(json, "memlock",

@@ -95,6 +95,11 @@ modes(const char *name, const struct serve_modes *m)
 		    m->sysno == 0 ? "" : strerror(m->sysno));
 		return;
 	}
+	if (!m->missing && !m->minor) {
+		printf("does not register%s%s\n", m->sysno == 0 ? "" : ": ",
+		    m->sysno == 0 ? "" : strerror(m->sysno));
+		return;
+	}
 	printf("registers%s%s%s%s; ", m->missing ? " missing," : "", m->minor ? " minor," : "",
 	    m->both ? " both" : " never both", m->writes ? ", write(2) works" : "");
 	if (m->resolves)
@@ -108,27 +113,62 @@ modes(const char *name, const struct serve_modes *m)
 
 /* ---- memory ---- */
 
+/* "flags 0xb mmap init-shared 0x8" */
 static void
-guest_memfd(const struct memory_host *m)
+flags(uint32_t bits)
 {
-	uint32_t flags = m->guest_memfd_flags;
+	uint32_t unknown = bits & ~HOST_GUEST_MEMFD_KNOWN;
+
+	printf("flags %#x%s%s", bits, (bits & HOST_GUEST_MEMFD_MMAP) != 0 ? " mmap" : "",
+	    (bits & HOST_GUEST_MEMFD_INIT_SHARED) != 0 ? " init-shared" : "");
+	for (uint32_t bit = 1; bit != 0; bit <<= 1)
+		if ((unknown & bit) != 0)
+			printf(" %#x", bit);
+}
+
+static void
+writes(const struct memory_host *m)
+{
+	label("  write(2)");
+	if (!m->guest_memfd_write) {
+		printf("no: %s\n", strerror(m->guest_memfd_write_errno));
+		return;
+	}
+	if (m->guest_memfd_again_errno == 0)
+		printf("yes, again and again");
+	else
+		printf("yes, once a page: %s then", strerror(m->guest_memfd_again_errno));
+	if (m->guest_memfd_write_flag != 0)
+		printf("; takes flag %#x", m->guest_memfd_write_flag);
+	printf("\n");
+}
+
+static void
+guest_memfd(const struct host *host)
+{
+	const struct memory_host *m = &host->memory;
 
 	verdict("KVM", m->kvm, m->kvm_errno);
+	if (m->kvm)
+		verdict("  userfault", m->userfault, 0);
 	label("guest_memfd");
 	if (!m->guest_memfd) {
 		printf("no\n");
 		return;
 	}
+	flags(m->guest_memfd_flags);
 	if (!m->guest_memfd_made) {
-		printf("flags %#x, could not be made: %s\n", flags,
-		    strerror(m->guest_memfd_errno));
+		printf(", could not be made: %s\n", strerror(m->guest_memfd_errno));
 		return;
 	}
-	printf("flags %#x%s%s; mmap %s, write(2) %s\n", flags,
-	    (flags & HOST_GUEST_MEMFD_MMAP) != 0 ? " mmap" : "",
-	    (flags & HOST_GUEST_MEMFD_INIT_SHARED) != 0 ? " init-shared" : "",
-	    m->guest_memfd_mmap ? "works" : "does not work",
-	    m->guest_memfd_write ? "works" : "does not work");
+	printf("; mmap %s%s\n", m->guest_memfd_mmap ? "works" : "does not work",
+	    m->guest_memfd_mmap && !m->guest_memfd_shared ? ", but pages are private" : "");
+	writes(m);
+	modes("  userfaultfd", &host->gmem);
+	if (m->guest_memfd_undirect_flag == 0)
+		return;
+	label("  direct map");
+	printf("flag %#x takes pages out of it\n", m->guest_memfd_undirect_flag);
 }
 
 static void
@@ -169,7 +209,7 @@ explain(enum serve_engine engine)
 	case SERVE_MAP_CONTINUE:
 		return "lazily: pages are stored through a mapping of ours when touched";
 	case SERVE_USERFAULT:
-		return "lazily: the same, and vCPUs leave the guest for absent pages";
+		return "lazily: KVM stops vCPUs at pages that are missing";
 	case SERVE_AUTO:
 	case SERVE_EAGER:
 		break;
@@ -187,15 +227,14 @@ engine(const char *name, enum serve_engine engine)
 static void
 guest_memfd_engine(const struct host *host)
 {
-	label("  guest_memfd");
-	if (!host->memory.guest_memfd_made)
-		printf("%-13s %s\n", "-", "there is none on this machine");
-	else if (host->guest_memfd == SERVE_EAGER)
-		printf("%-13s %s\n", "eager", explain(SERVE_EAGER));
-	else
-		printf("%-13s if userfaultfd takes the VMM's guest_memfd, which is not tried\n"
-		       "%*shere; eager if not\n",
-		    serve_engine_name(host->guest_memfd), LABEL + 14, "");
+	if (!host->memory.guest_memfd_made) {
+		label("  guest_memfd");
+		printf("%-13s %s\n", "-", host_why(host));
+		return;
+	}
+	engine("  guest_memfd", host->guest_memfd);
+	printf("%*s%s\n", LABEL, "", host_why(host));
+	engine("    own slot", host->slots);
 }
 
 static void
@@ -217,7 +256,7 @@ host_text(const struct host *host)
 	modes("  memfd", &host->serve.memfd);
 	modes("  hugetlb", &host->serve.hugetlb);
 	printf("\n");
-	guest_memfd(&host->memory);
+	guest_memfd(host);
 	hugepages(&host->memory);
 	limits(host);
 	engines(host);

@@ -105,19 +105,20 @@ registers(void *p, size_t len, uint64_t mode, int *why)
 }
 
 #define MARK 0xa5
+#define PAGE 4096
 
 /* Puts a page into the file without the mapping that is watched. */
 static int
 put_page(struct serve_modes *modes, int file, size_t len)
 {
-	const unsigned char mark = MARK;
-	unsigned char *p;
+	unsigned char mark[PAGE], *p;
 
-	modes->writes = pwrite(file, &mark, 1, 0) == 1;
+	memset(mark, MARK, sizeof(mark));
+	modes->writes = pwrite(file, mark, sizeof(mark), 0) == (ssize_t)sizeof(mark);
 	if (modes->writes)
 		return 0;
 	/* Allocated first: a store that finds no memory would kill us. */
-	if (fallocate(file, 0, 0, (off_t)len) == -1) {
+	if (fallocate(file, FALLOC_FL_KEEP_SIZE, 0, (off_t)len) == -1) {
 		modes->no_memory = errno == ENOSPC || errno == ENOMEM;
 		return -1;
 	}
@@ -276,4 +277,13 @@ serve_engine_choose(const struct serve_host *host, const struct serve_modes *mod
 	if (!serve_host_usable(host) || !modes->both || !(modes->resolves || modes->no_memory))
 		return SERVE_EAGER;
 	return modes->writes ? SERVE_CONTINUE : SERVE_MAP_CONTINUE;
+}
+
+enum serve_engine
+serve_engine_guest_memfd(
+    const struct serve_host *host, const struct serve_modes *modes, bool kvm_userfault)
+{
+	enum serve_engine engine = serve_engine_choose(host, modes);
+
+	return engine == SERVE_EAGER && kvm_userfault ? SERVE_USERFAULT : engine;
 }

@@ -59,4 +59,8 @@ const char *serve_feature_name(unsigned bit);
 enum serve_engine serve_engine_choose(
     const struct serve_host *host, const struct serve_modes *modes);
 
+/* The same for a guest_memfd, if KVM can stop vCPUs at missing pages. */
+enum serve_engine serve_engine_guest_memfd(
+    const struct serve_host *host, const struct serve_modes *modes, bool kvm_userfault);
+
 #endif
