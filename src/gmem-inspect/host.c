@@ -62,6 +62,7 @@ host_why(const struct host *host)
 		return "userfaultfd takes it, and a mapping of the server's puts pages into it";
 	case SERVE_USERFAULT:
 		return "KVM stops vCPUs at missing pages; userfaultfd does not take it";
+	case SERVE_AUTO:
 	case SERVE_EAGER:
 		break;
 	}

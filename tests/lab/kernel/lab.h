@@ -49,24 +49,24 @@ struct lab_memory_fault {
 };
 
 #define LAB_CREATE_GMEM _IOWR(KVMIO, 0xd4, struct lab_create_gmem)
-#define LAB_SET_REGION	_IOW(KVMIO, 0x49, struct lab_region)
-#define LAB_PRE_FAULT	_IOWR(KVMIO, 0xd5, struct lab_pre_fault)
+#define LAB_SET_REGION _IOW(KVMIO, 0x49, struct lab_region)
+#define LAB_PRE_FAULT _IOWR(KVMIO, 0xd5, struct lab_pre_fault)
 
-#define LAB_CAP_GMEM	   234
+#define LAB_CAP_GMEM 234
 #define LAB_CAP_GMEM_FLAGS 244
-#define LAB_CAP_USERFAULT  4000
+#define LAB_CAP_USERFAULT 4000
 
-#define LAB_GMEM_MMAP	       (1ULL << 0)
-#define LAB_GMEM_SHARED	       (1ULL << 1)
-#define LAB_GMEM_WRITE	       (1ULL << 2)
+#define LAB_GMEM_MMAP (1ULL << 0)
+#define LAB_GMEM_SHARED (1ULL << 1)
+#define LAB_GMEM_WRITE (1ULL << 2)
 #define LAB_GMEM_NO_DIRECT_MAP (1ULL << 3)
 
-#define LAB_MEM_GMEM	  (1U << 2)
+#define LAB_MEM_GMEM (1U << 2)
 #define LAB_MEM_USERFAULT (1U << 3)
 
-#define LAB_EXIT_MEMORY_FAULT	 39
-#define LAB_EXIT_FLAG_USERFAULT	 (1ULL << 4)
-#define LAB_MADV_POPULATE_READ	 22
+#define LAB_EXIT_MEMORY_FAULT 39
+#define LAB_EXIT_FLAG_USERFAULT (1ULL << 4)
+#define LAB_MADV_POPULATE_READ 22
 #define LAB_REGISTER_MISSING_MINOR (UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR)
 
 /* Fill a page so that each page has contents of its own, never zero. */
@@ -75,7 +75,7 @@ fill(void *page, unsigned long number)
 {
 	for (size_t i = 0; i < PAGE / sizeof(uint32_t); i++)
 		((uint32_t *)page)[i] =
-			(uint32_t)(i + (number >> 8 << 10)) << 16 | 0xa500U | (number & 0xff);
+		    (uint32_t)(i + (number >> 8 << 10)) << 16 | 0xa500U | (number & 0xff);
 }
 
 static inline bool
@@ -118,7 +118,7 @@ open_kvm(void)
 static inline int
 create_gmem(int vm, uint64_t size, uint64_t flags)
 {
-	struct lab_create_gmem args = {.size = size, .flags = flags};
+	struct lab_create_gmem args = { .size = size, .flags = flags };
 
 	return (int)result(ioctl(vm, LAB_CREATE_GMEM, &args));
 }
@@ -152,7 +152,8 @@ map_shared(int fd, size_t size)
 static inline char *
 page_alloc(size_t pages)
 {
-	return mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	return mmap(
+	    NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
 
 static inline long
@@ -174,15 +175,15 @@ write_page(int fd, unsigned long number)
 static inline long
 punch(int fd, unsigned long number, unsigned long count)
 {
-	return result(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(number * PAGE),
-		(off_t)(count * PAGE)));
+	return result(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+	    (off_t)(number * PAGE), (off_t)(count * PAGE)));
 }
 
 static inline long
 preallocate(int fd, unsigned long number, unsigned long count)
 {
 	return result(
-		fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)(number * PAGE), (off_t)(count * PAGE)));
+	    fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)(number * PAGE), (off_t)(count * PAGE)));
 }
 
 /* Whether the page at @address is in the page cache and has contents. */
@@ -199,7 +200,7 @@ is_present(void *address)
 static inline int
 uffd_open(int flags, uint64_t features)
 {
-	struct uffdio_api api = {.api = UFFD_API, .features = features};
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
 	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | flags);
 
 	if (fd < 0)
@@ -216,8 +217,8 @@ uffd_open(int flags, uint64_t features)
 static inline long
 uffd_register(int fd, void *address, size_t size, uint64_t mode)
 {
-	struct uffdio_register args = {
-		.range = {.start = (uintptr_t)address, .len = size}, .mode = mode};
+	struct uffdio_register args = { .range = { .start = (uintptr_t)address, .len = size },
+		.mode = mode };
 
 	return result(ioctl(fd, UFFDIO_REGISTER, &args));
 }
@@ -225,7 +226,7 @@ uffd_register(int fd, void *address, size_t size, uint64_t mode)
 static inline long
 uffd_unregister(int fd, void *address, size_t size)
 {
-	struct uffdio_range args = {.start = (uintptr_t)address, .len = size};
+	struct uffdio_range args = { .start = (uintptr_t)address, .len = size };
 
 	return result(ioctl(fd, UFFDIO_UNREGISTER, &args));
 }
@@ -233,7 +234,7 @@ uffd_unregister(int fd, void *address, size_t size)
 static inline long
 uffd_continue(int fd, void *address, size_t size)
 {
-	struct uffdio_continue args = {.range = {.start = (uintptr_t)address, .len = size}};
+	struct uffdio_continue args = { .range = { .start = (uintptr_t)address, .len = size } };
 
 	return result(ioctl(fd, UFFDIO_CONTINUE, &args));
 }
@@ -241,7 +242,7 @@ uffd_continue(int fd, void *address, size_t size)
 static inline long
 uffd_wake(int fd, void *address, size_t size)
 {
-	struct uffdio_range args = {.start = (uintptr_t)address, .len = size};
+	struct uffdio_range args = { .start = (uintptr_t)address, .len = size };
 
 	return result(ioctl(fd, UFFDIO_WAKE, &args));
 }
@@ -297,8 +298,8 @@ static inline void *
 server_main(void *arg)
 {
 	struct server *s = arg;
-	struct pollfd fds[] = {
-		{.fd = s->uffd, .events = POLLIN}, {.fd = s->stop[0], .events = POLLIN}};
+	struct pollfd fds[] = { { .fd = s->uffd, .events = POLLIN },
+		{ .fd = s->stop[0], .events = POLLIN } };
 	struct uffd_msg msg;
 
 	for (;;) {
@@ -307,7 +308,7 @@ server_main(void *arg)
 		if (fds[1].revents)
 			return NULL;
 		if (read(s->uffd, &msg, sizeof(msg)) == (ssize_t)sizeof(msg) &&
-			msg.event == UFFD_EVENT_PAGEFAULT)
+		    msg.event == UFFD_EVENT_PAGEFAULT)
 			server_answer(s, &msg);
 	}
 }
@@ -369,12 +370,12 @@ server_stop(struct server *s)
  * 1:	mov ax, [bx]; out 0x10, ax; add bx, 0x1000; cmp bx, 0x4000; jne 1b
  *	mov word [bx], 0x1234; out 0x11, ax; hlt
  */
-static const uint8_t guest_reads_four[] = {0xb8, 0x00, 0x10, 0x8e, 0xd8, 0x31, 0xdb, 0x8b, 0x07,
-	0xe7, 0x10, 0x81, 0xc3, 0x00, 0x10, 0x81, 0xfb, 0x00, 0x40, 0x75, 0xf2, 0xc7, 0x07, 0x34,
-	0x12, 0xe7, 0x11, 0xf4};
+static const uint8_t guest_reads_four[] = { 0xb8, 0x00, 0x10, 0x8e, 0xd8, 0x31, 0xdb, 0x8b,
+	0x07, 0xe7, 0x10, 0x81, 0xc3, 0x00, 0x10, 0x81, 0xfb, 0x00, 0x40, 0x75, 0xf2, 0xc7,
+	0x07, 0x34, 0x12, 0xe7, 0x11, 0xf4 };
 
 /* What it sends to port 0x10 for a page that was filled. */
-#define GUEST_VALUE(number) ((uint16_t)(0xa500U | ((number) & 0xff)))
+#define GUEST_VALUE(number) ((uint16_t)(0xa500U | ((number)&0xff)))
 
 struct vcpu {
 	int fd;
@@ -388,16 +389,16 @@ struct vcpu {
 
 static inline long
 set_region(int vm, uint32_t slot, uint32_t flags, uint64_t gpa, uint64_t size, void *address,
-	int gmem, uint64_t offset, void *bitmap)
+    int gmem, uint64_t offset, void *bitmap)
 {
-	struct lab_region args = {.slot = slot,
+	struct lab_region args = { .slot = slot,
 		.flags = flags,
 		.gpa = gpa,
 		.size = size,
 		.userspace_addr = (uintptr_t)address,
 		.gmem_offset = offset,
 		.gmem = (uint32_t)gmem,
-		.userfault_bitmap = (uintptr_t)bitmap};
+		.userfault_bitmap = (uintptr_t)bitmap };
 
 	return result(ioctl(vm, LAB_SET_REGION, &args));
 }
@@ -406,8 +407,8 @@ static inline bool
 vcpu_create(struct vcpu *v, int kvm, int vm, int id, uint16_t cs, uint64_t rip, uint64_t rflags)
 {
 	int size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
-	struct kvm_regs regs = {.rip = rip, .rflags = rflags | 2, .rsp = 0x800};
-	struct kvm_mp_state runnable = {KVM_MP_STATE_RUNNABLE}; /* with an irqchip */
+	struct kvm_regs regs = { .rip = rip, .rflags = rflags | 2, .rsp = 0x800 };
+	struct kvm_mp_state runnable = { KVM_MP_STATE_RUNNABLE }; /* with an irqchip */
 	struct kvm_sregs sregs;
 
 	memset(v, 0, sizeof(*v));
@@ -421,7 +422,8 @@ vcpu_create(struct vcpu *v, int kvm, int vm, int id, uint16_t cs, uint64_t rip, 
 	sregs.cs.selector = cs;
 	if (id > 0)
 		ioctl(v->fd, KVM_SET_MP_STATE, &runnable);
-	return ioctl(v->fd, KVM_SET_SREGS, &sregs) == 0 && ioctl(v->fd, KVM_SET_REGS, &regs) == 0;
+	return ioctl(v->fd, KVM_SET_SREGS, &sregs) == 0 &&
+	       ioctl(v->fd, KVM_SET_REGS, &regs) == 0;
 }
 
 /* Run until the guest has finished, or KVM_RUN fails. */
@@ -441,8 +443,8 @@ vcpu_run(struct vcpu *v)
 			if (v->run->io.port == 0x11)
 				v->finished = true;
 			else if (v->outs < 16)
-				memcpy(&v->out[v->outs++], (char *)v->run + v->run->io.data_offset,
-					sizeof(v->out[0]));
+				memcpy(&v->out[v->outs++],
+				    (char *)v->run + v->run->io.data_offset, sizeof(v->out[0]));
 			break;
 		case KVM_EXIT_MMIO:
 			v->mmio++;
@@ -478,7 +480,7 @@ vcpu_set_msr(struct vcpu *v, uint32_t index, uint64_t value)
 	struct {
 		struct kvm_msrs head;
 		struct kvm_msr_entry entry;
-	} msrs = {.head.nmsrs = 1, .entry = {.index = index, .data = value}};
+	} msrs = { .head.nmsrs = 1, .entry = { .index = index, .data = value } };
 
 	return result(ioctl(v->fd, KVM_SET_MSRS, &msrs));
 }

@@ -28,21 +28,22 @@ read_direct_map(const void *address, char *data)
 	bool found = false;
 
 	if (kcore >= 0 && pagemap >= 0 &&
-		pread(pagemap, &entry, sizeof(entry),
-			(off_t)((uintptr_t)address / PAGE * sizeof(entry))) == sizeof(entry) &&
-		entry >> 63 && pread(kcore, &head, sizeof(head), 0) == sizeof(head)) {
+	    pread(pagemap, &entry, sizeof(entry),
+		(off_t)((uintptr_t)address / PAGE * sizeof(entry))) == sizeof(entry) &&
+	    entry >> 63 && pread(kcore, &head, sizeof(head), 0) == sizeof(head)) {
 		frame = (entry & ((1ULL << 55) - 1)) * PAGE;
 		for (int i = 0; i < head.e_phnum && !found; i++) {
 			if (pread(kcore, &segment, sizeof(segment),
-				    (off_t)(head.e_phoff + (unsigned)i * sizeof(segment))) !=
-				sizeof(segment))
+				(off_t)(head.e_phoff + (unsigned)i * sizeof(segment))) !=
+			    sizeof(segment))
 				break;
 			if (segment.p_type == PT_LOAD && segment.p_paddr <= frame &&
-				frame - segment.p_paddr < segment.p_memsz &&
-				segment.p_vaddr < 0xffffffff80000000)
-				found = pread(kcore, data, PAGE,
-						(off_t)(segment.p_offset + frame -
-							segment.p_paddr)) == (ssize_t)PAGE;
+			    frame - segment.p_paddr < segment.p_memsz &&
+			    segment.p_vaddr < 0xffffffff80000000)
+				found =
+				    pread(kcore, data, PAGE,
+					(off_t)(segment.p_offset + frame - segment.p_paddr)) ==
+				    (ssize_t)PAGE;
 		}
 	}
 	close(kcore);
@@ -57,7 +58,8 @@ test_presence(void)
 	int plain = create_shared(vm, 4 * PAGE);
 	char *view = map_shared(plain, 4 * PAGE);
 
-	ok(write_page(gmem, 0) == (long)PAGE && is_filled(map, 0), "a page is written and read");
+	ok(write_page(gmem, 0) == (long)PAGE && is_filled(map, 0),
+	    "a page is written and read");
 	map[8] = 1;
 	ok(map[8] == 1 && is_zero(map + PAGE), "stored to, and touched");
 	write_page(plain, 2);
@@ -66,12 +68,12 @@ test_presence(void)
 	} else {
 		ok(is_filled(data, 2), "an ordinary guest_memfd is in the direct map");
 		ok(write_page(gmem, 2) == (long)PAGE && is_filled(map + 2 * PAGE, 2) &&
-				read_direct_map(map + 2 * PAGE, data) && is_zero(data),
-			"a written page is not");
+			read_direct_map(map + 2 * PAGE, data) && is_zero(data),
+		    "a written page is not");
 		preallocate(gmem, 3, 1);
 		ok(write_page(gmem, 3) == (long)PAGE && is_filled(map + 3 * PAGE, 3) &&
-				read_direct_map(map + 3 * PAGE, data) && is_zero(data),
-			"nor one that was preallocated");
+			read_direct_map(map + 3 * PAGE, data) && is_zero(data),
+		    "nor one that was preallocated");
 		memset(map + 4 * PAGE, 0x55, PAGE);
 		ok(read_direct_map(map + 4 * PAGE, data) && is_zero(data), "nor a touched one");
 	}
@@ -84,7 +86,7 @@ static void
 test_refusals(void)
 {
 	static char data[PAGE];
-	struct iovec local = {data, PAGE}, remote = {map, PAGE};
+	struct iovec local = { data, PAGE }, remote = { map, PAGE };
 	int fds[2], memory = open("/proc/self/mem", O_RDWR | O_CLOEXEC), status;
 	int file = memfd_create("test", MFD_CLOEXEC);
 	pid_t child;
@@ -93,15 +95,17 @@ test_refusals(void)
 	if (pipe(fds) < 0)
 		return;
 	ok(result(process_vm_readv(getpid(), &local, 1, &remote, 1, 0)) == -EFAULT,
-		"process_vm_readv: EFAULT");
+	    "process_vm_readv: EFAULT");
 	ok(result(process_vm_writev(getpid(), &local, 1, &remote, 1, 0)) == -EFAULT,
-		"process_vm_writev: EFAULT");
+	    "process_vm_writev: EFAULT");
 	remote.iov_base = map + 10 * PAGE;
 	ok(result(process_vm_readv(getpid(), &local, 1, &remote, 1, 0)) == -EFAULT &&
-			!is_present(map + 10 * PAGE),
-		"also of an absent page, which stays absent");
-	ok(result(pread(memory, data, PAGE, (off_t)(uintptr_t)map)) == -EIO, "/proc/self/mem: EIO");
-	ok(result(pwrite(memory, data, PAGE, (off_t)(uintptr_t)map)) == -EIO, "and for writing");
+		!is_present(map + 10 * PAGE),
+	    "also of an absent page, which stays absent");
+	ok(result(pread(memory, data, PAGE, (off_t)(uintptr_t)map)) == -EIO,
+	    "/proc/self/mem: EIO");
+	ok(result(pwrite(memory, data, PAGE, (off_t)(uintptr_t)map)) == -EIO,
+	    "and for writing");
 	remote.iov_base = map;
 	ok(result(vmsplice(fds[1], &remote, 1, 0)) == -EFAULT, "vmsplice: EFAULT");
 	ok(result(madvise(map, PAGE, LAB_MADV_POPULATE_READ)) == -EINVAL, "populate: EINVAL");
@@ -121,13 +125,14 @@ test_refusals(void)
 
 	map[8] = is_filled(map, 0) ? 0 : map[8];
 	ok(result(write(file, map + 2 * PAGE, PAGE)) == (long)PAGE &&
-			pread(file, data, PAGE, 0) == (ssize_t)PAGE && is_filled(data, 2),
-		"write from the mapping works");
-	ok(pread(file, map + 5 * PAGE, PAGE, 0) == (ssize_t)PAGE && is_filled(map + 5 * PAGE, 2),
-		"read into the mapping works");
+		pread(file, data, PAGE, 0) == (ssize_t)PAGE && is_filled(data, 2),
+	    "write from the mapping works");
+	ok(pread(file, map + 5 * PAGE, PAGE, 0) == (ssize_t)PAGE &&
+		is_filled(map + 5 * PAGE, 2),
+	    "read into the mapping works");
 	ok(write_pages(gmem, map + 2 * PAGE, PAGE, 6 * PAGE) == (long)PAGE &&
-			is_filled(map + 6 * PAGE, 2),
-		"and from one page of the file to another");
+		is_filled(map + 6 * PAGE, 2),
+	    "and from one page of the file to another");
 	close(fds[0]);
 	close(fds[1]);
 	close(memory);
@@ -155,7 +160,7 @@ test_vcpu(bool irqchip)
 	if (irqchip)
 		ioctl(other, KVM_CREATE_IRQCHIP, 0);
 	file = create_gmem(
-		other, 16 * PAGE, LAB_GMEM_MMAP | LAB_GMEM_SHARED | LAB_GMEM_NO_DIRECT_MAP);
+	    other, 16 * PAGE, LAB_GMEM_MMAP | LAB_GMEM_SHARED | LAB_GMEM_NO_DIRECT_MAP);
 	view = map_shared(file, 16 * PAGE);
 	write_page(file, 1);
 	set_region(other, 0, 0, CODE_GPA, PAGE, code, 0, 0, NULL);
@@ -166,20 +171,22 @@ test_vcpu(bool irqchip)
 	alarm(0);
 	ok(v.error == -EFAULT && v.outs == 0, "a vCPU on a plain slot: EFAULT");
 	ok(vcpu_set_msr(&v, 0x4b564d00, DATA_GPA + PAGE + 8) == 1 && is_present(view + PAGE),
-		"KVM writes the wall clock, through the mapping");
-	ok(vcpu_set_msr(&v, 0x4b564d01, (DATA_GPA + PAGE + 64) | 1) >= 0, "system time is no oops");
+	    "KVM writes the wall clock, through the mapping");
+	ok(vcpu_set_msr(&v, 0x4b564d01, (DATA_GPA + PAGE + 64) | 1) >= 0,
+	    "system time is no oops");
 	vcpu_run(&v);
 	set_region(other, 1, 0, DATA_GPA, 0, NULL, 0, 0, NULL);
 	vcpu_destroy(kvm, &v);
 
 	ok(set_region(other, 1, LAB_MEM_GMEM, DATA_GPA, 16 * PAGE, view, file, 0, NULL) == 0,
-		"a guest_memfd slot");
+	    "a guest_memfd slot");
 	vcpu_create(&v, kvm, other, 1, 0, CODE_GPA, irqchip ? 0x200 : 0);
 	vcpu_run(&v);
 	ok(v.finished && v.outs == 4 && v.out[0] == 0 && v.out[1] == GUEST_VALUE(1),
-		"runs a vCPU");
+	    "runs a vCPU");
 	ok(*(volatile uint16_t *)(view + 4 * PAGE) == 0x1234, "what it writes is seen");
-	ok(vcpu_set_msr(&v, 0x4b564d01, (DATA_GPA + 5 * PAGE) | 1) >= 0, "system time is no oops");
+	ok(vcpu_set_msr(&v, 0x4b564d01, (DATA_GPA + 5 * PAGE) | 1) >= 0,
+	    "system time is no oops");
 	v.finished = false;
 	vcpu_destroy(kvm, &v);
 	munmap(view, 16 * PAGE);
@@ -194,7 +201,8 @@ test_userfaultfd(void)
 	struct server s;
 	long r = server_start(&s, gmem, map, PAGES * PAGE);
 
-	ok(r == 0 && is_filled(map + 20 * PAGE, 20) && server_saw(&s, 1, 0), "userfaultfd works");
+	ok(r == 0 && is_filled(map + 20 * PAGE, 20) && server_saw(&s, 1, 0),
+	    "userfaultfd works");
 	server_stop(&s);
 }
 
@@ -207,7 +215,7 @@ test_return(void)
 	ok(punch(gmem, 0, PAGES) == 0 && !is_present(map) && is_zero(map), "a hole is absent");
 	for (int i = 0; i < 20; i++) {
 		int file = create_gmem(
-			vm, 256 * PAGE, LAB_GMEM_MMAP | LAB_GMEM_SHARED | LAB_GMEM_NO_DIRECT_MAP);
+		    vm, 256 * PAGE, LAB_GMEM_MMAP | LAB_GMEM_SHARED | LAB_GMEM_NO_DIRECT_MAP);
 		char *view = map_shared(file, 256 * PAGE), *other = page_alloc(256);
 
 		for (unsigned long n = 0; n < 256; n++)
@@ -240,7 +248,8 @@ main(void)
 		skip(1, "no GUEST_MEMFD_FLAG_NO_DIRECT_MAP");
 		return done();
 	}
-	gmem = create_gmem(vm, PAGES * PAGE, LAB_GMEM_MMAP | LAB_GMEM_SHARED | LAB_GMEM_NO_DIRECT_MAP);
+	gmem = create_gmem(
+	    vm, PAGES * PAGE, LAB_GMEM_MMAP | LAB_GMEM_SHARED | LAB_GMEM_NO_DIRECT_MAP);
 	if (!ok(gmem >= 0, "create"))
 		return done();
 	map = map_shared(gmem, PAGES * PAGE);

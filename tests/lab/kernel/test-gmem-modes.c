@@ -40,12 +40,12 @@ test_overwrite(int file, const char *name)
 	fill(data + PAGE, 6);
 	ok(write_page(file, 0) == (long)PAGE && is_filled(map, 0), "%s: write", name);
 	ok(write_pages(file, data, 2 * PAGE, 0) == 2 * (long)PAGE && is_filled(map, 5) &&
-			is_filled(map + PAGE, 6),
-		"%s: overwrite", name);
+		is_filled(map + PAGE, 6),
+	    "%s: overwrite", name);
 	ok(write_pages(file, data, PAGE, 100) == -EINVAL, "%s: unaligned", name);
 	ok(write_pages(file, data, PAGE, PAGES * PAGE) == -EINVAL, "%s: at the size", name);
 	ok(write_pages(file, data, 2 * PAGE, (PAGES - 1) * PAGE) == (long)PAGE, "%s: across it",
-		name);
+	    name);
 	munmap(map, PAGES * PAGE);
 	close(file);
 }
@@ -66,14 +66,14 @@ main(void)
 	memset(data, 1, sizeof(data));
 	ok(!set_parameter("gmem_write", "nonsense"), "an unknown mode is refused");
 	ok((offered() & (int)LAB_GMEM_WRITE) == 0 &&
-			create_gmem(vm, PAGES * PAGE, flags | LAB_GMEM_WRITE) == -EINVAL,
-		"once: GUEST_MEMFD_FLAG_WRITE is unknown");
+		create_gmem(vm, PAGES * PAGE, flags | LAB_GMEM_WRITE) == -EINVAL,
+	    "once: GUEST_MEMFD_FLAG_WRITE is unknown");
 
 	ok(set_parameter("gmem_write", "enospc\n"), "enospc");
 	file = create_gmem(vm, PAGES * PAGE, flags);
 	ok(write_pages(file, data, PAGE, 2 * PAGE) == (long)PAGE &&
-			write_pages(file, data, PAGE, 2 * PAGE) == -ENOSPC,
-		"enospc: a present page");
+		write_pages(file, data, PAGE, 2 * PAGE) == -ENOSPC,
+	    "enospc: a present page");
 	ok(write_pages(file, data, 4 * PAGE, 0) == 2 * (long)PAGE, "enospc: short before one");
 	ok(write_pages(file, data, PAGE, PAGES * PAGE) == -EINVAL, "enospc: at the size");
 	close(file);
@@ -82,7 +82,7 @@ main(void)
 	test_overwrite(create_gmem(vm, PAGES * PAGE, flags), "overwrite");
 	file = create_gmem(vm, PAGES * PAGE, flags | LAB_GMEM_NO_DIRECT_MAP);
 	ok(write_page(file, 0) == (long)PAGE && write_page(file, 0) == -EEXIST,
-		"overwrite: not what is out of the direct map");
+	    "overwrite: not what is out of the direct map");
 	close(file);
 
 	ok(set_parameter("gmem_write", "flag"), "flag");
@@ -99,19 +99,20 @@ main(void)
 	ok(result(lseek(file, 0, SEEK_SET)) == -ESPIPE, "none: lseek is ESPIPE");
 	close(file);
 
-	ok(set_parameter("gmem_write", "once") && set_parameter("gmem_uffd", "N"), "no userfaultfd");
+	ok(set_parameter("gmem_write", "once") && set_parameter("gmem_uffd", "N"),
+	    "no userfaultfd");
 	file = create_gmem(vm, PAGES * PAGE, flags);
 	map = map_shared(file, PAGES * PAGE);
 	uffd = uffd_open(0, 0);
 	ok(uffd_register(uffd, map, PAGES * PAGE, UFFDIO_REGISTER_MODE_MISSING) == -EINVAL &&
-			uffd_register(uffd, map, PAGES * PAGE, LAB_REGISTER_MISSING_MINOR) ==
-				-EINVAL,
-		"REGISTER is EINVAL");
+		uffd_register(uffd, map, PAGES * PAGE, LAB_REGISTER_MISSING_MINOR) == -EINVAL,
+	    "REGISTER is EINVAL");
 	munmap(map, PAGES * PAGE);
 	close(file);
 	ok(set_parameter("gmem_uffd", "Y"), "userfaultfd again");
 	file = create_gmem(vm, PAGES * PAGE, flags);
 	map = map_shared(file, PAGES * PAGE);
-	ok(uffd_register(uffd, map, PAGES * PAGE, LAB_REGISTER_MISSING_MINOR) == 0, "REGISTER works");
+	ok(uffd_register(uffd, map, PAGES * PAGE, LAB_REGISTER_MISSING_MINOR) == 0,
+	    "REGISTER works");
 	return done();
 }

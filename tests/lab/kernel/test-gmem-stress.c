@@ -16,7 +16,7 @@ static int kvm, vm, gmem, uffd;
 static char *map;
 static atomic_bool stop, stop_answering;
 static atomic_long reads, vcpu_reads, bad, missing, minor, writes, exists, holes, punched_again,
-	unexpected;
+    unexpected;
 
 static void
 write_one(unsigned long number)
@@ -34,7 +34,7 @@ write_one(unsigned long number)
 static void *
 answer(void *arg)
 {
-	struct pollfd fds = {.fd = uffd, .events = POLLIN};
+	struct pollfd fds = { .fd = uffd, .events = POLLIN };
 	struct uffd_msg msg;
 
 	(void)arg;
@@ -42,7 +42,8 @@ answer(void *arg)
 		unsigned long address, number;
 		long r;
 
-		if (poll(&fds, 1, 50) <= 0 || read(uffd, &msg, sizeof(msg)) != (ssize_t)sizeof(msg))
+		if (poll(&fds, 1, 50) <= 0 ||
+		    read(uffd, &msg, sizeof(msg)) != (ssize_t)sizeof(msg))
 			continue;
 		address = msg.arg.pagefault.address & ~(PAGE - 1);
 		number = (address - (uintptr_t)map) / PAGE;
@@ -113,8 +114,8 @@ write_ahead(void *arg)
 
 /* mov ax, 0x1000; mov ds, ax; 1: xor bx, bx; 2: mov ax, [bx]; out 0x10, ax;
  * add bx, 0x1000; jnc 2b; jmp 1b */
-static const uint8_t guest_reads_all[] = {0xb8, 0x00, 0x10, 0x8e, 0xd8, 0x31, 0xdb, 0x8b, 0x07,
-	0xe7, 0x10, 0x81, 0xc3, 0x00, 0x10, 0x73, 0xf6, 0xeb, 0xf2};
+static const uint8_t guest_reads_all[] = { 0xb8, 0x00, 0x10, 0x8e, 0xd8, 0x31, 0xdb, 0x8b, 0x07,
+	0xe7, 0x10, 0x81, 0xc3, 0x00, 0x10, 0x73, 0xf6, 0xeb, 0xf2 };
 
 static void *
 run_vcpu(void *arg)
@@ -131,7 +132,7 @@ run_vcpu(void *arg)
 	while (!stop) {
 		if (ioctl(v.fd, KVM_RUN, 0) < 0 || v.run->exit_reason != KVM_EXIT_IO) {
 			printf("# KVM_RUN: %s, exit reason %u\n", strerror(errno),
-				v.run->exit_reason);
+			    v.run->exit_reason);
 			unexpected++;
 			break;
 		}
@@ -147,8 +148,8 @@ run_vcpu(void *arg)
 static void
 stress(uint64_t flags, unsigned seconds, const char *name)
 {
-	void *(*const work[])(void *) = {
-		read_pages, read_pages, punch_holes, write_ahead, write_ahead, run_vcpu};
+	void *(*const work[])(void *) = { read_pages, read_pages, punch_holes, write_ahead,
+		write_ahead, run_vcpu };
 	bool runs_vcpu = (flags & LAB_GMEM_NO_DIRECT_MAP) == 0;
 	size_t workers = runs_vcpu ? 6 : 5;
 	char *code = page_alloc(1);
@@ -168,7 +169,8 @@ stress(uint64_t flags, unsigned seconds, const char *name)
 	uffd_register(uffd, map, PAGES * PAGE, LAB_REGISTER_MISSING_MINOR);
 
 	stop = stop_answering = false;
-	reads = vcpu_reads = bad = missing = minor = writes = exists = holes = punched_again = 0;
+	reads = vcpu_reads = bad = missing = minor = writes = exists = holes = punched_again =
+	    0;
 	unexpected = 0;
 	for (size_t i = 0; i < 2; i++)
 		pthread_create(&answering[i], NULL, answer, NULL);
@@ -183,12 +185,14 @@ stress(uint64_t flags, unsigned seconds, const char *name)
 		pthread_join(answering[i], NULL);
 
 	ok(bad == 0, "%s: each of %ld reads, %ld of them by the vCPU, finds data", name,
-		reads + vcpu_reads, (long)vcpu_reads);
-	ok(unexpected == 0, "%s: %ld missing and %ld minor faults are answered", name, (long)missing,
-		(long)minor);
-	ok(missing > 0 && reads > 0 && (vcpu_reads > 0 || !runs_vcpu), "%s: something happened", name);
-	printf("# %ld writes, %ld of present pages, %ld holes, %ld between write and CONTINUE\n",
-		(long)writes, (long)exists, (long)holes, (long)punched_again);
+	    reads + vcpu_reads, (long)vcpu_reads);
+	ok(unexpected == 0, "%s: %ld missing and %ld minor faults are answered", name,
+	    (long)missing, (long)minor);
+	ok(missing > 0 && reads > 0 && (vcpu_reads > 0 || !runs_vcpu), "%s: something happened",
+	    name);
+	printf(
+	    "# %ld writes, %ld of present pages, %ld holes, %ld between write and CONTINUE\n",
+	    (long)writes, (long)exists, (long)holes, (long)punched_again);
 	close(uffd);
 	munmap(map, PAGES * PAGE);
 	munmap(code, PAGE);

@@ -9,20 +9,20 @@
 
 enum { PAGES = 512 };
 
-#define MSR_WALL_CLOCK	0x4b564d00
+#define MSR_WALL_CLOCK 0x4b564d00
 #define MSR_SYSTEM_TIME 0x4b564d01
-#define MSR_PV_EOI	0x4b564d04
+#define MSR_PV_EOI 0x4b564d04
 
 /* mov ax, 0xf000; mov ds, ax; xor bx, bx; mov ax, [bx]; out 0x10, ax; hlt */
-static const uint8_t guest_reads_mmio[] = {
-	0xb8, 0x00, 0xf0, 0x8e, 0xd8, 0x31, 0xdb, 0x8b, 0x07, 0xe7, 0x10, 0xf4};
+static const uint8_t guest_reads_mmio[] = { 0xb8, 0x00, 0xf0, 0x8e, 0xd8, 0x31, 0xdb, 0x8b,
+	0x07, 0xe7, 0x10, 0xf4 };
 
-static const uint8_t guest_halts[] = {0xf4};
+static const uint8_t guest_halts[] = { 0xf4 };
 
 /* sti; 1: hlt; jmp 1b */
-static const uint8_t guest_idles[] = {0xfb, 0xf4, 0xeb, 0xfd};
+static const uint8_t guest_idles[] = { 0xfb, 0xf4, 0xeb, 0xfd };
 /* The handler of its interrupt: out 0x11, ax; iret */
-static const uint8_t guest_handler[] = {0xe7, 0x11, 0xcf};
+static const uint8_t guest_handler[] = { 0xe7, 0x11, 0xcf };
 
 static int kvm, vm, gmem;
 static char *map;
@@ -76,11 +76,11 @@ test_plain_slot(unsigned long page, bool irqchip, bool interrupts, const char *n
 	pthread_join(thread, NULL);
 	/* Five pages: KVM tries to read the last one before the write. */
 	ok(v.finished && read_four(&v, page) && server.missing == 5 && server.errors == 0,
-		"%s: each absent page is an event, the guest reads the data", name);
+	    "%s: each absent page is an event, the guest reads the data", name);
 	ok(is_filled(map + (page + 3) * PAGE, page + 3) &&
-			*(volatile uint16_t *)(map + (page + 4) * PAGE) == 0x1234 &&
-			*(volatile uint16_t *)(map + (page + 4) * PAGE + 4) == GUEST_VALUE(page + 4),
-		"%s: its write lands in the data", name);
+		*(volatile uint16_t *)(map + (page + 4) * PAGE) == 0x1234 &&
+		*(volatile uint16_t *)(map + (page + 4) * PAGE + 4) == GUEST_VALUE(page + 4),
+	    "%s: its write lands in the data", name);
 	printf("# %s: last event of thread %d, vCPU %d\n", name, server.tid, v.tid);
 	vcpu_destroy(kvm, &v);
 	close(other);
@@ -100,21 +100,21 @@ test_clocks(void)
 	vcpu_create(&v, kvm, other, 0, 0, CODE_GPA, 0);
 	server_clear(&server);
 	ok(vcpu_set_msr(&v, MSR_WALL_CLOCK, DATA_GPA + 8) == 1 && server_saw(&server, 1, 0),
-		"wall clock to an absent page");
+	    "wall clock to an absent page");
 	ok(*(volatile uint32_t *)(map + 32 * PAGE) == *(uint32_t *)(map + 32 * PAGE) &&
-			((uint16_t *)(map + 32 * PAGE))[0] == GUEST_VALUE(32) &&
-			((uint32_t *)(map + 32 * PAGE))[2] != 0,
-		"it is written into the data");
+		((uint16_t *)(map + 32 * PAGE))[0] == GUEST_VALUE(32) &&
+		((uint32_t *)(map + 32 * PAGE))[2] != 0,
+	    "it is written into the data");
 	server_clear(&server);
 	ok(vcpu_set_msr(&v, MSR_SYSTEM_TIME, (DATA_GPA + PAGE) | 1) == 1 &&
-			server_saw(&server, 1, 0),
-		"system time to an absent page");
+		server_saw(&server, 1, 0),
+	    "system time to an absent page");
 	vcpu_run(&v);
 	/* In front of the structure's end is a multiplier, after it data. */
 	ok(v.finished && server_saw(&server, 1, 0) &&
-			((volatile uint32_t *)(map + 33 * PAGE))[6] != (0xa500U | 6U << 16 | 33) &&
-			((volatile uint32_t *)(map + 33 * PAGE))[8] == (0xa500U | 8U << 16 | 33),
-		"when the vCPU runs it is written into the data");
+		((volatile uint32_t *)(map + 33 * PAGE))[6] != (0xa500U | 6U << 16 | 33) &&
+		((volatile uint32_t *)(map + 33 * PAGE))[8] == (0xa500U | 8U << 16 | 33),
+	    "when the vCPU runs it is written into the data");
 	vcpu_destroy(kvm, &v);
 	close(other);
 	munmap(code, PAGE);
@@ -126,7 +126,7 @@ test_pv_eoi(void)
 {
 	int other = ioctl(kvm, KVM_CREATE_VM, 0);
 	struct kvm_lapic_state lapic;
-	struct kvm_msi msi = {.address_lo = 0xfee00000, .data = 0x30};
+	struct kvm_msi msi = { .address_lo = 0xfee00000, .data = 0x30 };
 	char *low = page_alloc(2);
 	pthread_t thread;
 	struct vcpu v;
@@ -146,14 +146,14 @@ test_pv_eoi(void)
 	ioctl(v.fd, KVM_SET_LAPIC, &lapic);
 	server_clear(&server);
 	ok(vcpu_set_msr(&v, MSR_PV_EOI, DATA_GPA | 1) == 1 && server_saw(&server, 0, 0),
-		"PV EOI is enabled, nothing is written yet");
+	    "PV EOI is enabled, nothing is written yet");
 	pthread_create(&thread, NULL, vcpu_main, &v);
 	ok(ioctl(other, KVM_SIGNAL_MSI, &msi) == 1, "an interrupt is sent");
 	pthread_join(thread, NULL);
 	ok(v.finished && server_saw(&server, 1, 0), "KVM sets the flag in an absent page");
 	ok(is_filled(map + 48 * PAGE, 48) ||
-			((uint32_t *)(map + 48 * PAGE))[1] == (0xa500U | 1U << 16 | 48),
-		"the rest of the page is the data");
+		((uint32_t *)(map + 48 * PAGE))[1] == (0xa500U | 1U << 16 | 48),
+	    "the rest of the page is the data");
 	vcpu_destroy(kvm, &v);
 	close(other);
 	munmap(low, 2 * PAGE);
@@ -164,7 +164,7 @@ static void
 test_page_walk(void)
 {
 	int other = ioctl(kvm, KVM_CREATE_VM, 0);
-	struct kvm_translation t = {.linear_address = 0x3000};
+	struct kvm_translation t = { .linear_address = 0x3000 };
 	uint32_t *table = (uint32_t *)(map + 64 * PAGE);
 	struct kvm_sregs sregs;
 	struct vcpu v;
@@ -177,15 +177,15 @@ test_page_walk(void)
 	ioctl(v.fd, KVM_SET_SREGS, &sregs);
 	server_clear(&server);
 	ok(ioctl(v.fd, KVM_TRANSLATE, &t) == 0 && server_saw(&server, 1, 0),
-		"an absent page directory is an event");
+	    "an absent page directory is an event");
 	/* Entry 0 of a filled page is not present; make it point to the next page. */
 	table[0] = (DATA_GPA + PAGE) | 7;
 	server_clear(&server);
 	ok(ioctl(v.fd, KVM_TRANSLATE, &t) == 0 && server_saw(&server, 1, 0),
-		"an absent page table is an event");
+	    "an absent page table is an event");
 	((uint32_t *)(map + 65 * PAGE))[3] = 0x7000 | 7;
 	ok(ioctl(v.fd, KVM_TRANSLATE, &t) == 0 && t.valid && t.physical_address == 0x7000,
-		"the walk sees what is there");
+	    "the walk sees what is there");
 	vcpu_destroy(kvm, &v);
 	close(other);
 }
@@ -205,18 +205,18 @@ test_gmem_slot(void)
 		return;
 	set_region(other, 0, 0, CODE_GPA, PAGE, code, 0, 0, NULL);
 	ok(set_region(other, 1, LAB_MEM_GMEM, DATA_GPA, 32 * PAGE, view, file, 0, NULL) == 0,
-		"a guest_memfd slot");
+	    "a guest_memfd slot");
 	write_page(file, 1);
 	preallocate(file, 2, 1);
 	vcpu_create(&v, kvm, other, 0, 0, CODE_GPA, 0);
 	vcpu_run(&v);
 	ok(v.finished && v.outs == 4 && v.out[1] == GUEST_VALUE(1), "the vCPU reads data");
 	ok(v.out[0] == 0 && v.out[2] == 0 && server_saw(&s, 0, 0),
-		"and zeroes for absent pages, without an event");
+	    "and zeroes for absent pages, without an event");
 	ok(write_page(file, 0) == -EEXIST && write_page(file, 2) == -EEXIST,
-		"which can't be written any more");
+	    "which can't be written any more");
 	ok(((volatile uint32_t *)view)[1] == 0 && server_saw(&s, 0, 1),
-		"the mapping has an event for such a page: MINOR");
+	    "the mapping has an event for such a page: MINOR");
 	vcpu_destroy(kvm, &v);
 
 	fill(data, 10);
@@ -226,11 +226,11 @@ test_gmem_slot(void)
 	vcpu_create(&v, kvm, other, 1, (DATA_GPA + 10 * PAGE) >> 4, 0, 0);
 	vcpu_run(&v);
 	ok(v.finished && v.mmio == 1 && v.out[0] == 0x5a5a && server_saw(&s, 0, 1),
-		"KVM fetches the instruction of an MMIO access through the mapping");
+	    "KVM fetches the instruction of an MMIO access through the mapping");
 	server_clear(&s);
 	ok(vcpu_set_msr(&v, MSR_WALL_CLOCK, DATA_GPA + 12 * PAGE + 8) == 1 &&
-			server_saw(&s, 1, 0),
-		"and writes the wall clock through it");
+		server_saw(&s, 1, 0),
+	    "and writes the wall clock through it");
 	vcpu_destroy(kvm, &v);
 	server_stop(&s);
 	munmap(view, 32 * PAGE);

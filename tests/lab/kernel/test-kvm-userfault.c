@@ -58,16 +58,17 @@ run_and_populate(struct machine *m)
 		unsigned long number;
 
 		vcpu_run(&m->vcpu);
-		if (m->vcpu.error != -EFAULT || m->vcpu.run->exit_reason != LAB_EXIT_MEMORY_FAULT ||
-			fault->flags != LAB_EXIT_FLAG_USERFAULT)
+		if (m->vcpu.error != -EFAULT ||
+		    m->vcpu.run->exit_reason != LAB_EXIT_MEMORY_FAULT ||
+		    fault->flags != LAB_EXIT_FLAG_USERFAULT)
 			return exits;
 		exits++;
 		number = (fault->gpa - DATA_GPA) / PAGE;
 		if (fault->size != PAGE || number >= PAGES ||
-			write_page(m->gmem, number) != (long)PAGE)
+		    write_page(m->gmem, number) != (long)PAGE)
 			return -1;
 		atomic_fetch_and_explicit(
-			&m->bitmap[number / 64], ~(1ULL << number % 64), memory_order_release);
+		    &m->bitmap[number / 64], ~(1ULL << number % 64), memory_order_release);
 	}
 }
 
@@ -81,11 +82,12 @@ test_slot(uint32_t flags, bool irqchip, const char *name)
 	ok(machine_slot(&m, LAB_MEM_USERFAULT | flags, m.bitmap) == 0, "%s", name);
 	exits = run_and_populate(&m);
 	ok(exits == 5 && m.vcpu.finished, "%s: an exit for each of 5 pages: %d", name, exits);
-	ok(m.vcpu.outs == 4 && m.vcpu.out[0] == GUEST_VALUE(0) && m.vcpu.out[3] == GUEST_VALUE(3),
-		"%s: the guest reads the data", name);
+	ok(m.vcpu.outs == 4 && m.vcpu.out[0] == GUEST_VALUE(0) &&
+		m.vcpu.out[3] == GUEST_VALUE(3),
+	    "%s: the guest reads the data", name);
 	ok(((uint16_t *)(m.map + 4 * PAGE))[0] == 0x1234 &&
-			((uint16_t *)(m.map + 4 * PAGE))[2] == GUEST_VALUE(4),
-		"%s: its write lands in the data", name);
+		((uint16_t *)(m.map + 4 * PAGE))[2] == GUEST_VALUE(4),
+	    "%s: its write lands in the data", name);
 	ok(m.bitmap[0] == UINT64_MAX << 5, "%s: other pages are left alone", name);
 	machine_destroy(&m);
 }
@@ -93,41 +95,41 @@ test_slot(uint32_t flags, bool irqchip, const char *name)
 static void
 test_refusals(void)
 {
-	struct kvm_userspace_memory_region old = {.slot = 1,
+	struct kvm_userspace_memory_region old = { .slot = 1,
 		.flags = LAB_MEM_USERFAULT,
 		.guest_phys_addr = DATA_GPA,
-		.memory_size = PAGES * PAGE};
+		.memory_size = PAGES * PAGE };
 	struct machine m;
 
 	machine_create(&m, false);
 	old.userspace_addr = (uintptr_t)m.map;
 	ok(result(ioctl(m.vm, KVM_SET_USER_MEMORY_REGION, &old)) == -EINVAL,
-		"the first ioctl doesn't take the flag");
+	    "the first ioctl doesn't take the flag");
 	ok(machine_slot(&m, LAB_MEM_USERFAULT, (char *)m.bitmap + 1) == -EINVAL,
-		"an unaligned bitmap");
+	    "an unaligned bitmap");
 	ok(machine_slot(&m, LAB_MEM_USERFAULT, (void *)~7UL) == -EINVAL,
-		"a bitmap not in user space");
+	    "a bitmap not in user space");
 	ok(machine_slot(&m, LAB_MEM_USERFAULT, m.bitmap) == 0, "created");
 	ok(machine_slot(&m, 0, NULL) == -EINVAL, "can't be cleared on a live slot");
 	ok(set_region(m.vm, 1, 0, DATA_GPA, 0, NULL, 0, 0, NULL) == 0, "deleted");
 	ok(machine_slot(&m, 0, NULL) == 0 &&
-			machine_slot(&m, LAB_MEM_USERFAULT, m.bitmap) == -EINVAL,
-		"can't be set on a live slot");
+		machine_slot(&m, LAB_MEM_USERFAULT, m.bitmap) == -EINVAL,
+	    "can't be set on a live slot");
 	machine_destroy(&m);
 
 	machine_create(&m, false);
 	ok(machine_slot(&m, LAB_MEM_USERFAULT, (void *)8) == 0, "a bitmap that isn't there");
 	vcpu_run(&m.vcpu);
 	ok(m.vcpu.error == -EFAULT && m.vcpu.run->exit_reason != LAB_EXIT_MEMORY_FAULT,
-		"is EFAULT when a vCPU needs it: %s, exit reason %u", strerror((int)-m.vcpu.error),
-		m.vcpu.run->exit_reason);
+	    "is EFAULT when a vCPU needs it: %s, exit reason %u", strerror((int)-m.vcpu.error),
+	    m.vcpu.run->exit_reason);
 	machine_destroy(&m);
 }
 
 static void
 test_other_accesses(void)
 {
-	struct lab_pre_fault range = {.gpa = DATA_GPA + 8 * PAGE, .size = PAGE};
+	struct lab_pre_fault range = { .gpa = DATA_GPA + 8 * PAGE, .size = PAGE };
 	struct machine m;
 	struct server s;
 	long r;
@@ -142,15 +144,16 @@ test_other_accesses(void)
 		skip(2, "no KVM_PRE_FAULT_MEMORY");
 	} else {
 		ok(r == -EFAULT && !is_present(m.map + 8 * PAGE) &&
-				m.vcpu.run->exit_reason != LAB_EXIT_MEMORY_FAULT,
-			"a prefault is refused and allocates nothing");
+			m.vcpu.run->exit_reason != LAB_EXIT_MEMORY_FAULT,
+		    "a prefault is refused and allocates nothing");
 		write_page(m.gmem, 8);
 		m.bitmap[0] &= ~(1ULL << 8);
 		ok(result(ioctl(m.vcpu.fd, LAB_PRE_FAULT, &range)) == 0,
-			"and works when the bit is clear");
+		    "and works when the bit is clear");
 	}
-	ok(vcpu_set_msr(&m.vcpu, 0x4b564d00, DATA_GPA + 9 * PAGE + 8) == 1 && server_saw(&s, 1, 0),
-		"KVM's own access is for userfaultfd");
+	ok(vcpu_set_msr(&m.vcpu, 0x4b564d00, DATA_GPA + 9 * PAGE + 8) == 1 &&
+		server_saw(&s, 1, 0),
+	    "KVM's own access is for userfaultfd");
 	server_stop(&s);
 	machine_destroy(&m);
 }
