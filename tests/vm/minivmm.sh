@@ -130,7 +130,7 @@ check "it has not said a word" lines 0 "$tmp/ran-err"
 t "a second one on this socket" 1 minivmm --control "$sock"
 check "is told what to do" grep -q 'remove it' "$err"
 t "the first still has it" 0 asks hello
-if command -v setpriv >/dev/null && [ "$(id -u)" -eq 0 ]; then
+if setpriv --reuid 65534 --clear-groups true 2>"$tmp/why"; then
     chmod 755 "$tmp"
     chmod 777 "$sock"
     t "another user" 1 setpriv --reuid 65534 --clear-groups "$abs_top_builddir/vmm-control" \
@@ -154,13 +154,14 @@ wait "$client" 2>/dev/null
 boot $guest --memory memfd --delay 20
 check "a few rounds" await rounds 4
 t "saved under way" 0 asks hello pause state="$tmp/state" ram="$tmp/ram" resume
-cp "$tmp/ran" "$tmp/so-far"
 wait "$vmm"
 check "and on to the end" cmp "$tmp/ran" "$tmp/unbroken"
-left=$((17 - $(wc -l <"$tmp/so-far")))
-check "there is something left" test "$left" -ge 3 -a "$left" -le 16
+t "restored from a raw file" 0 run minivmm --restore "$tmp/state" --ram "$tmp/ram" --size 6
+left=$(wc -l <"$out")
+check "some rounds are left" test "$left" -ge 3 -a "$left" -le 13
 tail -n "$left" "$tmp/unbroken" >"$tmp/rest"
 goes_on() { cmp "$out" "$tmp/rest"; }
+check "they are the same" goes_on
 
 for kind in $kinds; do
     for how in lazy eager; do
@@ -174,9 +175,6 @@ for kind in $kinds; do
             check "page by page" grep -q 'faults [1-9][0-9]*, exits 0, discarded [1-9]' "$err"
     done
 done
-t "restored from a raw file" 0 run minivmm --restore "$tmp/state" --ram "$tmp/ram" --size 6
-check "the rest is the same" goes_on
-
 cmp_both() { cat "$tmp/ran" "$out" | cmp - "$tmp/unbroken"; }
 
 # It says nothing twice, and leaves nothing out: saved when it had just said a line.
@@ -216,11 +214,11 @@ t "no memory at that place" 1 minivmm --restore "$tmp/state" --ram "$tmp/nothing
 t "a hand-off that nobody answers" 1 env GMEM_HANDOFF="$tmp/nothing" minivmm --restore "$tmp/state"
 
 # Who serves it is killed: it must not run on with zeros.
-vmm-serve lazy "$tmp/ram" minivmm --restore "$tmp/state" --memory memfd --control "$sock" \
-    >"$tmp/ran" 2>&1 &
+vmm-serve lazy "$tmp/ram" sh -c 'echo $$ >"$1"; shift; exec "$@"' sh "$tmp/pid" \
+    minivmm --restore "$tmp/state" --memory memfd --control "$sock" >"$tmp/ran" 2>&1 &
 server=$!
 check "a restored one listens" await test -S "$sock"
-child=$(pgrep -P "$server" -x minivmm)
+child=$(cat "$tmp/pid")
 kill -KILL "$server"
 wait "$server" 2>/dev/null
 check "it ends with the one who serves it" await gone "$child"
