@@ -123,6 +123,9 @@ take_mapping(const struct gmem_message *m)
 
 	if (uffd == -1 || m->offset != 0 || m->length != size)
 		errx(1, "map: %llu bytes", (unsigned long long)m->length);
+	/* Not of guest_memfd, which has no lseek. */
+	if (lseek(memory, 0, SEEK_DATA) != -1)
+		errx(1, "memory was touched before it was handed over");
 	address = m->address;
 	fcntl(uffd, F_SETFL, O_NONBLOCK);
 	if (ioctl(uffd, UFFDIO_API, &api) == -1 || ioctl(uffd, UFFDIO_REGISTER, &r) == -1)
