@@ -64,7 +64,7 @@ now_ms(void)
 static int
 interrupted(const char *what, struct err *e)
 {
-	err_set(e, ERR_INTERRUPTED, "interrupted while waiting for %s", what);
+	err_set(e, ERR_INTERRUPTED, "interrupted while waiting for the %s", what);
 	e->sysno = SIGINT;
 	return -1;
 }
@@ -363,7 +363,7 @@ dial(int sock, const char *path, const struct control_dial *how, struct err *e)
 			return err_set(
 			    e, ERR_FAILED, "no connection within %d ms", how->timeout_ms);
 		if (poll(&stop, 1, RETRY_MS) == 1)
-			return interrupted("a connection", e);
+			return interrupted("connection", e);
 	}
 	return 0;
 }

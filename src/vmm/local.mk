@@ -16,8 +16,12 @@ libgmem_a_SOURCES += \
 	%D%/qmp.c %D%/qmp.h \
 	%D%/qmp-frame.c %D%/qmp-frame.h
 
-check_PROGRAMS += test-qmp test-guard
-TESTS += test-qmp test-guard
+check_PROGRAMS += test-control test-qmp test-guard
+TESTS += test-control test-qmp test-guard
+
+test_control_SOURCES = tests/unit/test-control.c
+test_control_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_control_LDADD = $(UNIT_LDADD)
 
 test_qmp_SOURCES = tests/unit/test-qmp.c
 test_qmp_CPPFLAGS = $(UNIT_CPPFLAGS)
