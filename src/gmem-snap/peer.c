@@ -25,7 +25,10 @@ check_user(const struct peer_memory *m, pid_t pid, struct err *e)
 
 	if (memory_is_served(pid, m->dev, m->ino, &served, &why) == -1 && pid == m->pid) {
 		*e = why;
-		return -1;
+		return err_wrap(e,
+		    "whether %s is still being restored cannot be seen: run as the VMM's user, "
+		    "or as root (CAP_SYS_PTRACE)",
+		    m->name);
 	}
 	process_title(title, sizeof(title), pid);
 	if (served)
@@ -42,14 +45,20 @@ int
 peer_check_users(const struct peer_memory *m, struct err *e)
 {
 	size_t n, unreadable;
+	bool seen = false;
 	pid_t *pids;
 	int r = 0;
 
 	if (memory_users(m->dev, m->ino, &pids, &n, &unreadable, e) == -1)
 		return -1;
-	for (size_t k = 0; r == 0 && k < n; k++)
+	for (size_t k = 0; r == 0 && k < n; k++) {
 		r = check_user(m, pids[k], e);
+		seen |= pids[k] == m->pid;
+	}
 	free(pids);
+	/* It may be one of those that could not be asked. */
+	if (r == 0 && !seen && m->pid != 0)
+		r = check_user(m, m->pid, e);
 	if (unreadable != 0)
 		log_info("%zu processes could not be asked whether they map %s", unreadable,
 		    m->name);

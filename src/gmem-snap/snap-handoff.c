@@ -191,6 +191,10 @@ snap_handoff(struct snapshot *s, struct err *e)
 	how.stop_fd = stop_fd();
 	if (control_open(&vm, s->o->handoff, &how, e) == -1)
 		return -1;
+	if (control_pid(vm) == 0)
+		log_warn(
+		    "the VMM's process cannot be seen from here: whether its memory is still "
+		    "being restored is not known");
 	if (put_facts(s, vm, e) == 0 && open_regions(s, vm, e) == 0)
 		rc = save_and_resume(s, vm, e);
 	if (rc == 0)

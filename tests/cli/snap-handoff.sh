@@ -168,6 +168,30 @@ else
 fi
 end
 
+snap=$(command -v gmem-snap)
+somebody="setpriv --reuid 65534 --regid 65534 --clear-groups"
+# shellcheck disable=SC2086
+if [ "$(id -u)" -eq 0 ] && $somebody test -x "$snap" 2>/dev/null; then
+    mkdir "$tmp/theirs"
+    chmod 755 "$tmp"
+    chown 65534:65534 "$tmp/theirs"
+    serve ram=1
+    chmod 777 "$sock"
+    t "somebody else" 1 $somebody gmem-snap --handoff "$sock" -o "$tmp/theirs/i"
+    check "is told what it takes" grep -q 'ram is still .* run as the VMM.s user, or as root' "$err"
+    check "leaves nothing" test -z "$(ls -A "$tmp/theirs")"
+    asked "it was not paused" "HELLO END"
+    end
+    serve "ram=1:$tmp/a"
+    chmod 777 "$sock"
+    t "somebody else with CAP_SYS_PTRACE" 0 $somebody --inh-caps +sys_ptrace \
+        --ambient-caps +sys_ptrace gmem-snap --handoff "$sock" -o "$tmp/theirs/i"
+    check "the bytes" saved "$tmp/theirs/i" ram "$tmp/a"
+    end
+else
+    skip "somebody else" "only root can become somebody else"
+fi
+
 # Lies about the regions: no image, and the VM was not even paused.
 lie() { # LIE STATUS PATTERN
     serve -x "$1" ram=2 high=2
