@@ -11,6 +11,10 @@ lab_ends_CPPFLAGS = $(UNIT_CPPFLAGS)
 lab_ends_LDADD =
 
 lab_cases = \
+	%D%/cases/direct-map.lab \
+	%D%/cases/flavours.lab \
+	%D%/cases/handoff.lab \
+	%D%/cases/minivmm.lab \
 	%D%/cases/host.lab \
 	%D%/cases/restore-kill.lab \
 	%D%/cases/restore-touch.lab \

@@ -551,6 +551,25 @@ child_map(void)
 		pause();
 }
 
+/* The same, and it looks at every page, and goes. */
+static void
+child_touch(void)
+{
+	pid_t pid = fork();
+	int status;
+
+	expect(pid != -1, "fork");
+	if (pid != 0) {
+		expect(waitpid(pid, &status, 0) == pid, "waitpid");
+		return;
+	}
+	vmm.nviews = 0;
+	map_raw();
+	for (uint64_t i = 0; i < vmm.npages; i++)
+		(void)*(volatile uint8_t *)(vmm.views[0].at + i * PATTERN_PAGE);
+	_exit(0);
+}
+
 static void
 do_join(void)
 {
@@ -756,6 +775,7 @@ static const struct {
 	{ "fork", go_on_in_child },
 	{ "join", do_join },
 	{ "child-map", child_map },
+	{ "child-touch", child_touch },
 	{ "daemon", daemonize },
 	{ "forever", do_forever },
 };

@@ -111,6 +111,21 @@ else
     skip "slots of guest_memfd" "not with this KVM: $(tail -n 1 probe 2>/dev/null)"
 fi
 
+# ---- memory that is not in the kernel's direct map ----
+
+if minivmm --slot gmem --no-direct-map --size 4 --rounds 1 >/dev/null 2>probe; then
+    save "no direct map" guest_memfd --slot gmem --no-direct-map
+    restore "no direct map" --no-background guest_memfd --slot gmem --no-direct-map
+    restore "no direct map, through a mapping" "--eager" guest_memfd --slot gmem --no-direct-map
+    restore "no direct map to memfd" "" memfd
+    start --memory guest_memfd --slot gmem --no-direct-map
+    t "no direct map: saved from outside" 0 gmem-snap --pid "$vm" -o outside.gmem
+    check "the memory is there" sh -c "gmem-inspect info outside.gmem | grep -q guest_memfd"
+    kill_vm
+else
+    skip "no direct map" "this kernel's guest_memfd stays in it: $(tail -n 1 probe)"
+fi
+
 # ---- on and on ----
 
 kind=memfd

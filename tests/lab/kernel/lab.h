@@ -95,6 +95,25 @@ is_zero(const void *page)
 	return memcmp(page, zeroes, PAGE) == 0;
 }
 
+/* A word of a page, which may fault. */
+static inline uint32_t
+word32(const void *page, size_t index)
+{
+	return ((const volatile uint32_t *)page)[index];
+}
+
+static inline uint16_t
+word16(const void *page, size_t index)
+{
+	return ((const volatile uint16_t *)page)[index];
+}
+
+static inline void
+set_word32(void *page, size_t index, uint32_t value)
+{
+	((volatile uint32_t *)page)[index] = value;
+}
+
 /* Each returns the result of the call, or -errno. */
 
 static inline long
@@ -477,12 +496,13 @@ vcpu_destroy(int kvm, struct vcpu *v)
 static inline long
 vcpu_set_msr(struct vcpu *v, uint32_t index, uint64_t value)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} msrs = { .head.nmsrs = 1, .entry = { .index = index, .data = value } };
+	_Alignas(struct kvm_msrs) char
+	    room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)] = { 0 };
+	struct kvm_msrs *msrs = (void *)room;
 
-	return result(ioctl(v->fd, KVM_SET_MSRS, &msrs));
+	msrs->nmsrs = 1;
+	msrs->entries[0] = (struct kvm_msr_entry){ .index = index, .data = value };
+	return result(ioctl(v->fd, KVM_SET_MSRS, msrs));
 }
 
 #endif

@@ -184,7 +184,7 @@ test_vcpu(bool irqchip)
 	vcpu_run(&v);
 	ok(v.finished && v.outs == 4 && v.out[0] == 0 && v.out[1] == GUEST_VALUE(1),
 	    "runs a vCPU");
-	ok(*(volatile uint16_t *)(view + 4 * PAGE) == 0x1234, "what it writes is seen");
+	ok(word16(view + 4 * PAGE, 0) == 0x1234, "what it writes is seen");
 	ok(vcpu_set_msr(&v, 0x4b564d01, (DATA_GPA + 5 * PAGE) | 1) >= 0,
 	    "system time is no oops");
 	v.finished = false;

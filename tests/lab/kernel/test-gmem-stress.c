@@ -73,7 +73,7 @@ read_pages(void *arg)
 	while (!stop) {
 		unsigned long number = (unsigned)rand_r(&seed) % PAGES;
 		uint32_t i = (unsigned)rand_r(&seed) % 1024;
-		uint32_t value = ((volatile uint32_t *)(map + number * PAGE))[i];
+		uint32_t value = word32(map + number * PAGE, i);
 
 		reads++;
 		if (value != (i << 16 | 0xa500U | number) && bad++ < 5)

@@ -132,7 +132,7 @@ test_events(struct server *s)
 	ok(t.value == (uint32_t)GUEST_VALUE(11) && server_saw(s, 1, 0) &&
 		s->flags == UFFD_PAGEFAULT_FLAG_WRITE &&
 		s->address == (uintptr_t)map + 11 * PAGE + 4 &&
-		((uint32_t *)(map + 11 * PAGE))[1] == 0x12345678,
+		word32(map + 11 * PAGE, 1) == 0x12345678,
 	    "a store to an absent page: MISSING and WRITE, the store lands");
 	server_clear(s);
 	write_page(gmem, 12);

@@ -148,9 +148,10 @@ test_sources(void)
 	struct cold c = { .uffd = uffd_open(0, 0), .target = map + 50 * PAGE };
 	pthread_t thread;
 
-	ok(uffd_register(c.uffd, source, 2 * PAGE, UFFDIO_REGISTER_MODE_MISSING) == 0 &&
-		pthread_create(&thread, NULL, cold_source, &c) == 0,
-	    "a source without pages");
+	if (!ok(uffd_register(c.uffd, source, 2 * PAGE, UFFDIO_REGISTER_MODE_MISSING) == 0,
+		"a source without pages"))
+		return;
+	pthread_create(&thread, NULL, cold_source, &c);
 	ok(write_pages(gmem, source, PAGE, 50 * PAGE) == (long)PAGE, "is waited for");
 	pthread_join(thread, NULL);
 	ok(!c.seen_present, "the page is absent meanwhile");

@@ -78,8 +78,8 @@ test_plain_slot(unsigned long page, bool irqchip, bool interrupts, const char *n
 	ok(v.finished && read_four(&v, page) && server.missing == 5 && server.errors == 0,
 	    "%s: each absent page is an event, the guest reads the data", name);
 	ok(is_filled(map + (page + 3) * PAGE, page + 3) &&
-		*(volatile uint16_t *)(map + (page + 4) * PAGE) == 0x1234 &&
-		*(volatile uint16_t *)(map + (page + 4) * PAGE + 4) == GUEST_VALUE(page + 4),
+		word16(map + (page + 4) * PAGE, 0) == 0x1234 &&
+		word16(map + (page + 4) * PAGE, 2) == GUEST_VALUE(page + 4),
 	    "%s: its write lands in the data", name);
 	printf("# %s: last event of thread %d, vCPU %d\n", name, server.tid, v.tid);
 	vcpu_destroy(kvm, &v);
@@ -101,9 +101,7 @@ test_clocks(void)
 	server_clear(&server);
 	ok(vcpu_set_msr(&v, MSR_WALL_CLOCK, DATA_GPA + 8) == 1 && server_saw(&server, 1, 0),
 	    "wall clock to an absent page");
-	ok(*(volatile uint32_t *)(map + 32 * PAGE) == *(uint32_t *)(map + 32 * PAGE) &&
-		((uint16_t *)(map + 32 * PAGE))[0] == GUEST_VALUE(32) &&
-		((uint32_t *)(map + 32 * PAGE))[2] != 0,
+	ok(word16(map + 32 * PAGE, 0) == GUEST_VALUE(32) && word32(map + 32 * PAGE, 2) != 0,
 	    "it is written into the data");
 	server_clear(&server);
 	ok(vcpu_set_msr(&v, MSR_SYSTEM_TIME, (DATA_GPA + PAGE) | 1) == 1 &&
@@ -112,8 +110,8 @@ test_clocks(void)
 	vcpu_run(&v);
 	/* In front of the structure's end is a multiplier, after it data. */
 	ok(v.finished && server_saw(&server, 1, 0) &&
-		((volatile uint32_t *)(map + 33 * PAGE))[6] != (0xa500U | 6U << 16 | 33) &&
-		((volatile uint32_t *)(map + 33 * PAGE))[8] == (0xa500U | 8U << 16 | 33),
+		word32(map + 33 * PAGE, 6) != (0xa500U | 6U << 16 | 33) &&
+		word32(map + 33 * PAGE, 8) == (0xa500U | 8U << 16 | 33),
 	    "when the vCPU runs it is written into the data");
 	vcpu_destroy(kvm, &v);
 	close(other);
@@ -137,12 +135,12 @@ test_pv_eoi(void)
 	}
 	memcpy(low + PAGE, guest_idles, sizeof(guest_idles));
 	memcpy(low + PAGE + 64, guest_handler, sizeof(guest_handler));
-	*(uint32_t *)(low + 0x30 * 4) = PAGE + 64; /* 0000:1040 */
+	set_word32(low, 0x30, PAGE + 64); /* 0000:1040 */
 	set_region(other, 0, 0, 0, 2 * PAGE, low, 0, 0, NULL);
 	set_region(other, 1, 0, DATA_GPA, 16 * PAGE, map + 48 * PAGE, 0, 0, NULL);
 	vcpu_create(&v, kvm, other, 0, 0, CODE_GPA, 0);
 	ioctl(v.fd, KVM_GET_LAPIC, &lapic);
-	*(uint32_t *)(lapic.regs + 0xf0) = 0x1ff; /* enabled by software */
+	set_word32(lapic.regs + 0xf0, 0, 0x1ff); /* enabled by software */
 	ioctl(v.fd, KVM_SET_LAPIC, &lapic);
 	server_clear(&server);
 	ok(vcpu_set_msr(&v, MSR_PV_EOI, DATA_GPA | 1) == 1 && server_saw(&server, 0, 0),
@@ -152,7 +150,7 @@ test_pv_eoi(void)
 	pthread_join(thread, NULL);
 	ok(v.finished && server_saw(&server, 1, 0), "KVM sets the flag in an absent page");
 	ok(is_filled(map + 48 * PAGE, 48) ||
-		((uint32_t *)(map + 48 * PAGE))[1] == (0xa500U | 1U << 16 | 48),
+		word32(map + 48 * PAGE, 1) == (0xa500U | 1U << 16 | 48),
 	    "the rest of the page is the data");
 	vcpu_destroy(kvm, &v);
 	close(other);
@@ -165,7 +163,6 @@ test_page_walk(void)
 {
 	int other = ioctl(kvm, KVM_CREATE_VM, 0);
 	struct kvm_translation t = { .linear_address = 0x3000 };
-	uint32_t *table = (uint32_t *)(map + 64 * PAGE);
 	struct kvm_sregs sregs;
 	struct vcpu v;
 
@@ -179,11 +176,11 @@ test_page_walk(void)
 	ok(ioctl(v.fd, KVM_TRANSLATE, &t) == 0 && server_saw(&server, 1, 0),
 	    "an absent page directory is an event");
 	/* Entry 0 of a filled page is not present; make it point to the next page. */
-	table[0] = (DATA_GPA + PAGE) | 7;
+	set_word32(map + 64 * PAGE, 0, (DATA_GPA + PAGE) | 7);
 	server_clear(&server);
 	ok(ioctl(v.fd, KVM_TRANSLATE, &t) == 0 && server_saw(&server, 1, 0),
 	    "an absent page table is an event");
-	((uint32_t *)(map + 65 * PAGE))[3] = 0x7000 | 7;
+	set_word32(map + 65 * PAGE, 3, 0x7000 | 7);
 	ok(ioctl(v.fd, KVM_TRANSLATE, &t) == 0 && t.valid && t.physical_address == 0x7000,
 	    "the walk sees what is there");
 	vcpu_destroy(kvm, &v);
@@ -215,7 +212,7 @@ test_gmem_slot(void)
 	    "and zeroes for absent pages, without an event");
 	ok(write_page(file, 0) == -EEXIST && write_page(file, 2) == -EEXIST,
 	    "which can't be written any more");
-	ok(((volatile uint32_t *)view)[1] == 0 && server_saw(&s, 0, 1),
+	ok(word32(view, 1) == 0 && server_saw(&s, 0, 1),
 	    "the mapping has an event for such a page: MINOR");
 	vcpu_destroy(kvm, &v);
 

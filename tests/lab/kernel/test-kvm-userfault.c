@@ -85,8 +85,8 @@ test_slot(uint32_t flags, bool irqchip, const char *name)
 	ok(m.vcpu.outs == 4 && m.vcpu.out[0] == GUEST_VALUE(0) &&
 		m.vcpu.out[3] == GUEST_VALUE(3),
 	    "%s: the guest reads the data", name);
-	ok(((uint16_t *)(m.map + 4 * PAGE))[0] == 0x1234 &&
-		((uint16_t *)(m.map + 4 * PAGE))[2] == GUEST_VALUE(4),
+	ok(word16(m.map + 4 * PAGE, 0) == 0x1234 &&
+		word16(m.map + 4 * PAGE, 2) == GUEST_VALUE(4),
 	    "%s: its write lands in the data", name);
 	ok(m.bitmap[0] == UINT64_MAX << 5, "%s: other pages are left alone", name);
 	machine_destroy(&m);
@@ -105,7 +105,7 @@ test_refusals(void)
 	old.userspace_addr = (uintptr_t)m.map;
 	ok(result(ioctl(m.vm, KVM_SET_USER_MEMORY_REGION, &old)) == -EINVAL,
 	    "the first ioctl doesn't take the flag");
-	ok(machine_slot(&m, LAB_MEM_USERFAULT, (char *)m.bitmap + 1) == -EINVAL,
+	ok(machine_slot(&m, LAB_MEM_USERFAULT, (void *)((uintptr_t)m.bitmap + 1)) == -EINVAL,
 	    "an unaligned bitmap");
 	ok(machine_slot(&m, LAB_MEM_USERFAULT, (void *)~7UL) == -EINVAL,
 	    "a bitmap not in user space");
