@@ -134,7 +134,7 @@ if serve -k hugetlb "ram=2:$tmp/a"; then
     check "its pages" grep -q '"page_size": 2097152' "$out"
     check "its bytes" saved "$tmp/i" ram "$tmp/a"
 else
-    skip "hugetlb" "$(tail -n 1 "$tmp/serve-err")"
+    skip "hugetlb" "no free huge page"
 fi
 end
 if serve -k gmem "ram=9:$tmp/a"; then
@@ -156,7 +156,7 @@ if serve -k gmem "ram=9:$tmp/a"; then
     asked "it was not paused" "HELLO END"
     nothing "no mmap"
 else
-    skip "guest_memfd" "$(tail -n 1 "$tmp/serve-err")"
+    skip "guest_memfd" "KVM has none here: $(tail -n 1 "$tmp/serve-err")"
 fi
 end
 if serve -u ram=1; then
