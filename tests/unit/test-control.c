@@ -17,7 +17,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "gmem-handoff.h"
+#include "gmem-handoff-client.h"
 #include "tap.h"
 #include "vmm/control.h"
 
@@ -288,6 +288,33 @@ test_many(void)
 	}
 }
 
+/* One is asked for and two come: the kernel must not put the other where nobody looks. */
+static void
+test_one(void)
+{
+	static const struct step steps[] = { { GMEM_PAUSE, 0, GMEM_OK, 0, 2, 0, NULL },
+		{ GMEM_PAUSE, 0, GMEM_OK, 0, 1, 0, NULL } };
+	struct gmem_message m = { .version = GMEM_HANDOFF_VERSION, .type = GMEM_PAUSE };
+	unsigned before = count_fds();
+	struct peer p;
+	size_t nfds = 1;
+	int sock = peer_start(&p, steps, NSTEPS(steps)), fd = -1;
+
+	ok(gmem_send(sock, &m, NULL, 0) == 0 &&
+		gmem_receive(sock, &m, NULL, 0, &fd, &nfds) == -1 && errno == EMSGSIZE &&
+		nfds == 0,
+	    "two where one is wanted");
+	ok(count_fds() == before + 3, "none of them is left");
+	nfds = 1;
+	m = (struct gmem_message){ .version = GMEM_HANDOFF_VERSION, .type = GMEM_PAUSE };
+	ok(gmem_send(sock, &m, NULL, 0) == 0 &&
+		gmem_receive(sock, &m, NULL, 0, &fd, &nfds) == (ssize_t)sizeof(m) && nfds == 1,
+	    "one where one is wanted");
+	close(fd);
+	close(sock);
+	ok(peer_end(&p) && count_fds() == before, "nor is that one");
+}
+
 static void
 test_stop(void)
 {
@@ -359,6 +386,7 @@ main(void)
 	test_refused();
 	test_broken();
 	test_many();
+	test_one();
 	test_stop();
 	test_connect();
 	control_close(NULL);
