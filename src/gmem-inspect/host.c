@@ -32,16 +32,6 @@ try_guest_memfd(struct host *host)
 	fd_close(&fd);
 }
 
-/*
- * vCPUs that do not go through the mapping never meet userfaultfd: KVM has to stop
- * them.  KVM's own accesses go through the mapping all the same.
- */
-static enum serve_engine
-for_slots(const struct host *host)
-{
-	return host->memory.userfault ? SERVE_USERFAULT : SERVE_EAGER;
-}
-
 const char *
 host_why(const struct host *host)
 {
@@ -61,7 +51,6 @@ host_why(const struct host *host)
 	case SERVE_MAP_CONTINUE:
 		return "userfaultfd takes it, and a mapping of the server's puts pages into it";
 	case SERVE_USERFAULT:
-		return "KVM stops vCPUs at missing pages; userfaultfd does not take it";
 	case SERVE_AUTO:
 	case SERVE_EAGER:
 		break;
@@ -69,7 +58,7 @@ host_why(const struct host *host)
 	if (!serve_host_usable(&host->serve))
 		return "there is no userfaultfd, as above";
 	if (!host->gmem.both)
-		return "neither does userfaultfd take it, nor does KVM stop vCPUs at pages";
+		return "userfaultfd does not take it";
 	return "userfaultfd takes it, but a page that was put into it cannot be mapped";
 }
 
@@ -84,9 +73,8 @@ verb_host(struct inspect *in, struct err *e)
 	host.memfd = serve_engine_choose(&host.serve, &host.serve.memfd);
 	host.hugetlb = serve_engine_choose(&host.serve, &host.serve.hugetlb);
 	host.if_registered = if_registered(&host);
-	host.guest_memfd =
-	    serve_engine_guest_memfd(&host.serve, &host.gmem, host.memory.userfault);
-	host.slots = for_slots(&host);
+	host.guest_memfd = serve_engine_choose(&host.serve, &host.gmem);
+	host.slots = serve_engine_slots(&host.serve, &host.gmem, host.memory.userfault);
 	if (in->opt->json)
 		return host_json(&host, e);
 	host_text(&host);

@@ -280,10 +280,10 @@ serve_engine_choose(const struct serve_host *host, const struct serve_modes *mod
 }
 
 enum serve_engine
-serve_engine_guest_memfd(
+serve_engine_slots(
     const struct serve_host *host, const struct serve_modes *modes, bool kvm_userfault)
 {
-	enum serve_engine engine = serve_engine_choose(host, modes);
-
-	return engine == SERVE_EAGER && kvm_userfault ? SERVE_USERFAULT : engine;
+	if (serve_engine_choose(host, modes) == SERVE_EAGER || !kvm_userfault)
+		return SERVE_EAGER;
+	return SERVE_USERFAULT;
 }

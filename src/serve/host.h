@@ -59,8 +59,11 @@ const char *serve_feature_name(unsigned bit);
 enum serve_engine serve_engine_choose(
     const struct serve_host *host, const struct serve_modes *modes);
 
-/* The same for a guest_memfd, if KVM can stop vCPUs at missing pages. */
-enum serve_engine serve_engine_guest_memfd(
+/*
+ * The same if vCPUs reach it past any mapping: KVM has to stop them, and userfaultfd
+ * whoever uses the mapping, KVM itself too.
+ */
+enum serve_engine serve_engine_slots(
     const struct serve_host *host, const struct serve_modes *modes, bool kvm_userfault);
 
 #endif

@@ -299,17 +299,19 @@ test_engine(void)
 	struct serve_host host = { .device = true };
 	struct serve_modes modes = { .tried = true };
 
-	ok(serve_engine_guest_memfd(&host, &modes, false) == SERVE_EAGER, "eager");
-	ok(serve_engine_guest_memfd(&host, &modes, true) == SERVE_USERFAULT, "userfault");
+	ok(serve_engine_slots(&host, &modes, true) == SERVE_EAGER,
+	    "slots: eager, without userfaultfd KVM's own accesses would see zeros");
 	modes.both = true;
-	ok(serve_engine_guest_memfd(&host, &modes, false) == SERVE_EAGER,
+	ok(serve_engine_choose(&host, &modes) == SERVE_EAGER,
 	    "eager: what is put there cannot be mapped");
 	modes.resolves = true;
-	ok(serve_engine_guest_memfd(&host, &modes, true) == SERVE_MAP_CONTINUE, "map-continue");
+	ok(serve_engine_choose(&host, &modes) == SERVE_MAP_CONTINUE, "map-continue");
+	ok(serve_engine_slots(&host, &modes, true) == SERVE_USERFAULT, "slots: userfault");
+	ok(serve_engine_slots(&host, &modes, false) == SERVE_EAGER, "slots: eager");
 	modes.writes = true;
-	ok(serve_engine_guest_memfd(&host, &modes, true) == SERVE_CONTINUE, "continue");
+	ok(serve_engine_choose(&host, &modes) == SERVE_CONTINUE, "continue");
 	host.device = false;
-	ok(serve_engine_guest_memfd(&host, &modes, false) == SERVE_EAGER, "no userfaultfd");
+	ok(serve_engine_choose(&host, &modes) == SERVE_EAGER, "no userfaultfd");
 	ok(strcmp(serve_engine_name(SERVE_USERFAULT), "userfault") == 0, "its name");
 }
 
