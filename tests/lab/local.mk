@@ -18,6 +18,7 @@ lab_cases = \
 	%D%/cases/host.lab \
 	%D%/cases/restore-kill.lab \
 	%D%/cases/restore-touch.lab \
+	%D%/cases/snap-handoff.lab \
 	%D%/cases/snap-pid.lab \
 	%D%/cases/unit.lab
 EXTRA_DIST += $(lab_cases) %D%/boot %D%/init %D%/lib.sh %D%/selftest.sh
@@ -29,8 +30,11 @@ LAB_LOG_COMPILER = $(srcdir)/%D%/boot
 # LAB='host unit' runs these cases alone.
 lab_tests = $(if $(LAB),$(LAB:%=%D%/cases/%.lab),$(lab_cases) %D%/selftest.sh)
 
-check-lab: all $(lab_programs) lab-kernel
+check-lab: lab-programs lab-kernel
 	$(AM_V_at)$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(lab_tests)'
+
+# All that goes into the lab.
+lab-programs: all $(check_PROGRAMS) $(lab_programs)
 
 # The target lab builds the kernel if that has not been done.
 lab-kernel:
@@ -41,4 +45,4 @@ lab-kernel:
 	    echo "check-lab: there is no kernel/build: set LAB_KERNEL_IMAGE" >&2; exit 1; \
 	fi
 
-.PHONY: check-lab lab-kernel
+.PHONY: check-lab lab-kernel lab-programs

@@ -69,6 +69,13 @@ done
 plan=$(sed -n 's/^1\.\.//p' "$out")
 check "the plan is right" test "$(grep -cE '^(not )?ok ' "$out")" -eq "${plan:-0}"
 
+with_lib bad <<'END'
+program lab-ends bad
+done_testing
+END
+t "one test of a program has failed" 1 "$lab" "$tmp/bad.lab"
+check "is told" says '^not ok 3 - lab-ends: three$'
+
 wait "$good"
 check "a case that is good" test $? -eq 0
 cp "$tmp/good.out" "$out"
