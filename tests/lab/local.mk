@@ -3,12 +3,44 @@
 # make check runs none of this.
 
 # Programs of the cases, only built for them; each prints TAP.
-lab_programs = lab-ends
+lab_programs = lab-ends $(lab_kernel_tests)
 EXTRA_PROGRAMS += $(lab_programs)
 
 lab_ends_SOURCES = %D%/lab-ends.c
 lab_ends_CPPFLAGS = $(UNIT_CPPFLAGS)
 lab_ends_LDADD =
+
+# The kernel's own checks (kernel/README): each is one file and uses no code of gmem.
+lab_kernel_tests = test-direct-map test-gmem-modes test-gmem-stress test-gmem-uffd \
+	test-gmem-write test-kvm-access test-kvm-userfault
+
+test_direct_map_SOURCES = %D%/kernel/test-direct-map.c %D%/kernel/lab.h
+test_direct_map_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_direct_map_LDADD =
+
+test_gmem_modes_SOURCES = %D%/kernel/test-gmem-modes.c %D%/kernel/lab.h
+test_gmem_modes_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_gmem_modes_LDADD =
+
+test_gmem_stress_SOURCES = %D%/kernel/test-gmem-stress.c %D%/kernel/lab.h
+test_gmem_stress_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_gmem_stress_LDADD =
+
+test_gmem_uffd_SOURCES = %D%/kernel/test-gmem-uffd.c %D%/kernel/lab.h
+test_gmem_uffd_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_gmem_uffd_LDADD =
+
+test_gmem_write_SOURCES = %D%/kernel/test-gmem-write.c %D%/kernel/lab.h
+test_gmem_write_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_gmem_write_LDADD =
+
+test_kvm_access_SOURCES = %D%/kernel/test-kvm-access.c %D%/kernel/lab.h
+test_kvm_access_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_kvm_access_LDADD =
+
+test_kvm_userfault_SOURCES = %D%/kernel/test-kvm-userfault.c %D%/kernel/lab.h
+test_kvm_userfault_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_kvm_userfault_LDADD =
 
 lab_cases = \
 	%D%/cases/direct-map.lab \
@@ -16,6 +48,7 @@ lab_cases = \
 	%D%/cases/handoff.lab \
 	%D%/cases/minivmm.lab \
 	%D%/cases/host.lab \
+	%D%/cases/kernel.lab \
 	%D%/cases/restore-kill.lab \
 	%D%/cases/restore-touch.lab \
 	%D%/cases/snap-handoff.lab \
