@@ -39,8 +39,8 @@ kill_server() {
     while [ $i -lt "$times" ]; do
         i=$((i + 1))
         launch "$@"
-        random 200
-        sleep "0.$(printf %03d "$r")"
+        random "${GMEM_TEST_KILL_MS:-200}"
+        sleep "$((r / 1000)).$(printf %03d $((r % 1000)))"
         kill -9 "$restore" 2>/dev/null
         finish
         # Nobody may be there a moment later; the kernel kills who has the memory.
