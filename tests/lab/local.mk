@@ -35,7 +35,7 @@ test_gmem_write_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_gmem_write_LDADD =
 
 test_kvm_access_SOURCES = %D%/kernel/test-kvm-access.c %D%/kernel/lab.h
-test_kvm_access_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_kvm_access_CPPFLAGS = $(UNIT_CPPFLAGS) -I$(top_srcdir)/include
 test_kvm_access_LDADD =
 
 test_kvm_userfault_SOURCES = %D%/kernel/test-kvm-userfault.c %D%/kernel/lab.h
@@ -48,6 +48,7 @@ lab_cases = \
 	%D%/cases/handoff.lab \
 	%D%/cases/minivmm.lab \
 	%D%/cases/host.lab \
+	%D%/cases/kvm-access.lab \
 	%D%/cases/kernel.lab \
 	%D%/cases/restore-kill.lab \
 	%D%/cases/restore-touch.lab \

@@ -279,6 +279,7 @@ struct server {
 	_Atomic uint64_t address, flags;
 	_Atomic pid_t tid;
 	_Atomic pid_t expected; /* events of other threads are foreign */
+	bool foreigner; /* another process answers: nothing is known here */
 };
 
 static inline void
@@ -360,10 +361,12 @@ server_clear(struct server *s)
 	s->tid = s->expected = 0;
 }
 
+/* So many events since server_clear; -1: any number. */
 static inline bool
 server_saw(struct server *s, int missing, int minor)
 {
-	if (s->missing == missing && s->minor == minor && s->errors == 0)
+	if (s->foreigner ||
+	    (s->missing == missing && (minor == -1 || s->minor == minor) && s->errors == 0))
 		return true;
 	printf("# missing %d, minor %d, errors %d\n", s->missing, s->minor, s->errors);
 	return false;
