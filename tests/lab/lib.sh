@@ -64,7 +64,7 @@ program() {
 
 script() {
     script_shell=/usr/bin/dash
-    [ -x "$script_shell" ] || script_shell=sh
+    [ -x "$script_shell" ] || script_shell='sh'
     program "$script_shell" "${abs_top_srcdir:?}/tests/cli/$1.sh"
 }
 

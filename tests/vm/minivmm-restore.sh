@@ -139,7 +139,7 @@ while [ $i -lt 3 ]; do
     i=$((i + 1))
     rm -f control.sock
     : >half
-    gmem-restore vm.gmem -- minivmm --memory $kind --restore '{state}' --control control.sock \
+    gmem-restore vm.gmem -- minivmm --memory "$kind" --restore '{state}' --control control.sock \
         >half 2>half.err &
     vm=$!
     await worked half 4
@@ -168,11 +168,11 @@ check "kill -9 of gmem-restore ends it" await none_left
 
 # ---- killed at any moment ----
 
-save "for kills" $kind
+save "for kills" "$kind"
 wrong=0 i=0
 while [ $i -lt "${GMEM_TEST_KILLS:-15}" ]; do
     i=$((i + 1))
-    gmem-restore vm.gmem -- minivmm --memory $kind --restore '{state}' >rest 2>rest.err &
+    gmem-restore vm.gmem -- minivmm --memory "$kind" --restore '{state}' >rest 2>rest.err &
     vm=$!
     sleep "0.0$((i * 7 % 10))$((i * 3 % 10))"
     kill -9 "$vm" 2>/dev/null
