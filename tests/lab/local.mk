@@ -3,8 +3,12 @@
 # make check runs none of this.
 
 # Programs of the cases, only built for them; each prints TAP.
-lab_programs = lab-ends $(lab_kernel_tests)
+lab_programs = hold-gmem lab-ends $(lab_kernel_tests)
 EXTRA_PROGRAMS += $(lab_programs)
+
+hold_gmem_SOURCES = %D%/hold-gmem.c %D%/kernel/lab.h
+hold_gmem_CPPFLAGS = $(UNIT_CPPFLAGS)
+hold_gmem_LDADD =
 
 lab_ends_SOURCES = %D%/lab-ends.c
 lab_ends_CPPFLAGS = $(UNIT_CPPFLAGS)
@@ -54,6 +58,7 @@ lab_cases = \
 	%D%/cases/restore-touch.lab \
 	%D%/cases/snap-handoff.lab \
 	%D%/cases/snap-pid.lab \
+	%D%/cases/snap-refused.lab \
 	%D%/cases/unit.lab
 EXTRA_DIST += $(lab_cases) %D%/boot %D%/init %D%/lib.sh %D%/selftest.sh
 CLEANFILES += $(lab_programs) lab-root.cpio lab-root.key lab-root.libs lab-root.lock
