@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The benchmark suite, built and run by `make bench` only.
-EXTRA_PROGRAMS += gmem-bench gmem-bench-corpus
+EXTRA_PROGRAMS += $(bench_programs)
+bench_programs = gmem-bench gmem-bench-corpus gmem-bench-populate
 gmem_bench_SOURCES = %D%/bench.c
 gmem_bench_corpus_SOURCES = %D%/corpus.c
 gmem_bench_corpus_LDADD =
-EXTRA_DIST += %D%/chunk-sizes.sh %D%/run.sh
-CLEANFILES += gmem-bench gmem-bench-corpus
+# Bare, whatever the rest is built with.
+gmem_bench_populate_SOURCES = %D%/populate.c
+gmem_bench_populate_CFLAGS = -std=gnu11 $(WARN_CFLAGS) -pthread
+gmem_bench_populate_LDADD =
+EXTRA_DIST += %D%/README %D%/chunk-sizes.sh %D%/populate.lab %D%/run.sh
+CLEANFILES += $(bench_programs)
 
-bench: all gmem-bench gmem-bench-corpus
+bench: all $(bench_programs)
 	./run bash $(srcdir)/%D%/run.sh
 bench-chunk-sizes: all gmem-bench gmem-bench-corpus
 	./run bash $(srcdir)/%D%/chunk-sizes.sh
-.PHONY: bench bench-chunk-sizes
+# Filling memory on the kernel of the lab: emulated, so only the ratios mean something.
+bench-lab: all gmem-bench-populate lab-kernel
+	@echo "load of this machine: `cut -d ' ' -f 1-3 /proc/loadavg`"
+	$(srcdir)/tests/lab/boot $(srcdir)/%D%/populate.lab
+.PHONY: bench bench-chunk-sizes bench-lab
