@@ -54,16 +54,18 @@ gmem_failed(struct gmem_handoff *h, const char *what)
 	return -1;
 }
 
-/* Sends one packet with nfds descriptors, at most two. */
+/* Sends one packet: a message, `more` bytes behind it, and nfds descriptors. */
 static inline int
-gmem_send(int sock, const struct gmem_message *m, const int *fds, size_t nfds)
+gmem_send_with(int sock, const struct gmem_message *m, const void *rest, size_t more,
+    const int *fds, size_t nfds)
 {
 	union {
-		char buf[CMSG_SPACE(2 * sizeof(int))];
+		char buf[CMSG_SPACE(GMEM_REGIONS_MAX * sizeof(int))];
 		struct cmsghdr align;
 	} control;
-	struct iovec iov = { (void *)(uintptr_t)m, sizeof(*m) };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct iovec iov[] = { { (void *)(uintptr_t)m, sizeof(*m) },
+		{ (void *)(uintptr_t)rest, more } };
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
 	ssize_t n;
 
 	if (nfds != 0) {
@@ -77,7 +79,13 @@ gmem_send(int sock, const struct gmem_message *m, const int *fds, size_t nfds)
 	}
 	while ((n = sendmsg(sock, &msg, MSG_NOSIGNAL)) == -1 && errno == EINTR)
 		;
-	return n == (ssize_t)sizeof(*m) ? 0 : -1;
+	return n == (ssize_t)(sizeof(*m) + more) ? 0 : -1;
+}
+
+static inline int
+gmem_send(int sock, const struct gmem_message *m, const int *fds, size_t nfds)
+{
+	return gmem_send_with(sock, m, NULL, 0, fds, nfds);
 }
 
 /*

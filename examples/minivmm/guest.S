@@ -10,7 +10,7 @@
  * becomes zeros.  All it has seen goes into the sum, so two runs that print the
  * same lines have seen the same memory.
  */
-#define BOX(field) GUEST_BOX + BOX_##field
+#define BOX(field) GUEST_BOX + 4 * BOX_##field
 
 	.section .rodata
 	.code32

@@ -12,45 +12,27 @@
 
 /* The guest writes one of these to PORT, and the VMM finds the rest in the box. */
 #define PORT 0x10
-#define EVENT_ROUND 1 /* round, sum; then wait for `delay` */
-#define EVENT_DONE 2 /* sum */
-#define EVENT_WRONG 3 /* address, expected, found */
-#define EVENT_FREE 4 /* address, length: the guest does not need these pages any more */
+#define EVENT_ROUND 1 /* ROUND, SUM; then wait for DELAY */
+#define EVENT_DONE 2 /* SUM */
+#define EVENT_WRONG 3 /* ADDRESS, EXPECTED, FOUND */
+#define EVENT_FREE 4 /* ADDRESS, LENGTH: the guest does not need these pages any more */
 
-/* Where the fields of struct box are. */
-#define BOX_ROUNDS 0
-#define BOX_ROUND 4
-#define BOX_SUM 8
-#define BOX_RANDOM 12
-#define BOX_DATA 16
-#define BOX_PAGES 20
-#define BOX_WRITES 24
-#define BOX_FREE 28
-#define BOX_ADDRESS 32
-#define BOX_LENGTH 36
-#define BOX_EXPECTED 40
-#define BOX_FOUND 44
-#define BOX_DELAY 48
+/* The 32-bit words of the box.  It is memory of the guest, and not to be trusted. */
+#define BOX_ROUNDS 0 /* to go, in all */
+#define BOX_ROUND 1
+#define BOX_SUM 2
+#define BOX_RANDOM 3 /* the state of the generator, not 0 */
+#define BOX_DATA 4 /* address of the memory to work on … */
+#define BOX_PAGES 5 /* … and its size */
+#define BOX_WRITES 6 /* pages to write each round */
+#define BOX_FREE 7 /* every so many rounds give pages back; 0: never */
+#define BOX_ADDRESS 8
+#define BOX_LENGTH 9
+#define BOX_EXPECTED 10
+#define BOX_FOUND 11
+#define BOX_DELAY 12 /* ms, after each round */
+#define BOX_WORDS 13
 
 #define GUEST_RUN 16 /* pages that are freed at once */
-
-#ifndef __ASSEMBLER__
-#include <stdint.h>
-
-/* The VMM fills in the first half; it is memory of the guest, and not to be trusted. */
-struct box {
-	uint32_t rounds; /* to go, in all */
-	uint32_t round, sum;
-	uint32_t random; /* the state of the generator, not 0 */
-	uint32_t data, pages; /* the memory to work on: address, and how many */
-	uint32_t writes; /* pages to write each round */
-	uint32_t free; /* every so many rounds give pages back; 0: never */
-	uint32_t address, length, expected, found;
-	uint32_t delay; /* ms, after each round */
-};
-
-extern const char guest_start[];
-extern const uint32_t guest_size;
-#endif
 
 #endif

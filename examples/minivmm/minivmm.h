@@ -2,7 +2,9 @@
 #ifndef MINIVMM_H
 #define MINIVMM_H
 
+#include <err.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -10,79 +12,65 @@
 #include "guest.h"
 #include "kvm-new.h"
 
-enum status {
-	STATUS_OK = 0, /* the guest has ended, and all its memory was right */
-	STATUS_FAILED = 1, /* of the VMM: the reason is on stderr */
-	STATUS_USAGE = 2,
-	STATUS_WRONG = 3, /* the guest has found wrong memory */
-	STATUS_CRASHED = 4, /* the guest did what no guest of ours does */
-	STATUS_TERMINATED = 143, /* SIGTERM */
-};
+/* Exit statuses, besides 1 of err(3). */
+#define STATUS_USAGE 2
+#define STATUS_WRONG 3 /* the guest has found wrong memory */
+#define STATUS_CRASHED 4 /* the guest did what no guest of ours does */
 
 #define PAGE 4096u
 
 struct options {
-	uint64_t size; /* bytes; 0: not given */
 	bool memfd, guest_memfd; /* neither: guest_memfd, where it can be mapped */
 	bool gmem_slot, no_direct_map;
-	uint32_t rounds, writes, delay, free_every;
-	const char *control, *restore, *ram;
-	bool listens; /* the control socket is there */
-};
-
-/* Guest memory: one file, from guest physical address 0 on. */
-struct memory {
-	int fd;
-	uint64_t size;
-	unsigned char *map;
-	bool gmem_slot;
-	int bitmap_fd; /* of KVM userfault; -1: not used */
-	unsigned char *bitmap;
-	struct gmem_handoff *handoff; /* NULL: memory is all there */
-};
-
-struct vcpu {
-	int fd;
-	struct kvm_run *run;
-	struct memory *memory;
-	pthread_t thread; /* that runs it */
-	pthread_mutex_t lock; /* guards what follows, and run->immediate_exit */
-	pthread_cond_t changed;
-	unsigned pauses; /* how many want it to stand still */
-	bool still; /* it does */
+	const char *control, *restore;
+	uint64_t size; /* of the memory, bytes; when restoring, the image says it */
+	uint32_t box[BOX_WORDS]; /* for a new guest */
 };
 
 struct vm {
+	struct options o;
 	int kvm, fd;
-	struct memory memory;
-	struct vcpu vcpu;
+	int memory; /* one file, from guest physical address 0 on */
+	unsigned char *map;
+	unsigned char *bitmap; /* of KVM userfault; NULL: not used */
+	struct gmem_handoff *handoff; /* NULL: memory is all there */
+
+	int vcpu;
+	struct kvm_run *run;
+	pthread_t thread; /* that runs the vCPU */
+	_Atomic bool paused; /* it is to stand still, or does */
+	sem_t still, go;
 };
 
-/* Prints one line and ends the program. */
-void fail(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
-void fail_errno(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
+/* guest.S */
+extern const char guest_start[];
+extern const uint32_t guest_size;
+
+/* main.c: the result of a system call, a mapping; without it the program ends */
+int must(int result, const char *what);
+void *map_file(int fd, uint64_t size);
 
 /* memory.c */
-void memory_create(struct vm *vm, const struct options *o, uint64_t size);
+void memory_create(struct vm *vm);
 void memory_add_slot(struct vm *vm);
-void memory_discard(struct memory *m, uint64_t address, uint64_t length);
+void memory_discard(struct vm *vm, uint64_t address, uint64_t length);
 
-/* restore.c */
-void restore_memory(struct vm *vm, const struct options *o);
-void restore_state(struct vm *vm, const char *path);
+/* restore.c: instead of memory_create, memory that gmem-restore brings */
+void restore_memory(struct vm *vm);
 
 /* state.c: a file with all that the vCPU is, while it stands still; -1 */
 int state_save(const struct vm *vm);
-void state_load(struct vm *vm, int fd);
+void state_load(const struct vm *vm);
 
 /* vcpu.c */
 void vcpu_create(struct vm *vm);
-void vcpu_start_guest(struct vcpu *v);
-enum status vcpu_run(struct vcpu *v);
-bool vcpu_pause(struct vcpu *v); /* true: it stood still before */
-void vcpu_resume(struct vcpu *v);
+void vcpu_start_guest(const struct vm *vm);
+void vcpu_run(struct vm *vm) __attribute__((noreturn));
+void vcpu_pause(struct vm *vm);
+void vcpu_resume(struct vm *vm);
 
 /* control.c */
-void control_start(struct vm *vm, const char *path, bool *listens);
+void control_start(struct vm *vm);
+void control_end(void);
 
 #endif

@@ -2,10 +2,6 @@
 #include "minivmm.h"
 
 #include <signal.h>
-#include <stddef.h>
-#include <time.h>
-
-#define KICK SIGUSR1
 
 /* Does nothing: its arrival is what ends KVM_RUN. */
 static void
@@ -17,50 +13,38 @@ on_kick(int sig)
 void
 vcpu_create(struct vm *vm)
 {
-	struct vcpu *v = &vm->vcpu;
 	/* Calls of ours go on after it; KVM_RUN never does. */
-	struct sigaction sa = { .sa_handler = on_kick, .sa_flags = SA_RESTART };
-	int size = ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+	const struct sigaction sa = { .sa_handler = on_kick, .sa_flags = SA_RESTART };
+	int size = must(ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0), "vCPU");
 
-	if (ioctl(vm->kvm, KVM_CHECK_EXTENSION, KVM_CAP_IMMEDIATE_EXIT) <= 0)
-		fail("this KVM has no KVM_CAP_IMMEDIATE_EXIT: Linux 4.13 is needed");
-	v->fd = ioctl(vm->fd, KVM_CREATE_VCPU, 0);
-	if (v->fd == -1)
-		fail_errno("create vCPU");
-	v->run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
-	if (v->run == MAP_FAILED)
-		fail_errno("map vCPU");
-	v->memory = &vm->memory;
-	v->thread = pthread_self();
-	pthread_mutex_init(&v->lock, NULL);
-	pthread_cond_init(&v->changed, NULL);
-	sigaction(KICK, &sa, NULL);
+	vm->vcpu = must(ioctl(vm->fd, KVM_CREATE_VCPU, 0), "create vCPU");
+	vm->run = map_file(vm->vcpu, (uint64_t)size);
+	vm->thread = pthread_self();
+	sem_init(&vm->still, 0, 0);
+	sem_init(&vm->go, 0, 0);
+	sigaction(SIGUSR1, &sa, NULL);
 }
 
 /* 32-bit flat protected mode, without paging. */
 void
-vcpu_start_guest(struct vcpu *v)
+vcpu_start_guest(const struct vm *vm)
 {
-	struct kvm_segment flat = { .limit = 0xffffffff,
-		.selector = 0x10,
-		.type = 3,
-		.present = 1,
-		.db = 1,
-		.s = 1,
-		.g = 1 };
+	struct kvm_segment flat = {
+		.limit = 0xffffffff, .present = 1, .db = 1, .s = 1, .g = 1
+	};
 	struct kvm_regs regs = { .rip = GUEST_CODE, .rflags = 2 };
 	struct kvm_sregs sregs;
 
-	if (ioctl(v->fd, KVM_GET_SREGS, &sregs) == -1)
-		fail_errno("vCPU");
-	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = flat;
+	must(ioctl(vm->vcpu, KVM_GET_SREGS, &sregs), "vCPU");
+	flat.selector = 8;
+	flat.type = 11; /* code */
 	sregs.cs = flat;
-	sregs.cs.selector = 8;
-	sregs.cs.type = 11;
+	flat.selector = 16;
+	flat.type = 3; /* data */
+	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = flat;
 	sregs.cr0 |= 1;
-	if (ioctl(v->fd, KVM_SET_SREGS, &sregs) == -1 ||
-	    ioctl(v->fd, KVM_SET_REGS, &regs) == -1)
-		fail_errno("vCPU");
+	must(ioctl(vm->vcpu, KVM_SET_SREGS, &sregs), "vCPU");
+	must(ioctl(vm->vcpu, KVM_SET_REGS, &regs), "vCPU");
 }
 
 /* ---- pausing ---- */
@@ -69,29 +53,25 @@ vcpu_start_guest(struct vcpu *v)
  * Two things make KVM_RUN return EINTR: immediate_exit if it is about to begin,
  * and the signal if it has begun.  Both are given, so none can come too late.
  */
-bool
-vcpu_pause(struct vcpu *v)
+void
+vcpu_pause(struct vm *vm)
 {
-	bool before;
-
-	pthread_mutex_lock(&v->lock);
-	before = v->pauses++ > 0;
-	v->run->immediate_exit = 1;
-	pthread_kill(v->thread, KICK);
-	pthread_cond_broadcast(&v->changed);
-	while (!v->still)
-		pthread_cond_wait(&v->changed, &v->lock);
-	pthread_mutex_unlock(&v->lock);
-	return before;
+	if (vm->paused)
+		return;
+	vm->paused = true;
+	vm->run->immediate_exit = 1;
+	pthread_kill(vm->thread, SIGUSR1);
+	sem_wait(&vm->still);
 }
 
 void
-vcpu_resume(struct vcpu *v)
+vcpu_resume(struct vm *vm)
 {
-	pthread_mutex_lock(&v->lock);
-	v->pauses--;
-	pthread_cond_broadcast(&v->changed);
-	pthread_mutex_unlock(&v->lock);
+	if (!vm->paused)
+		return;
+	vm->paused = false;
+	vm->run->immediate_exit = 0;
+	sem_post(&vm->go);
 }
 
 /*
@@ -101,118 +81,73 @@ vcpu_resume(struct vcpu *v)
  * immediate_exit.  So at EINTR nothing is pending, and the registers are whole.
  */
 static void
-stand_still(struct vcpu *v)
+stand_still(struct vm *vm)
 {
-	pthread_mutex_lock(&v->lock);
-	while (v->pauses > 0) {
-		v->still = true;
-		pthread_cond_broadcast(&v->changed);
-		pthread_cond_wait(&v->changed, &v->lock);
+	if (vm->paused) {
+		sem_post(&vm->still);
+		sem_wait(&vm->go);
 	}
-	v->still = false;
-	v->run->immediate_exit = 0;
-	pthread_mutex_unlock(&v->lock);
-}
-
-/* Less if somebody wants us to stand still. */
-static void
-delay(struct vcpu *v, uint32_t ms)
-{
-	struct timespec until;
-	long ns;
-
-	clock_gettime(CLOCK_REALTIME, &until);
-	ns = until.tv_nsec + (long)(ms % 1000) * 1000000;
-	until.tv_sec += ms / 1000 + ns / 1000000000;
-	until.tv_nsec = ns % 1000000000;
-	pthread_mutex_lock(&v->lock);
-	while (v->pauses == 0 &&
-	       pthread_cond_timedwait(&v->changed, &v->lock, &until) != ETIMEDOUT)
-		;
-	pthread_mutex_unlock(&v->lock);
 }
 
 /* ---- why the vCPU has left the guest ---- */
 
-/* The guest has something to say.  -1: it goes on; else the status to end with. */
-static int
-on_event(struct vcpu *v, uint32_t event)
+/* The guest has something to say. */
+static void
+on_io(struct vm *vm)
 {
-	const struct box *box = (const void *)(v->memory->map + GUEST_BOX);
+	const uint32_t *box = (const void *)(vm->map + GUEST_BOX);
+	const struct kvm_run *run = vm->run;
 
-	switch (event) {
+	if (run->io.port != PORT || run->io.size != 4 || run->io.direction != KVM_EXIT_IO_OUT)
+		errx(STATUS_CRASHED, "the guest uses port %#x", run->io.port);
+	switch (*(const uint32_t *)((uintptr_t)run + run->io.data_offset)) {
 	case EVENT_ROUND:
-		dprintf(STDOUT_FILENO, "round %u sum %08x\n", box->round, box->sum);
-		if (box->delay != 0)
-			delay(v, box->delay);
-		return -1;
+		dprintf(STDOUT_FILENO, "round %u sum %08x\n", box[BOX_ROUND], box[BOX_SUM]);
+		for (uint32_t ms = box[BOX_DELAY]; ms > 0 && !vm->paused; ms--)
+			usleep(1000);
+		break;
 	case EVENT_FREE:
-		memory_discard(v->memory, box->address, box->length);
-		return -1;
+		memory_discard(vm, box[BOX_ADDRESS], box[BOX_LENGTH]);
+		break;
 	case EVENT_DONE:
-		dprintf(STDOUT_FILENO, "done sum %08x\n", box->sum);
-		return STATUS_OK;
+		dprintf(STDOUT_FILENO, "done sum %08x\n", box[BOX_SUM]);
+		exit(0);
 	case EVENT_WRONG:
-		dprintf(STDOUT_FILENO, "wrong memory at %#x: %08x, not %08x\n", box->address,
-		    box->found, box->expected);
-		return STATUS_WRONG;
+		dprintf(STDOUT_FILENO, "wrong memory at %#x: %08x, not %08x\n",
+		    box[BOX_ADDRESS], box[BOX_FOUND], box[BOX_EXPECTED]);
+		exit(STATUS_WRONG);
 	default:
-		fprintf(stderr, "minivmm: the guest says %#x, which means nothing\n", event);
-		return STATUS_CRASHED;
+		errx(STATUS_CRASHED, "the guest says what means nothing");
 	}
 }
 
-static int
-on_io(struct vcpu *v)
+/* KVM_RUN has failed: at a page of KVM userfault, which is there when this returns? */
+static void
+on_failure(const struct vm *vm)
 {
-	uint32_t event;
+	const struct memory_fault *f = (const void *)vm->run->padding;
 
-	if (v->run->io.port != PORT || v->run->io.size != sizeof(event) ||
-	    v->run->io.direction != KVM_EXIT_IO_OUT) {
-		fprintf(stderr, "minivmm: the guest uses port %#x\n", v->run->io.port);
-		return STATUS_CRASHED;
-	}
-	memcpy(&event, (char *)v->run + v->run->io.data_offset, sizeof(event));
-	return on_event(v, event);
+	if (errno != EFAULT || vm->run->exit_reason != KVM_EXIT_MEMORY_FAULT ||
+	    (f->flags & KVM_MEMORY_EXIT_FLAG_USERFAULT) == 0 || vm->bitmap == NULL)
+		err(1, "run vCPU");
+	if (gmem_handoff_fault(vm->handoff, 0, f->gpa / PAGE * PAGE) == -1)
+		errx(1, "%s", vm->handoff->error);
 }
 
-/* A page that is not there yet, in a slot with KVM userfault: it is when this returns. */
-static bool
-on_userfault(struct vcpu *v)
+/* Until the guest, or something else, ends the program. */
+void
+vcpu_run(struct vm *vm)
 {
-	const struct memory_fault *f =
-	    (const void *)((char *)v->run + offsetof(struct kvm_run, hw));
-	struct gmem_handoff *h = v->memory->handoff;
+	for (;;) {
+		int rc = ioctl(vm->vcpu, KVM_RUN, 0);
 
-	if (v->run->exit_reason != KVM_EXIT_MEMORY_FAULT ||
-	    (f->flags & KVM_MEMORY_EXIT_FLAG_USERFAULT) == 0 || h == NULL)
-		return false;
-	if (gmem_handoff_fault(h, 0, f->gpa & ~(uint64_t)(PAGE - 1)) == -1)
-		fail("%s", h->error);
-	return true;
-}
-
-enum status
-vcpu_run(struct vcpu *v)
-{
-	struct kvm_regs regs = { 0 };
-	int status = -1;
-
-	while (status == -1) {
-		if (ioctl(v->fd, KVM_RUN, 0) == 0) {
-			if (v->run->exit_reason != KVM_EXIT_IO)
-				break;
-			status = on_io(v);
-		} else if (errno == EINTR) {
-			stand_still(v);
-		} else if (errno != EFAULT || !on_userfault(v)) {
-			fail_errno("run vCPU");
-		}
+		if (rc == -1 && errno == EINTR)
+			stand_still(vm);
+		else if (rc == -1)
+			on_failure(vm);
+		else if (vm->run->exit_reason == KVM_EXIT_IO)
+			on_io(vm);
+		else
+			errx(STATUS_CRASHED, "KVM exit %u", vm->run->exit_reason);
 	}
-	if (status != -1)
-		return (enum status)status;
-	ioctl(v->fd, KVM_GET_REGS, &regs);
-	fprintf(stderr, "minivmm: the guest has left by KVM exit %u at %#llx\n",
-	    v->run->exit_reason, (unsigned long long)regs.rip);
-	return STATUS_CRASHED;
 }

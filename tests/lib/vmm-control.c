@@ -4,7 +4,6 @@
  * vmm-control SOCKET WORD...: asks a VMM what gmem-snap asks it, and what no good
  * client does.  It knows gmem-handoff.h, and none of our code.
  *
- *	use=N         of several connections; the first time, makes it
  *	hello         its reply is printed: text, and each region
  *	pause resume  done, or was-paused, is printed
  *	state=FILE    where the state is copied to
@@ -13,8 +12,6 @@
  *	refused=TYPE  a request that is answered by ERROR; its text is printed
  *	short version long text   bad packets; then the connection ends
  *	fds           hello with descriptors, which nobody asked for; the connection ends
- *	mute=N        so many requests, whose replies are not read
- *	full          connections until one is turned away
  *	sleep=MS
  *	die           by SIGKILL
  *	kill          the VMM, by SIGTERM
@@ -31,22 +28,19 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "gmem-handoff.h"
 
-#define CONNECTIONS 64
 #define PAGE 4096u
 
-static const char *path;
-static int socks[CONNECTIONS], *sock = &socks[0];
+static int sock;
 static unsigned char *memory;
 static uint64_t memory_size;
 
 static int
-dial(void)
+dial(const char *path)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -62,7 +56,7 @@ request(uint32_t type)
 {
 	struct gmem_message m = { .version = GMEM_HANDOFF_VERSION, .type = type };
 
-	if (send(*sock, &m, sizeof(m), MSG_NOSIGNAL) != (ssize_t)sizeof(m))
+	if (send(sock, &m, sizeof(m), MSG_NOSIGNAL) != (ssize_t)sizeof(m))
 		err(1, "send");
 }
 
@@ -81,7 +75,7 @@ reply(struct gmem_region *regions, int *fd)
 	struct cmsghdr *c;
 	ssize_t n, want = sizeof(m);
 
-	n = recvmsg(*sock, &msg, MSG_CMSG_CLOEXEC);
+	n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
 	if (n <= 0)
 		errx(1, "no reply: %s", n == 0 ? "end of the connection" : strerror(errno));
 	if (regions != NULL)
@@ -187,11 +181,11 @@ static void
 cut_off(void)
 {
 	struct gmem_message m = { .type = 0 };
-	ssize_t n = recv(*sock, &m, sizeof(m), 0);
+	ssize_t n = recv(sock, &m, sizeof(m), 0);
 
 	if (n == (ssize_t)sizeof(m) && m.type == GMEM_ERROR) {
 		printf("%s\n", m.text);
-		n = recv(*sock, &m, sizeof(m), 0);
+		n = recv(sock, &m, sizeof(m), 0);
 	}
 	if (n > 0)
 		errx(1, "the connection goes on");
@@ -213,7 +207,7 @@ bad_packet(const char *how)
 	else
 		memset(m.text, 'x', sizeof(m.text));
 	memcpy(packet, &m, sizeof(m));
-	if (send(*sock, packet, size, MSG_NOSIGNAL) != (ssize_t)size)
+	if (send(sock, packet, size, MSG_NOSIGNAL) != (ssize_t)size)
 		err(1, "send");
 	cut_off();
 }
@@ -233,42 +227,10 @@ send_descriptors(void)
 	c->cmsg_level = SOL_SOCKET;
 	c->cmsg_type = SCM_RIGHTS;
 	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), sock, sizeof(int));
-	if (sendmsg(*sock, &msg, MSG_NOSIGNAL) == -1)
+	memcpy(CMSG_DATA(c), &sock, sizeof(int));
+	if (sendmsg(sock, &msg, MSG_NOSIGNAL) == -1)
 		err(1, "send");
 	cut_off();
-}
-
-/* Until nothing more goes in, or so many. */
-static void
-mute(unsigned n)
-{
-	struct gmem_message m = { .version = GMEM_HANDOFF_VERSION, .type = GMEM_HELLO };
-
-	while (n-- > 0)
-		if (send(*sock, &m, sizeof(m), MSG_NOSIGNAL) == -1)
-			return;
-	errx(1, "nobody minds requests whose replies are not read");
-}
-
-/* Who is turned away hears why, and the end; who is let in hears nothing more. */
-static void
-fill(void)
-{
-	const struct timeval patience = { .tv_usec = 200000 };
-	struct gmem_message m = { .version = GMEM_HANDOFF_VERSION }, unused;
-
-	for (int i = 0; i < CONNECTIONS; i++) {
-		int s = dial();
-
-		setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-		if (recv(s, &m, sizeof(m), 0) == (ssize_t)sizeof(m) &&
-		    recv(s, &unused, sizeof(unused), 0) == 0) {
-			printf("%s\n", m.text);
-			return;
-		}
-	}
-	errx(1, "nobody is turned away");
 }
 
 static void
@@ -277,20 +239,10 @@ kill_vmm(void)
 	struct ucred cred;
 	socklen_t len = sizeof(cred);
 
-	if (getsockopt(*sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) == -1 || cred.pid < 2)
+	if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) == -1 || cred.pid < 2)
 		err(1, "whose socket it is");
 	kill(cred.pid, SIGTERM);
 	cut_off();
-}
-
-static void
-use(unsigned n)
-{
-	if (n >= CONNECTIONS)
-		errx(2, "use=%u", n);
-	sock = &socks[n];
-	if (*sock == -1)
-		*sock = dial();
 }
 
 static void
@@ -298,9 +250,7 @@ do_word(const char *word, const char *value)
 {
 	struct gmem_message m;
 
-	if (strcmp(word, "use") == 0) {
-		use((unsigned)atoi(value));
-	} else if (strcmp(word, "hello") == 0) {
+	if (strcmp(word, "hello") == 0) {
 		hello();
 	} else if (strcmp(word, "pause") == 0) {
 		request(GMEM_PAUSE);
@@ -329,10 +279,6 @@ do_word(const char *word, const char *value)
 		bad_packet(word);
 	} else if (strcmp(word, "fds") == 0) {
 		send_descriptors();
-	} else if (strcmp(word, "mute") == 0) {
-		mute((unsigned)atoi(value));
-	} else if (strcmp(word, "full") == 0) {
-		fill();
 	} else if (strcmp(word, "sleep") == 0) {
 		usleep((useconds_t)atoi(value) * 1000);
 	} else if (strcmp(word, "kill") == 0) {
@@ -350,10 +296,8 @@ main(int argc, char **argv)
 {
 	if (argc < 2)
 		errx(2, "usage: vmm-control SOCKET WORD...");
-	path = argv[1];
-	for (int i = 0; i < CONNECTIONS; i++)
-		socks[i] = -1;
-	use(0);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	sock = dial(argv[1]);
 	for (int i = 2; i < argc; i++) {
 		char word[32];
 		const char *value = strchr(argv[i], '=');

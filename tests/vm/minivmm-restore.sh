@@ -62,7 +62,7 @@ restore "memfd to memfd, without background" --no-background memfd
 restore "memfd to memfd, through a mapping" "--engine map-continue --no-background" memfd
 restore "memfd to memfd, eagerly" --eager memfd
 restore "memfd to memfd, by an inherited descriptor" "--handoff-fd --no-background" memfd
-t "another size" 1 gmem-restore vm.gmem -- minivmm --memory memfd --size 32 --restore '{state}'
+t "another size" 2 gmem-restore vm.gmem -- minivmm --memory memfd --size 32 --restore '{state}'
 check "is refused" grep -q 'leave out --size' "$err"
 
 # ---- guest_memfd ----
