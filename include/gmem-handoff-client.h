@@ -56,8 +56,8 @@ gmem_failed(struct gmem_handoff *h, const char *what)
 
 /* Sends one packet: a message, `more` bytes behind it, and nfds descriptors. */
 static inline int
-gmem_send_with(int sock, const struct gmem_message *m, const void *rest, size_t more,
-    const int *fds, size_t nfds)
+gmem_send(int sock, const struct gmem_message *m, const void *rest, size_t more, const int *fds,
+    size_t nfds)
 {
 	union {
 		char buf[CMSG_SPACE(GMEM_REGIONS_MAX * sizeof(int))];
@@ -82,12 +82,6 @@ gmem_send_with(int sock, const struct gmem_message *m, const void *rest, size_t 
 	return n == (ssize_t)(sizeof(*m) + more) ? 0 : -1;
 }
 
-static inline int
-gmem_send(int sock, const struct gmem_message *m, const int *fds, size_t nfds)
-{
-	return gmem_send_with(sock, m, NULL, 0, fds, nfds);
-}
-
 /*
  * Receives one packet: a message, `more` bytes at most behind it, and descriptors,
  * *nfds at most.  The bytes in all; or -1, and no descriptors: EMSGSIZE if there was no
@@ -103,6 +97,7 @@ gmem_receive(int sock, struct gmem_message *m, void *rest, size_t more, int *fds
 	struct iovec iov[] = { { m, sizeof(*m) }, { rest, more } };
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
 	struct cmsghdr *c;
+	int truncated;
 	size_t got = 0;
 	ssize_t n;
 
@@ -119,18 +114,14 @@ gmem_receive(int sock, struct gmem_message *m, void *rest, size_t more, int *fds
 		memcpy(fds, CMSG_DATA(c), got * sizeof(int));
 	}
 	*nfds = got;
-	if ((size_t)n >= sizeof(*m) && (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0 &&
-	    m->version == GMEM_HANDOFF_VERSION &&
+	truncated = (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0;
+	if ((size_t)n >= sizeof(*m) && !truncated && m->version == GMEM_HANDOFF_VERSION &&
 	    memchr(m->text, '\0', sizeof(m->text)) != NULL)
 		return n;
 	while (got > 0)
 		close(fds[--got]);
 	*nfds = 0;
-	errno = EPROTO;
-	if ((msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0)
-		errno = EMSGSIZE; /* there was no room for bytes or descriptors */
-	else if (n == 0)
-		errno = ECONNRESET;
+	errno = truncated ? EMSGSIZE : n == 0 ? ECONNRESET : EPROTO;
 	return -1;
 }
 
@@ -142,7 +133,7 @@ gmem_request(struct gmem_handoff *h, struct gmem_message *m, const int *fds, siz
 	ssize_t n;
 
 	m->version = GMEM_HANDOFF_VERSION;
-	if (gmem_send(h->sock, m, fds, nfds) == -1)
+	if (gmem_send(h->sock, m, NULL, 0, fds, nfds) == -1)
 		return gmem_failed(h, "gmem-restore does not listen any more");
 	n = gmem_receive(h->sock, m, NULL, 0, NULL, &none);
 	if (n <= 0)
@@ -184,7 +175,7 @@ gmem_hello(struct gmem_handoff *h)
 	size_t nfds = GMEM_REGIONS_MAX + 1, next = 0;
 	ssize_t n;
 
-	if (gmem_send(h->sock, &m, NULL, 0) == -1)
+	if (gmem_send(h->sock, &m, NULL, 0, NULL, 0) == -1)
 		return gmem_failed(h, "gmem-restore does not listen");
 	n = gmem_receive(h->sock, &m, h->regions, sizeof(h->regions), fds, &nfds);
 	errno = EPROTO;

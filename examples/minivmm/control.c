@@ -78,7 +78,7 @@ converse(struct vm *vm, int sock)
 	else
 		refuse(&r, "that is no message of the hand-off, version 1");
 	nfds = r.fd != -1;
-	sent = gmem_send_with(sock, &r.m, &r.ram, r.m.count * sizeof(r.ram), &r.fd, nfds) == 0;
+	sent = gmem_send(sock, &r.m, &r.ram, r.m.count * sizeof(r.ram), &r.fd, nfds) == 0;
 	if (nfds != 0 && r.fd != vm->memory)
 		close(r.fd);
 	return good && sent;

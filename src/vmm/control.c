@@ -116,7 +116,7 @@ ask(struct control *c, uint32_t type, const char *what, struct err *e)
 
 	if (c->broken)
 		return err_set(e, ERR_FAILED, "the conversation with the VMM has broken off");
-	if (gmem_send(c->sock, &m, NULL, 0) == -1) {
+	if (gmem_send(c->sock, &m, NULL, 0, NULL, 0) == -1) {
 		c->broken = true;
 		if (errno == EPIPE || errno == ECONNRESET)
 			return err_set(

@@ -300,14 +300,14 @@ test_one(void)
 	size_t nfds = 1;
 	int sock = peer_start(&p, steps, NSTEPS(steps)), fd = -1;
 
-	ok(gmem_send(sock, &m, NULL, 0) == 0 &&
+	ok(gmem_send(sock, &m, NULL, 0, NULL, 0) == 0 &&
 		gmem_receive(sock, &m, NULL, 0, &fd, &nfds) == -1 && errno == EMSGSIZE &&
 		nfds == 0,
 	    "two where one is wanted");
 	ok(count_fds() == before + 3, "none of them is left");
 	nfds = 1;
 	m = (struct gmem_message){ .version = GMEM_HANDOFF_VERSION, .type = GMEM_PAUSE };
-	ok(gmem_send(sock, &m, NULL, 0) == 0 &&
+	ok(gmem_send(sock, &m, NULL, 0, NULL, 0) == 0 &&
 		gmem_receive(sock, &m, NULL, 0, &fd, &nfds) == (ssize_t)sizeof(m) && nfds == 1,
 	    "one where one is wanted");
 	close(fd);
