@@ -112,7 +112,7 @@ zero_huge(const struct served_process *p, const struct served_object *o, uint64_
 {
 	uint64_t done;
 
-	if (fallocate(o->fd, 0, (off_t)off, (off_t)o->page_size) == -1) {
+	if (fallocate(o->fd, 0, (off_t)(o->base + off), (off_t)o->page_size) == -1) {
 		err_sys(e, "guest memory %s: a huge page", o->object->name);
 		return UFFD_FAILED;
 	}
