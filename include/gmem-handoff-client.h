@@ -178,7 +178,7 @@ gmem_hello(struct gmem_handoff *h)
 	if (gmem_send(h->sock, &m, NULL, 0, NULL, 0) == -1)
 		return gmem_failed(h, "gmem-restore does not listen");
 	n = gmem_receive(h->sock, &m, h->regions, sizeof(h->regions), fds, &nfds);
-	errno = EPROTO;
+	errno = n > 0 ? EPROTO : errno;
 	if (n <= 0 || m.type != GMEM_WELCOME || m.count > GMEM_REGIONS_MAX ||
 	    (size_t)n != sizeof(m) + m.count * sizeof(h->regions[0]))
 		return gmem_failed(h, n > 0 && m.type == GMEM_ERROR ? m.text : "gmem-restore");

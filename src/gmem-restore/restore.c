@@ -190,10 +190,9 @@ new_handoff(struct restore *r, struct err *e)
 							     : m->regions[i].page_size,
 			.guest_address = guest_address(&m->regions[i]),
 		};
-	rc = handoff_new(&r->handoff, r->server, regions, m->nregions, e);
+	rc = handoff_new(&r->handoff, r->server, regions, m->nregions,
+	    r->o->handoff_fd ? &r->handoff_end : NULL, e);
 	free(regions);
-	if (rc == 0 && r->o->handoff_fd)
-		rc = handoff_pair(r->handoff, &r->handoff_end, e);
 	return rc;
 }
 
@@ -215,6 +214,19 @@ take_signals(struct restore *r, struct err *e)
 	return r->signals == -1 ? err_sys(e, "signalfd") : 0;
 }
 
+/* Somebody has truncated memory that we have mapped, or there is no huge page left. */
+static void __attribute__((noreturn)) on_bus_error(int sig)
+{
+	static const char text[] =
+	    "gmem-restore: guest memory, or its bitmap, was truncated by the VMM, or there was "
+	    "no page left for it; the VMM was stopped\n";
+
+	(void)sig;
+	if (write(STDERR_FILENO, text, sizeof(text) - 1) == -1)
+		_exit(STATUS_FAILED);
+	_exit(STATUS_FAILED);
+}
+
 static int
 prepare(struct restore *r, struct err *e)
 {
@@ -225,6 +237,9 @@ prepare(struct restore *r, struct err *e)
 		return -1;
 	if (r->img->manifest.nregions == 0)
 		return err_set(e, ERR_FAILED, "%s: holds no memory", r->img->path);
+	/* There is only one conversation then, and the shim would have it. */
+	if (r->o->handoff_fd && gives_memory(r))
+		return err_set(e, ERR_USAGE, "--handoff-fd does not go with {mem}");
 	if (!eager && check_lazy(r, e) == -1)
 		return -1;
 	if (guest_create(&r->guest, e) == -1 || new_server(r, e) == -1 ||
@@ -233,6 +248,7 @@ prepare(struct restore *r, struct err *e)
 	if (eager && !brings_memory(r))
 		return 0;
 	r->served = true;
+	signal(SIGBUS, on_bus_error);
 	if (new_handoff(r, e) == -1)
 		return -1;
 	return server_start(r->server, e);
@@ -367,6 +383,14 @@ has_children(void)
 	return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
 }
 
+/* Whether the VMM has come by its memory, ours or its own. */
+static bool
+has_memory(const struct restore *r)
+{
+	return server_has_mappings(r->server) ||
+	       (brings_memory(r) && server_has_memory(r->server));
+}
+
 /*
  * Whether the VMM has ended, and all that it has left behind with guest memory,
  * or that may still be on its way to it.
@@ -379,7 +403,7 @@ is_over(struct restore *r)
 
 	if (r->child != 0)
 		return false;
-	if (r->handoff != NULL && !server_has_mappings(r->server) && has_children())
+	if (r->handoff != NULL && !has_memory(r) && has_children())
 		return false;
 	n = r->handoff != NULL ? handoff_processes(r->handoff, pids, 64) : 0;
 	for (size_t i = 0; i < n; i++)
@@ -420,10 +444,21 @@ handle_signals(struct restore *r)
 static int
 handle_server(struct restore *r, struct err *e)
 {
-	if (server_state(r->server, e) == SERVER_FAILED)
+	uint64_t count;
+
+	if (read(server_event_fd(r->server), &count, sizeof(count)) == -1 && errno != EAGAIN)
+		return err_sys(e, "eventfd");
+	switch (server_state(r->server, e)) {
+	case SERVER_FAILED:
 		return -1;
-	r->served = false;
-	log_info("all memory is there");
+	case SERVER_COMPLETE:
+		if (r->served)
+			log_info("all memory is there");
+		r->served = false;
+		break;
+	case SERVER_FILLING:
+		break;
+	}
 	return 0;
 }
 
@@ -457,10 +492,13 @@ static int
 patience(const struct restore *r)
 {
 	uint64_t limit = r->o->handoff_timeout * UINT64_C(1000000000);
-	uint64_t waited = serve_now() - r->times.launched;
+	uint64_t since = r->handoff != NULL ? handoff_last_memory(r->handoff) : 0, waited;
 
 	if (limit == 0 || server_has_memory(r->server))
 		return -1;
+	if (since == UINT64_MAX) /* it is being filled: ask again */
+		return CHECK_MS;
+	waited = serve_now() - MAX(since, r->times.launched);
 	return waited < limit ? (int)((limit - waited) / 1000000) + 1 : 0;
 }
 
@@ -494,7 +532,8 @@ supervise(struct restore *r, struct err *e)
 	while (!is_over(r)) {
 		struct pollfd polls[] = {
 			{ .fd = r->signals, .events = POLLIN },
-			{ .fd = r->served ? server_event_fd(r->server) : -1, .events = POLLIN },
+			{ .fd = r->handoff != NULL ? server_event_fd(r->server) : -1,
+			    .events = POLLIN },
 			{ .fd = r->loader != NULL ? loader_event_fd(r->loader) : -1,
 			    .events = POLLIN },
 		};
@@ -557,10 +596,7 @@ kill_vmm(struct restore *r)
 static void
 explain(const struct restore *r)
 {
-	bool has_it = server_has_mappings(r->server) ||
-		      (brings_memory(r) && server_has_memory(r->server));
-
-	if (r->handoff == NULL || has_it)
+	if (r->handoff == NULL || has_memory(r))
 		return;
 	if (!gives_memory(r))
 		log_error("%s ended without having handed over its memory", r->guest.argv[0]);

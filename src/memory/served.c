@@ -3,13 +3,16 @@
 
 #include "memory/served.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/ckd.h"
 #include "memory/maps.h"
 
 /* Whether the address is in a mapping of the object, by the list of mappings. */
@@ -77,4 +80,26 @@ memory_is_served(pid_t pid, dev_t dev, ino_t ino, bool *served, struct err *e)
 	maps_close(&m);
 	fclose(smaps);
 	return r;
+}
+
+bool
+memory_is_filler(pid_t pid)
+{
+	char path[64], shown[64];
+	struct dirent *d;
+	bool found = false;
+	ssize_t n;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	dir = opendir(path);
+	while (dir != NULL && !found && (d = readdir(dir)) != NULL) {
+		n = readlinkat(dirfd(dir), d->d_name, shown, sizeof(shown) - 1);
+		shown[MAX(n, 0)] = '\0';
+		found = strncmp(shown, "/memfd:" MEMORY_CLAIMS,
+			    strlen("/memfd:" MEMORY_CLAIMS)) == 0;
+	}
+	if (dir != NULL)
+		closedir(dir);
+	return found;
 }

@@ -15,4 +15,11 @@
  */
 int memory_is_served(pid_t pid, dev_t dev, ino_t ino, bool *served, struct err *e);
 
+/* The name of a memfd that whoever fills a VM's memory has open until all is there. */
+#define MEMORY_CLAIMS "gmem-claims"
+
+/* Whether the process is filling somebody's memory: gmem-restore.  False if it can't be seen.
+ */
+bool memory_is_filler(pid_t pid);
+
 #endif

@@ -86,11 +86,39 @@ fill_object(struct server *s, size_t object, struct err *e)
 	return more == -1 ? -1 : 1;
 }
 
+/* Naps until the page is given: 1, 0 when the server has stopped or failed. */
+static int
+await_page(struct server *s, const struct claims *c, uint64_t page)
+{
+	while (!claims_given(c, page)) {
+		if (atomic_load(&s->stop) || atomic_load(&s->state) == SERVER_FAILED)
+			return 0;
+		nap_us(100);
+	}
+	return 1;
+}
+
+/*
+ * Huge pages of zeros are written too, whole.  None may be on its way when the mappings are
+ * released: what the guest writes from then on would be lost.
+ */
+static int
+await_units(struct server *s, struct served_object *o)
+{
+	for (uint64_t unit = 0; unit < o->claims.npages; unit++) {
+		if (claims_take(&o->claims, unit))
+			object_give(o, unit);
+		else if (await_page(s, &o->claims, unit) == 0)
+			return 0;
+	}
+	return 1;
+}
+
 /* Everything is taken; waits until it is given. */
 static int
 await_object(struct server *s, size_t object, struct err *e)
 {
-	const struct served_object *o = &s->objects[object];
+	struct served_object *o = &s->objects[object];
 	uint32_t npages = s->img->g.pages;
 	uint64_t chunk = 0;
 	struct entry en;
@@ -98,18 +126,14 @@ await_object(struct server *s, size_t object, struct err *e)
 
 	if (atomic_load(&o->complete))
 		return 1;
+	if (o->page_size > PAGE_GRANULE)
+		return await_units(s, o);
 	while ((more = image_reader_next(
 		    s->background_filler.reader, o->object, chunk, &chunk, &en, e)) == 1) {
-		for (uint32_t i = 0; i < npages; i++) {
-			uint64_t page = (chunk * npages + i) * PAGE_GRANULE / o->page_size;
-
-			while (entry_is_stored(&en, i) && !claims_given(&o->claims, page)) {
-				if (atomic_load(&s->stop) ||
-				    atomic_load(&s->state) == SERVER_FAILED)
-					return 0;
-				nap_us(100);
-			}
-		}
+		for (uint32_t i = 0; i < npages; i++)
+			if (entry_is_stored(&en, i) &&
+			    await_page(s, &o->claims, chunk * npages + i) == 0)
+				return 0;
 		chunk++;
 	}
 	return more == -1 ? -1 : 1;
@@ -129,7 +153,7 @@ release_mappings(struct server *s)
 
 	pthread_mutex_lock(&s->lock);
 	for (size_t i = 0; i < s->nobjects; i++)
-		object_let_in(&s->objects[i]);
+		object_complete(&s->objects[i]);
 	t = atomic_load(&s->mappings);
 	for (size_t i = 0; t != NULL && i < t->n; i++) {
 		const struct mapping *m = &t->list[i];
@@ -141,11 +165,8 @@ release_mappings(struct server *s)
 		    UFFD_FAILED)
 			log_debug("%s", e.msg);
 	}
-	atomic_store(&s->complete, serve_now());
-	if (atomic_load(&s->state) == SERVER_FILLING)
-		atomic_store(&s->state, SERVER_COMPLETE);
+	server_complete(s);
 	pthread_mutex_unlock(&s->lock);
-	server_announce(s);
 }
 
 void *

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/fdio.h"
+#include "memory/served.h"
 
 int
 claims_init(struct claims *c, uint64_t npages, struct err *e)
@@ -14,7 +15,7 @@ claims_init(struct claims *c, uint64_t npages, struct err *e)
 	size_t len = bitmap_bytes(npages);
 
 	*c = (struct claims){ .fd = -1, .map = MAP_FAILED, .npages = npages };
-	c->fd = memfd_create("gmem-claims", MFD_CLOEXEC);
+	c->fd = memfd_create(MEMORY_CLAIMS, MFD_CLOEXEC);
 	if (c->fd == -1 || ftruncate(c->fd, (off_t)(2 * len)) == -1)
 		goto fail;
 	c->map = mmap(NULL, 2 * len, PROT_READ | PROT_WRITE, MAP_SHARED, c->fd, 0);
@@ -35,5 +36,11 @@ claims_fini(struct claims *c)
 	if (c->map != NULL && c->map != MAP_FAILED)
 		munmap(c->map, 2 * bitmap_bytes(c->npages));
 	c->map = NULL;
+	fd_close(&c->fd);
+}
+
+void
+claims_close(struct claims *c)
+{
 	fd_close(&c->fd);
 }

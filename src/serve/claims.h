@@ -23,6 +23,9 @@ struct claims {
 int claims_init(struct claims *c, uint64_t npages, struct err *e);
 void claims_fini(struct claims *c);
 
+/* Nobody will go on with them: closes the memfd, which tells that memory is being filled. */
+void claims_close(struct claims *c);
+
 /* True: the page is the caller's to write. */
 static inline bool
 claims_take(struct claims *c, uint64_t page)

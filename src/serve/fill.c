@@ -530,8 +530,12 @@ fill_first(struct filler *f, size_t object, struct err *e)
 	int more;
 
 	more = image_reader_next(f->reader, o->object, 0, &chunk, &en, e);
-	if (more != 1)
-		return more;
+	if (more == -1)
+		return -1;
+	if (more == 0) {
+		o->writes = true; /* there is nothing to write */
+		return 0;
+	}
 	while (!entry_is_stored(&en, page))
 		page++;
 	off = chunk * f->server->img->g.chunk_size + page * (uint64_t)PAGE_GRANULE;

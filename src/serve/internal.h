@@ -112,8 +112,8 @@ struct server {
 	_Atomic uint64_t first_mapping, first_fault, complete;
 };
 
-/* Tells the owner that the state has changed. */
-void server_announce(struct server *s);
+/* Everything is there, unless the server has failed; tells the owner. */
+void server_complete(struct server *s);
 
 /*
  * For answering faults, of a userfaultfd or (-1) of vCPUs; or for filling what nobody

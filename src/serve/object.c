@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -16,6 +17,7 @@
 #include "base/ckd.h"
 #include "base/fdio.h"
 #include "format/layout.h"
+#include "memory/kind.h"
 #include "serve/uffd.h"
 
 /* Linux 6.5; the headers may be older. */
@@ -37,17 +39,37 @@ length(const struct served_object *o)
 	return align_up(o->object->size, o->page_size);
 }
 
+static bool
+is_guest_memfd(int fd, unsigned long f_type)
+{
+	char link[64], shown[64];
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, shown, sizeof(shown) - 1);
+	shown[MAX(n, 0)] = '\0';
+	return memory_kind_of(shown, f_type) == MEMORY_GUEST_MEMFD;
+}
+
 static int
 check_fits(struct served_object *o, const struct served_memory *m, struct err *e)
 {
 	struct stat st;
+	struct statfs fs;
 	uint64_t end;
 
-	if (fstat(m->fd, &st) == -1)
+	if (fstat(m->fd, &st) == -1 || fstatfs(m->fd, &fs) == -1)
 		return err_sys(e, "%s: memory", o->object->name);
-	if (!S_ISREG(st.st_mode))
-		return err_set(
-		    e, ERR_FAILED, "%s: the descriptor is no memory object", o->object->name);
+	o->dev = st.st_dev;
+	o->ino = st.st_ino;
+	o->guest_memfd = is_guest_memfd(m->fd, (unsigned long)fs.f_type);
+	/* What a file on a disk has is there, whatever of it is in the page cache. */
+	if (!S_ISREG(st.st_mode) ||
+	    (!o->guest_memfd && fs.f_type != TMPFS_MAGIC && fs.f_type != HUGETLBFS_MAGIC))
+		return err_set(e, ERR_FAILED,
+		    "%s: the descriptor is no memory object (a memfd, a file on tmpfs or "
+		    "hugetlbfs, or a guest_memfd)",
+		    o->object->name);
 	if ((m->offset & (o->page_size - 1)) != 0 || ckd_add(&end, m->offset, length(o)) ||
 	    st.st_size < 0 || end > (uint64_t)st.st_size)
 		return err_set(e, ERR_FAILED,
@@ -55,17 +77,6 @@ check_fits(struct served_object *o, const struct served_memory *m, struct err *e
 		    o->object->name, (unsigned long long)st.st_size,
 		    (unsigned long long)m->offset, (unsigned long long)length(o));
 	return 0;
-}
-
-/* A file that knows nothing of offsets, and pread least of all: kernel.md §5.3, §5.4. */
-static bool
-is_guest_memfd(int fd)
-{
-	struct statfs fs;
-	char byte;
-
-	return fstatfs(fd, &fs) == 0 && fs.f_type != TMPFS_MAGIC &&
-	       fs.f_type != HUGETLBFS_MAGIC && pread(fd, &byte, 1, 0) == -1 && errno == ESPIPE;
 }
 
 /* How many pages of a mapping are in the page cache; 0 also where that cannot be told. */
@@ -93,10 +104,15 @@ count_pages(const struct served_object *o)
 	struct cache_stat stat;
 	off_t data;
 
+	struct stat st;
+
+	/* Of huge pages only the whole file's are known; it may hold other regions. */
 	if (o->page_size > PAGE_GRANULE)
-		return 0; /* there is no way to ask */
+		return o->base == 0 && fstat(o->fd, &st) == 0
+			   ? (uint64_t)st.st_blocks * 512 / PAGE_GRANULE
+			   : 0;
 	if (syscall(SYS_cachestat, o->fd, &range, &stat, 0) == 0)
-		return stat.cached;
+		return stat.cached + stat.evicted;
 	/* Some kernels' guest_memfd can seek, and calls everything data. */
 	if (o->guest_memfd)
 		return resident(o);
@@ -163,7 +179,6 @@ map_it(struct served_object *o, struct err *e)
 static int
 open_touch(struct served_object *o, bool userfault, struct err *e)
 {
-	o->guest_memfd = is_guest_memfd(o->fd);
 	if (!o->guest_memfd && !userfault)
 		return 0;
 	o->scratch = memfd_create("gmem-scratch", MFD_CLOEXEC);
@@ -327,14 +342,23 @@ object_give(struct served_object *o, uint64_t page)
 	uint64_t n = o->page_size / PAGE_GRANULE, first = page * n;
 	uint64_t end = MIN(first + n, div_up(o->object->size, PAGE_GRANULE));
 
-	claims_give(&o->claims, page);
 	for (uint64_t i = first; o->bitmap != NULL && i < end; i++)
 		bitmap_clear(o->bitmap, i);
+	claims_give(&o->claims, page);
+}
+
+bool
+object_overlaps(const struct served_object *a, const struct served_object *b)
+{
+	return a->dev == b->dev && a->ino == b->ino && a->base < b->base + length(b) &&
+	       b->base < a->base + length(a);
 }
 
 void
-object_let_in(struct served_object *o)
+object_complete(struct served_object *o)
 {
 	for (size_t i = 0; o->bitmap != NULL && i < o->bitmap_len / sizeof(bitmap_word); i++)
 		atomic_store_explicit(&o->bitmap[i], 0, memory_order_release);
+	claims_close(&o->claims);
+	atomic_store(&o->complete, true);
 }

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/bitmap.h"
 #include "base/err.h"
@@ -24,9 +25,11 @@
 struct served_object {
 	const struct object *object; /* of the image; NULL: it has no memory yet */
 	int fd; /* owned */
+	dev_t dev;
+	ino_t ino;
 	uint64_t base; /* where the region begins in the file */
 	uint64_t page_size; /* the unit of claims and of mapping */
-	enum serve_engine engine; /* never SERVE_AUTO */
+	_Atomic(enum serve_engine) engine; /* SERVE_AUTO: not chosen yet */
 	bool guest_memfd;
 	bool writes; /* write(2) works */
 	uint8_t *map; /* of ours; NULL where it is not needed */
@@ -78,7 +81,13 @@ int object_touch(const struct served_object *o, uint64_t off, struct err *e);
 /* The page (number `page`, of page_size) is in the object: marks it given, lets vCPUs in. */
 void object_give(struct served_object *o, uint64_t page);
 
-/* All that is to be there is: vCPUs need not leave the guest for what is missing. */
-void object_let_in(struct served_object *o);
+/* Whether they share bytes of a file. */
+bool object_overlaps(const struct served_object *a, const struct served_object *b);
+
+/*
+ * All that is to be there is: vCPUs need not leave the guest for what is missing, and
+ * gmem-snap may save the memory (memory/served.h).
+ */
+void object_complete(struct served_object *o);
 
 #endif

@@ -28,7 +28,7 @@ on_wake(int sig)
 	(void)sig;
 }
 
-void
+static void
 server_announce(struct server *s)
 {
 	uint64_t one = 1;
@@ -36,6 +36,17 @@ server_announce(struct server *s)
 	/* An eventfd takes this, or is readable already. */
 	if (write(s->event_fd, &one, sizeof(one)) == -1)
 		return;
+}
+
+void
+server_complete(struct server *s)
+{
+	int filling = SERVER_FILLING;
+
+	atomic_store(&s->complete, serve_now());
+	/* A failure stays one. */
+	atomic_compare_exchange_strong(&s->state, &filling, SERVER_COMPLETE);
+	server_announce(s);
 }
 
 void
@@ -177,6 +188,20 @@ write_first(struct server *s, size_t index, struct err *e)
 	return rc;
 }
 
+/* The same bytes cannot be two regions. */
+static int
+check_overlap(const struct server *s, const struct served_object *o, struct err *e)
+{
+	for (size_t i = 0; i < s->nobjects; i++) {
+		const struct served_object *other = &s->objects[i];
+
+		if (other != o && other->object != NULL && object_overlaps(o, other))
+			return err_set(e, ERR_FAILED, "%s: lies in the memory of %s",
+			    o->object->name, other->object->name);
+	}
+	return 0;
+}
+
 static int
 take_memory(struct server *s, size_t index, const struct served_memory *m, struct err *e)
 {
@@ -184,8 +209,8 @@ take_memory(struct server *s, size_t index, const struct served_memory *m, struc
 	const struct object *object = &s->img->manifest.regions[index];
 	struct err why = ERR_INIT;
 
-	if (object_open(o, object, m, &why, e) == -1 || write_first(s, index, e) == -1 ||
-	    choose_engine(s, o, m->slots, &why, e) == -1)
+	if (object_open(o, object, m, &why, e) == -1 || check_overlap(s, o, e) == -1 ||
+	    write_first(s, index, e) == -1 || choose_engine(s, o, m->slots, &why, e) == -1)
 		return -1;
 	log_info("%s: engine %s", object->name, serve_engine_name(o->engine));
 	if (o->engine != SERVE_EAGER)
@@ -193,8 +218,7 @@ take_memory(struct server *s, size_t index, const struct served_memory *m, struc
 	if (fill_eagerly(s, index,
 		s->options.nfillers != 0 ? s->options.nfillers : pool_ncpus(), e) == -1)
 		return -1;
-	object_let_in(o);
-	atomic_store(&o->complete, true);
+	object_complete(o);
 	return 0;
 }
 
@@ -212,9 +236,7 @@ static int
 begin(struct server *s, struct err *e)
 {
 	if (all_complete(s)) {
-		atomic_store(&s->complete, serve_now());
-		atomic_store(&s->state, SERVER_COMPLETE);
-		server_announce(s);
+		server_complete(s);
 		return 0;
 	}
 	if (!s->background_wanted || s->background_started)
@@ -355,13 +377,29 @@ server_add_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t le
 	return rc;
 }
 
+static bool
+is_mapped(const struct server *s, unsigned process, uint64_t hva, uint64_t len)
+{
+	const struct mapping_table *t = atomic_load(&s->mappings);
+
+	for (size_t i = 0; t != NULL && i < t->n; i++) {
+		const struct mapping *m = &t->list[i];
+
+		if (m->process == process && hva < m->hva + m->len && m->hva < hva + len)
+			return true;
+	}
+	return false;
+}
+
 void
 server_remove_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t len)
 {
-	struct mapping_table *t;
+	struct mapping_table *t = NULL;
 
 	pthread_mutex_lock(&s->lock);
-	t = table_without(s, process, hva, len, 0);
+	/* Old tables are kept: no new one for nothing. */
+	if (is_mapped(s, process, hva, len) && atomic_load(&s->state) != SERVER_COMPLETE)
+		t = table_without(s, process, hva, len, 0);
 	if (t != NULL)
 		atomic_store(&s->mappings, t);
 	/* Without memory the entry stays: its ioctls say ENOENT then. */
@@ -493,6 +531,7 @@ thread_start(pthread_t *thread, void *(*run)(void *), void *arg, struct err *e)
 
 	sigfillset(&mask);
 	sigdelset(&mask, WAKE_SIGNAL);
+	sigdelset(&mask, SIGBUS); /* it comes from what the thread itself does */
 	pthread_sigmask(SIG_SETMASK, &mask, &old);
 	errno = pthread_create(thread, NULL, run, arg);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -560,6 +599,7 @@ server_add_process(struct server *s, int uffd, unsigned *id, struct err *e)
 {
 	struct served_process *p;
 	uint64_t features;
+	int rc;
 
 	p = calloc(1, sizeof(*p));
 	if (p == NULL) {
@@ -582,7 +622,10 @@ server_add_process(struct server *s, int uffd, unsigned *id, struct err *e)
 		goto fail;
 	}
 	*id = p->id;
-	return process_start(s, p, e);
+	pthread_mutex_lock(&s->lock);
+	rc = process_start(s, p, e);
+	pthread_mutex_unlock(&s->lock);
+	return rc;
 fail:
 	fd_close(&p->uffd);
 	free(p);
@@ -609,7 +652,7 @@ server_fault(struct server *s, size_t object, uint64_t offset, struct err *e)
 	struct served_object *o = object < s->nobjects ? &s->objects[object] : NULL;
 	int rc = 0;
 
-	if (o == NULL || o->object == NULL || offset >= o->object->size)
+	if (o == NULL || !server_has_memory(s) || offset >= o->object->size)
 		return err_set(e, ERR_CORRUPT,
 		    "hand-off: there is no page at %llu of memory %zu",
 		    (unsigned long long)offset, object);
@@ -618,7 +661,9 @@ server_fault(struct server *s, size_t object, uint64_t offset, struct err *e)
 	pthread_mutex_lock(&s->vcpu_lock);
 	if (s->vcpu_filler.reader == NULL)
 		rc = filler_init(&s->vcpu_filler, s, true, -1, e);
-	if (rc == 0)
+	if (rc == -1)
+		filler_fini(&s->vcpu_filler);
+	else
 		rc = fill_vcpu(&s->vcpu_filler, object, align_down(offset, o->page_size), e);
 	pthread_mutex_unlock(&s->vcpu_lock);
 	return rc;
@@ -692,6 +737,8 @@ server_discard(struct server *s, size_t object, uint64_t offset, uint64_t len, s
 		    "the VMM discards a part of a page: %llu bytes at %#llx of %s; use --eager",
 		    (unsigned long long)len, (unsigned long long)offset, o->object->name);
 	take_away(s, o, offset / o->page_size, end / o->page_size);
+	if (atomic_load(&s->state) == SERVER_FAILED)
+		return err_set(e, ERR_FAILED, "the page server has stopped");
 	return wake_everywhere(s, object, offset, end, e);
 }
 

@@ -96,7 +96,7 @@ int server_fault_rest(struct server *s, struct err *e);
 /* Starts the background fill, if there is to be one, as soon as all regions have memory. */
 int server_start(struct server *s, struct err *e);
 
-/* Becomes readable when the state changes (eventfd, borrowed; do not read it). */
+/* Becomes readable when the state changes (eventfd, borrowed): read it, then ask. */
 int server_event_fd(const struct server *s);
 
 /* With SERVER_FAILED *e tells why. */

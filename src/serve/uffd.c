@@ -56,6 +56,9 @@ uffd_handshake(int fd, uint64_t *features, struct err *e)
 		return err_sys(e, "userfaultfd handshake");
 	}
 	*features = api.features;
+	/* Whoever reads it waits in read(2). */
+	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) == -1)
+		return err_sys(e, "userfaultfd");
 	return 0;
 }
 

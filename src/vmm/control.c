@@ -21,6 +21,7 @@
 #include "format/manifest.h"
 #include "gmem-handoff-client.h"
 #include "memory/process.h"
+#include "vmm/text.h"
 
 #define RETRY_MS 20
 #define LATE_MS 5000 /* for RESUME, when an answer before that did not come in time */
@@ -92,15 +93,6 @@ wait_readable(int sock, int stop_fd, int limit_ms, const char *what, struct err 
 }
 
 /* ---- talking ---- */
-
-/* Texts of the peer go into messages. */
-static void
-make_printable(char *text)
-{
-	for (; *text != '\0'; text++)
-		if (*text < ' ' || *text > '~')
-			*text = '?';
-}
 
 static void
 reply_fini(struct reply *r)
@@ -185,7 +177,7 @@ check_reply(struct control *c, struct reply *r, uint32_t want, const char *what,
 	if (r->m.type == want && (want == GMEM_WELCOME || r->more == 0))
 		return 0;
 	if (r->m.type == GMEM_ERROR) {
-		make_printable(r->m.text);
+		text_make_printable(r->m.text);
 		return err_set(e, ERR_FAILED, "the VMM refuses %s: %s", what, r->m.text);
 	}
 	c->broken = true;
@@ -334,7 +326,7 @@ hello(struct control *c, struct err *e)
 	if (request(c, GMEM_HELLO, GMEM_WELCOME, "HELLO", &r, e) == -1)
 		return -1;
 	memcpy(c->vmm, r.m.text, sizeof(c->vmm));
-	make_printable(c->vmm);
+	text_make_printable(c->vmm);
 	rc = take_regions(c, &r, e);
 	reply_fini(&r);
 	return rc == -1 ? err_wrap(e, "answer to HELLO") : 0;

@@ -27,17 +27,30 @@
 #include "gmem-handoff.h"
 #include "format/layout.h"
 #include "memory/process.h"
+#include "vmm/text.h"
 
 #define CLIENTS_MAX 256u
+#define NOBODY ((struct client){ .sock = -1, .pidfd = -1, .lifeline = -1 })
 
-/* A process that has connected. */
+/* How long a process that has left the conversation may take to die, before it is alive. */
+#define LEAVE_NS (UINT64_C(5) * 1000000000)
+#define LEAVE_POLL_MS 500
+
+/* How long a VMM may take from its memory to the first mapping of it. */
+#define MAP_NS (UINT64_C(5) * 1000000000)
+
+/* A process that has connected, until it is dead. */
 struct client {
-	int sock; /* -1: this place is free */
+	bool used;
+	int sock; /* -1: it has left the conversation … */
+	uint64_t left; /* … at this time */
+	bool stays; /* and is alive, with nothing of ours: its lifeline stays too */
 	int pidfd;
 	pid_t pid;
 	int lifeline; /* our end of its lifeline; -1 before its hello */
 	bool holds; /* it has guest memory … */
 	bool owns; /* … that it made itself */
+	bool mapped; /* … and has handed over a mapping */
 	bool served; /* it has handed over a userfaultfd … */
 	unsigned id; /* … and is this process of the server */
 };
@@ -52,6 +65,8 @@ struct handoff {
 	pthread_t thread;
 	bool started;
 	atomic_uint hellos;
+	_Atomic uint64_t
+	    last_memory; /* when a region got its memory, ns; or UINT64_MAX: just now */
 	struct gmem_region regions[GMEM_REGIONS_MAX];
 	int fds[GMEM_REGIONS_MAX]; /* -1: the client brings its memory */
 	uint32_t nregions;
@@ -98,6 +113,7 @@ send_reply(const struct client *c, const struct iovec *iov, size_t niov, const i
 }
 
 #define REQUEST_FDS 2u
+#define SCM_RIGHTS_MAX 253 /* descriptors in one message: unix(7) */
 
 struct request {
 	struct gmem_message m;
@@ -111,24 +127,37 @@ request_fini(struct request *r)
 		fd_close(&r->fds[i]);
 }
 
-/* Descriptors, and (from a socket that was made by ourselves) who it is that talks. */
-static void
+/*
+ * Descriptors, and (from a socket that was made by ourselves) who it is that talks.
+ * False: there are more descriptors than any request has.
+ */
+static bool
 take_control(struct client *c, struct request *r, struct msghdr *msg)
 {
+	unsigned n = 0;
+
 	for (struct cmsghdr *cm = CMSG_FIRSTHDR(msg); cm != NULL; cm = CMSG_NXTHDR(msg, cm)) {
 		size_t len = cm->cmsg_len - CMSG_LEN(0);
 		struct ucred cred;
+		int fd;
 
 		if (cm->cmsg_level != SOL_SOCKET)
 			continue;
-		if (cm->cmsg_type == SCM_RIGHTS)
-			memcpy(r->fds, CMSG_DATA(cm), MIN(len, sizeof(r->fds)));
+		for (size_t at = 0; cm->cmsg_type == SCM_RIGHTS && at < len; at += sizeof(fd)) {
+			memcpy(&fd, CMSG_DATA(cm) + at, sizeof(fd));
+			if (n < REQUEST_FDS)
+				r->fds[n] = fd;
+			else
+				close(fd);
+			n++;
+		}
 		if (cm->cmsg_type != SCM_CREDENTIALS || c->pid != 0)
 			continue;
 		memcpy(&cred, CMSG_DATA(cm), sizeof(cred));
 		c->pid = cred.pid;
 		c->pidfd = pidfd_open(cred.pid, 0);
 	}
+	return n <= REQUEST_FDS;
 }
 
 /* One request.  1, 0 at the end of the conversation, -1. */
@@ -136,7 +165,7 @@ static int
 receive(struct client *c, struct request *r, struct err *e)
 {
 	union {
-		char buf[CMSG_SPACE(REQUEST_FDS * sizeof(int)) +
+		char buf[CMSG_SPACE(SCM_RIGHTS_MAX * sizeof(int)) +
 			 CMSG_SPACE(sizeof(struct ucred))];
 		struct cmsghdr align;
 	} control;
@@ -146,24 +175,31 @@ receive(struct client *c, struct request *r, struct err *e)
 		.msg_iovlen = 1,
 		.msg_control = control.buf,
 		.msg_controllen = sizeof(control.buf) };
+	bool few;
 	ssize_t n;
 
 	r->fds[0] = r->fds[1] = -1;
 	n = recvmsg(c->sock, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	if (n == 0 || (n == -1 && (errno == ECONNRESET || errno == EPIPE)))
+	if (n == -1 && (errno == ECONNRESET || errno == EPIPE))
 		return 0;
 	if (n == -1)
 		return err_sys(e, "hand-off: process %d", (int)c->pid);
-	take_control(c, r, &msg);
-	if (n != (ssize_t)sizeof(*m) || (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 ||
-	    m->version != GMEM_HANDOFF_VERSION ||
-	    memchr(m->text, '\0', sizeof(m->text)) == NULL) {
-		request_fini(r);
+	few = take_control(c, r, &msg);
+	if (n == (ssize_t)sizeof(*m) && few &&
+	    (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0 &&
+	    m->version == GMEM_HANDOFF_VERSION &&
+	    memchr(m->text, '\0', sizeof(m->text)) != NULL)
+		return 1;
+	request_fini(r);
+	if (n == 0)
+		return 0;
+	if (!few)
 		return err_set(e, ERR_CORRUPT,
-		    "hand-off: process %d sent a message of %zd bytes, version %u", (int)c->pid,
-		    n, n >= 4 ? m->version : 0);
-	}
-	return 1;
+		    "hand-off: process %d sent more than %u descriptors", (int)c->pid,
+		    REQUEST_FDS);
+	return err_set(e, ERR_CORRUPT,
+	    "hand-off: process %d sent a message of %zd bytes, version %u", (int)c->pid, n,
+	    n >= 4 ? m->version : 0);
 }
 
 /* ---- requests ---- */
@@ -221,6 +257,7 @@ take_memory(struct handoff *h, struct client *c, const struct request *r,
 	};
 	struct gmem_region *region;
 	struct stat st;
+	int rc;
 
 	if (m->region >= h->nregions || h->fds[m->region] != -1 || r->fds[0] == -1)
 		return err_set(e, ERR_CORRUPT, "hand-off: process %d brings %s memory %u",
@@ -236,7 +273,10 @@ take_memory(struct handoff *h, struct client *c, const struct request *r,
 	region->page_size = memory.page_size;
 	region->offset = m->offset;
 	pthread_mutex_unlock(&h->lock);
-	if (server_add_memory(h->server, m->region, &memory, e) == -1)
+	atomic_store(&h->last_memory, UINT64_MAX);
+	rc = server_add_memory(h->server, m->region, &memory, e);
+	atomic_store(&h->last_memory, serve_now());
+	if (rc == -1)
 		return -1;
 	log_info("process %d brings memory %s", (int)c->pid, region->name);
 	if (server_is_complete(h->server, m->region))
@@ -268,8 +308,7 @@ take_userfaultfd(struct handoff *h, struct client *c, struct request *r, struct 
 }
 
 static int
-take_mapping(
-    struct handoff *h, const struct client *c, const struct gmem_message *m, struct err *e)
+take_mapping(struct handoff *h, struct client *c, const struct gmem_message *m, struct err *e)
 {
 	uint64_t known =
 	    m->region < h->nregions ? h->regions[m->region].guest_address : GMEM_NO_ADDRESS;
@@ -283,8 +322,13 @@ take_mapping(
 		    "VMM has it at %#llx",
 		    h->regions[m->region].name, (unsigned long long)known,
 		    (unsigned long long)(m->guest_address - m->offset));
-	return server_add_mapping(
-	    h->server, c->id, m->address, m->length, m->region, m->offset, e);
+	if (server_add_mapping(
+		h->server, c->id, m->address, m->length, m->region, m->offset, e) == -1)
+		return -1;
+	pthread_mutex_lock(&h->lock);
+	c->mapped = true;
+	pthread_mutex_unlock(&h->lock);
+	return 0;
 }
 
 static int
@@ -314,6 +358,7 @@ handle(struct handoff *h, struct client *c, struct request *r, struct gmem_messa
 	case GMEM_FAULT:
 		return server_fault(h->server, m->region, m->offset, e);
 	case GMEM_REFUSE:
+		text_make_printable(r->m.text);
 		return err_set(e, ERR_FAILED, "%s", m->text);
 	default:
 		return err_set(e, ERR_CORRUPT, "hand-off: request %u is not known", m->type);
@@ -374,7 +419,7 @@ client_accept(struct handoff *h)
 	if (sock == -1)
 		return;
 	for (unsigned i = 0; i < CLIENTS_MAX && c == NULL; i++)
-		if (h->clients[i].sock == -1)
+		if (!h->clients[i].used)
 			c = &h->clients[i];
 	if (c == NULL || getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) == -1 ||
 	    (cred.uid != geteuid() && cred.uid != 0)) {
@@ -383,7 +428,7 @@ client_accept(struct handoff *h)
 		return;
 	}
 	pthread_mutex_lock(&h->lock);
-	*c = (struct client){ .sock = sock, .pid = cred.pid, .lifeline = -1 };
+	*c = (struct client){ .used = true, .sock = sock, .pid = cred.pid, .lifeline = -1 };
 	c->pidfd = pidfd_open(cred.pid, 0);
 	pthread_mutex_unlock(&h->lock);
 }
@@ -396,47 +441,74 @@ client_is_alive(const struct client *c)
 	return c->pidfd != -1 && poll(&p, 1, 0) == 0;
 }
 
-/*
- * The conversation is over, the process is not.  That is fine for a new program in the
- * place of the old one, that has nothing of ours.
- */
-static int
-check_left(struct handoff *h, const struct client *c, struct err *e)
+/* The conversation is over; a dying process closes its sockets a moment before it is dead. */
+static void
+client_leave(struct handoff *h, struct client *c)
 {
-	struct err unused;
-
-	if (c->owns && server_state(h->server, &unused) == SERVER_FILLING)
-		return err_set(e, ERR_FAILED,
-		    "process %d has left the hand-off before all of its memory was there",
-		    (int)c->pid);
-	return handoff_check(h, e);
+	pthread_mutex_lock(&h->lock);
+	fd_close(&c->sock);
+	c->left = serve_now();
+	pthread_mutex_unlock(&h->lock);
 }
 
 /*
- * The end of a conversation is the end of the process, or of its old program.
- * Somebody who only closed the socket still has the memory, unserved.
+ * The process is alive without its conversation.  That is fine when all memory is there,
+ * when it never had any, or for a new program in the place of the old one.
  */
-static void
-client_end(struct handoff *h, struct client *c)
+static int
+check_left(struct handoff *h, struct client *c, struct err *e)
 {
-	const struct timespec nap = { .tv_nsec = 20000000 };
-	struct err e = ERR_INIT;
+	struct err unused;
 
-	if (c->holds) {
-		/* A dying process closes its sockets a moment before it is dead. */
-		for (int i = 0; i < 250 && client_is_alive(c); i++)
-			nanosleep(&nap, NULL);
-	}
-	if (c->served)
+	if (!c->holds || server_state(h->server, &unused) != SERVER_FILLING)
+		return 0;
+	if (c->owns)
+		return err_set(e, ERR_FAILED,
+		    "process %d has left the hand-off before all of its memory was there",
+		    (int)c->pid);
+	pthread_mutex_lock(&h->lock);
+	c->served = false;
+	pthread_mutex_unlock(&h->lock);
+	return handoff_check(h, e);
+}
+
+static void
+client_stays(struct handoff *h, struct client *c)
+{
+	struct err e = ERR_INIT;
+	bool served = c->served;
+
+	if (check_left(h, c, &e) == -1)
+		server_fail(h->server, &e);
+	else if (served && !c->owns)
 		server_remove_process(h->server, c->id);
 	pthread_mutex_lock(&h->lock);
 	c->served = c->holds = false;
-	fd_close(&c->sock);
+	c->stays = true;
 	pthread_mutex_unlock(&h->lock);
-	if (client_is_alive(c) && check_left(h, c, &e) == -1)
-		server_fail(h->server, &e);
+}
+
+static void
+client_end(struct handoff *h, struct client *c)
+{
+	if (c->served)
+		server_remove_process(h->server, c->id);
+	pthread_mutex_lock(&h->lock);
+	fd_close(&c->sock);
 	fd_close(&c->lifeline);
 	fd_close(&c->pidfd);
+	*c = NOBODY;
+	pthread_mutex_unlock(&h->lock);
+}
+
+/* One that has left: is it dead by now, or alive after all? */
+static void
+client_watch(struct handoff *h, struct client *c)
+{
+	if (!client_is_alive(c))
+		client_end(h, c);
+	else if (!c->stays && serve_now() - c->left > LEAVE_NS)
+		client_stays(h, c);
 }
 
 static void
@@ -449,6 +521,42 @@ wake(struct handoff *h)
 		return;
 }
 
+/* What to wait for: a request, or the end of one who has left.  True: some may stay. */
+static bool
+make_polls(const struct handoff *h, struct pollfd *polls)
+{
+	bool leaving = false;
+
+	polls[0] = (struct pollfd){ .fd = h->wake_fd, .events = POLLIN };
+	polls[1] = (struct pollfd){ .fd = h->listener, .events = POLLIN };
+	for (unsigned i = 0; i < CLIENTS_MAX; i++) {
+		const struct client *c = &h->clients[i];
+
+		polls[i + 2] = (struct pollfd){ .fd = c->sock, .events = POLLIN };
+		if (!c->used || c->sock != -1)
+			continue;
+		polls[i + 2].fd = c->pidfd;
+		leaving |= !c->stays;
+	}
+	return leaving;
+}
+
+static void
+handle_client(struct handoff *h, struct client *c, bool ready)
+{
+	if (!c->used)
+		return;
+	if (c->sock != -1 && ready && !converse(h, c)) {
+		if (c->lifeline == -1)
+			client_end(h, c); /* it has got nothing */
+		else
+			client_leave(h, c);
+		return;
+	}
+	if (c->sock == -1)
+		client_watch(h, c);
+}
+
 static void *
 handoff_main(void *arg)
 {
@@ -457,20 +565,16 @@ handoff_main(void *arg)
 	uint64_t count;
 
 	for (;;) {
-		polls[0] = (struct pollfd){ .fd = h->wake_fd, .events = POLLIN };
-		polls[1] = (struct pollfd){ .fd = h->listener, .events = POLLIN };
-		for (unsigned i = 0; i < CLIENTS_MAX; i++)
-			polls[i + 2] =
-			    (struct pollfd){ .fd = h->clients[i].sock, .events = POLLIN };
-		if (poll(polls, CLIENTS_MAX + 2, -1) == -1)
+		bool leaving = make_polls(h, polls);
+
+		if (poll(polls, CLIENTS_MAX + 2, leaving ? LEAVE_POLL_MS : -1) == -1)
 			continue;
 		if (atomic_load(&h->stop))
 			return NULL;
 		if (polls[0].revents != 0 && read(h->wake_fd, &count, sizeof(count)) == -1)
 			continue;
 		for (unsigned i = 0; i < CLIENTS_MAX; i++)
-			if (polls[i + 2].revents != 0 && !converse(h, &h->clients[i]))
-				client_end(h, &h->clients[i]);
+			handle_client(h, &h->clients[i], polls[i + 2].revents != 0);
 		if (polls[1].revents != 0)
 			client_accept(h);
 	}
@@ -548,6 +652,7 @@ start_thread(struct handoff *h, struct err *e)
 	sigset_t all, old;
 
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	errno = pthread_create(&h->thread, NULL, handoff_main, h);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -557,9 +662,29 @@ start_thread(struct handoff *h, struct err *e)
 	return 0;
 }
 
+/* A conversation that is open already; before the thread starts. */
+static int
+make_pair(struct handoff *h, int *end, struct err *e)
+{
+	const int on = 1;
+	int ends[2];
+
+	if (end == NULL)
+		return 0;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == -1)
+		return err_sys(e, "hand-off");
+	*end = ends[1];
+	h->clients[0].used = true;
+	h->clients[0].sock = ends[0];
+	/* Who talks is told with the first message. */
+	if (setsockopt(ends[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) == -1)
+		return err_sys(e, "hand-off");
+	return 0;
+}
+
 int
 handoff_new(struct handoff **out, struct server *server, const struct handoff_region *regions,
-    size_t n, struct err *e)
+    size_t n, int *end, struct err *e)
 {
 	struct handoff *h;
 
@@ -570,7 +695,7 @@ handoff_new(struct handoff **out, struct server *server, const struct handoff_re
 	h->listener = h->place = -1;
 	pthread_mutex_init(&h->lock, NULL);
 	for (unsigned i = 0; i < CLIENTS_MAX; i++)
-		h->clients[i] = (struct client){ .sock = -1, .pidfd = -1, .lifeline = -1 };
+		h->clients[i] = NOBODY;
 	h->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (h->wake_fd == -1) {
 		err_sys(e, "hand-off");
@@ -578,7 +703,7 @@ handoff_new(struct handoff **out, struct server *server, const struct handoff_re
 		return -1;
 	}
 	if (set_regions(h, regions, n, e) == -1 || open_socket(h, e) == -1 ||
-	    start_thread(h, e) == -1) {
+	    make_pair(h, end, e) == -1 || start_thread(h, e) == -1) {
 		handoff_free(h);
 		return -1;
 	}
@@ -586,32 +711,16 @@ handoff_new(struct handoff **out, struct server *server, const struct handoff_re
 	return 0;
 }
 
-int
-handoff_pair(struct handoff *h, int *fd, struct err *e)
-{
-	const int on = 1;
-	int ends[2];
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == -1)
-		return err_sys(e, "hand-off");
-	/* Who talks is told with the first message. */
-	if (setsockopt(ends[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) == -1) {
-		close(ends[0]);
-		close(ends[1]);
-		return err_sys(e, "hand-off");
-	}
-	*fd = ends[1];
-	pthread_mutex_lock(&h->lock);
-	h->clients[0].sock = ends[0];
-	pthread_mutex_unlock(&h->lock);
-	wake(h);
-	return 0;
-}
-
 const char *
 handoff_path(const struct handoff *h)
 {
 	return h->path;
+}
+
+uint64_t
+handoff_last_memory(const struct handoff *h)
+{
+	return atomic_load(&((struct handoff *)(uintptr_t)h)->last_memory);
 }
 
 unsigned
@@ -627,7 +736,7 @@ handoff_processes(struct handoff *h, pid_t *pids, size_t max)
 
 	pthread_mutex_lock(&h->lock);
 	for (unsigned i = 0; i < CLIENTS_MAX && n < max; i++)
-		if (h->clients[i].sock != -1 && h->clients[i].holds)
+		if (h->clients[i].used && h->clients[i].holds)
 			pids[n++] = h->clients[i].pid;
 	pthread_mutex_unlock(&h->lock);
 	return n;
@@ -638,39 +747,67 @@ handoff_kill(struct handoff *h)
 {
 	pthread_mutex_lock(&h->lock);
 	for (unsigned i = 0; i < CLIENTS_MAX; i++)
-		if (h->clients[i].sock != -1 && h->clients[i].holds)
+		if (h->clients[i].used && h->clients[i].holds)
 			pidfd_send_signal(h->clients[i].pidfd, SIGKILL, NULL, 0);
 	pthread_mutex_unlock(&h->lock);
 }
 
-/* Whether somebody has to serve what this object shows. */
+/*
+ * The part of a mapping that shows region i while that still has to be served: false if
+ * there is none.  With the lock held.
+ */
 static bool
-is_ours(struct handoff *h, const struct memory_object *o)
+shows_region(const struct handoff *h, uint32_t i, const struct memory_object *o,
+    const struct memory_mapping *m, struct memory_mapping *part)
 {
-	bool yes = false;
+	const struct gmem_region *r = &h->regions[i];
+	uint64_t start = MAX(m->offset, r->offset);
+	uint64_t end = MIN(m->offset + m->len, r->offset + align_up(r->size, r->page_size));
 
-	pthread_mutex_lock(&h->lock);
-	for (uint32_t i = 0; i < h->nregions && !yes; i++)
-		yes = h->regions[i].dev == o->dev && h->regions[i].ino == o->ino &&
-		      !server_is_complete(h->server, i);
-	pthread_mutex_unlock(&h->lock);
-	return yes;
+	if (r->dev != o->dev || r->ino != o->ino || start >= end ||
+	    server_is_complete(h->server, i))
+		return false;
+	*part =
+	    (struct memory_mapping){ .hva = m->hva + (start - m->offset), .len = end - start };
+	return true;
 }
 
+/* By a process that has handed it over, or is about to.  With the lock held. */
 static bool
-is_served(struct handoff *h, pid_t pid, const struct memory_mapping *m)
+is_served(const struct handoff *h, pid_t pid, const struct memory_mapping *m)
 {
-	bool yes = false;
+	uint64_t last = atomic_load(&h->last_memory);
+	bool fresh = last == UINT64_MAX || serve_now() - last < MAP_NS;
 
-	pthread_mutex_lock(&h->lock);
-	for (unsigned i = 0; i < CLIENTS_MAX && !yes; i++) {
+	for (unsigned i = 0; i < CLIENTS_MAX; i++) {
 		const struct client *c = &h->clients[i];
 
-		yes = c->sock != -1 && c->served && c->pid == pid &&
-		      server_covers(h->server, c->id, m->hva, m->len);
+		if (!c->used || c->pid != pid)
+			continue;
+		if ((c->owns && !c->mapped && fresh) ||
+		    (c->served && server_covers(h->server, c->id, m->hva, m->len)))
+			return true;
 	}
+	return false;
+}
+
+static int
+check_mapping(struct handoff *h, pid_t pid, const struct memory_object *o,
+    const struct memory_mapping *m, struct err *e)
+{
+	struct memory_mapping part;
+	bool good = true;
+
+	pthread_mutex_lock(&h->lock);
+	for (uint32_t i = 0; i < h->nregions && good; i++)
+		good = !shows_region(h, i, o, m, &part) || is_served(h, pid, &part);
 	pthread_mutex_unlock(&h->lock);
-	return yes;
+	if (good)
+		return 0;
+	return err_set(e, ERR_FAILED,
+	    "process %d maps the guest's memory at %#llx and has not handed it over: it would "
+	    "read zeros there; use --eager",
+	    (int)pid, (unsigned long long)part.hva);
 }
 
 static int
@@ -684,16 +821,9 @@ check_process(struct handoff *h, pid_t pid, struct err *e)
 	/* A process that has ended meanwhile is none to worry about. */
 	if (memory_list(pid, &list, &n, &unused) == -1)
 		return 0;
-	for (size_t i = 0; i < n && rc == 0; i++) {
-		for (size_t k = 0; is_ours(h, &list[i]) && k < list[i].nmappings && rc == 0;
-		     k++)
-			if (!is_served(h, pid, &list[i].mappings[k]))
-				rc = err_set(e, ERR_FAILED,
-				    "process %d maps the guest's memory at %#llx and has not "
-				    "handed it "
-				    "over: it would read zeros there; use --eager",
-				    (int)pid, (unsigned long long)list[i].mappings[k].hva);
-	}
+	for (size_t i = 0; i < n && rc == 0; i++)
+		for (size_t k = 0; k < list[i].nmappings && rc == 0; k++)
+			rc = check_mapping(h, pid, &list[i], &list[i].mappings[k], e);
 	memory_list_free(list, n);
 	return rc;
 }

@@ -27,18 +27,22 @@ struct handoff_region {
 	uint64_t guest_address; /* guest physical, or HANDOFF_NO_ADDRESS: in pieces, unknown */
 };
 
-/* Starts to listen.  The server is borrowed and told of every failure. */
-int handoff_new(struct handoff **out, struct server *server,
-    const struct handoff_region *regions, size_t n, struct err *e);
-
 /*
- * A conversation that is open already, for a VMM that cannot reach the path: the
- * VMM's end, which the caller closes.  Once, before the VMM is started.
+ * Starts to listen.  The server is borrowed and told of every failure.  end: for a VMM that
+ * cannot reach the path, its end of a conversation that is open already, which the
+ * caller closes; or NULL.
  */
-int handoff_pair(struct handoff *h, int *fd, struct err *e);
+int handoff_new(struct handoff **out, struct server *server,
+    const struct handoff_region *regions, size_t n, int *end, struct err *e);
 
 /* The path for the environment of the VMM. */
 const char *handoff_path(const struct handoff *h);
+
+/*
+ * When a VMM last gave a region its memory, CLOCK_MONOTONIC ns; 0: never; UINT64_MAX: it is
+ * being taken just now.
+ */
+uint64_t handoff_last_memory(const struct handoff *h);
 
 /* How many processes have said hello, ever; 0: the shim was never loaded. */
 unsigned handoff_hellos(const struct handoff *h);

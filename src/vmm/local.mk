@@ -13,6 +13,7 @@ libgmem_a_SOURCES += \
 	%D%/qemu-settings.c \
 	%D%/qemu-status.c \
 	%D%/qemu-text.c %D%/qemu-text.h \
+	%D%/text.h \
 	%D%/qmp.c %D%/qmp.h \
 	%D%/qmp-frame.c %D%/qmp-frame.h
 

@@ -93,7 +93,8 @@ while [ $i -lt 12 ]; do
     kill -9 "$(cat "$tmp/pid")"
     finish
     [ "$status" -eq 137 ] || bad=$((bad + 1))
-    ! grep -q . "$tmp/says" || bad=$((bad + 1))
+    # It may have been too early to map anything, which is said.
+    ! grep -v 'without having mapped' "$tmp/says" | grep -q . || bad=$((bad + 1))
 done
 check "kill -9 of the VMM: gmem-restore dies by SIGKILL too, silently" test $bad -eq 0
 

@@ -203,7 +203,8 @@ done
 vmm "half of a page is discarded" 1 $mem map part=punch verify
 check "is explained" grep -q 'part of a page' "$err"
 options=
-if cc -static -pthread -o "$tmp/static" "$abs_top_srcdir/tests/lib/vmm-touch.c" 2>"$tmp/cc"; then
+if cc -static -pthread -I "$abs_top_srcdir/include" -o "$tmp/static" \
+    "$abs_top_srcdir/tests/lib/vmm-touch.c" "$abs_top_srcdir/tests/lib/touch-own.c" 2>"$tmp/cc"; then
     # shellcheck disable=SC2086
     t "a static VMM" 65 gmem-restore "$image" -- "$tmp/static" $mem map touch=1
     check "is explained" grep -q 'static or setuid' "$err"
