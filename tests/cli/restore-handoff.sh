@@ -142,5 +142,59 @@ lie "leaves with the memory" 'has left the hand-off' hello half
 t "an ordinary fault without userfault is no error" 0 gmem-restore --vmm handoff "$image" -- \
     handoff-liar hello memory=$size fault=0
 
+# What is not wrong at all.
+fine() { # NAME OPTIONS WORD...: the VMM ends by itself
+    name=$1 options=$2
+    shift 2
+    # shellcheck disable=SC2086
+    t "$name" 7 timeout -k 5 30 gmem-restore --vmm handoff $options "$image" -- \
+        handoff-liar "$@" exit=7
+    check "$name: nothing is said" test ! -s "$err" -a ! -s "$out"
+}
+fine "a second conversation that is closed" "" hello memory=$size uffd "map=0,$size,-1" \
+    second sleep=1500
+fine "leaving when all is there" "" hello memory=$size uffd "map=0,$size,-1" sleep=1000 \
+    close sleep=7000
+fine "a file that is larger than its region" --no-background hello whole=8192 sleep=4000
+fine "a mapping that comes late" --no-background hello memory=$size uffd sleep=2500 \
+    "map=0,$size,-1"
+fine "a userfaultfd that does not block" "" hello memory=$size nonblock "map=0,$size,-1"
+image big 65536 "ram=memfd,$((mib * 32)),30,2"
+fine "a fill that takes longer than the hand-off may" "--engine eager --handoff-timeout 1 --threads 1" \
+    hello memory=$((mib * 32 * 1048576))
+image=$tmp/small.gmem
+
+echo "some bytes" >"$tmp/disk"
+truncate -s $size "$tmp/disk"
+case $(stat -f -c %T "$tmp") in
+    tmpfs | ramfs) skip "a file on a disk" "there is no disk below $tmp" ;;
+    *) lie "a file on a disk" 'is no memory object' hello "file=$tmp/disk" ;;
+esac
+corrupt "ten descriptors" 'more than 2 descriptors' hello memory=$size descriptors=10
+t "an error when all is there ends the VM too" 3 timeout -k 5 30 \
+    gmem-restore --vmm handoff "$image" -- handoff-liar hello memory=$size uffd sleep=1500 \
+    type=77 sleep=20000
+image two 32768 one=memfd,8,12,3 two=memfd,8,12,3
+lie "the same bytes for two regions" 'two: lies in the memory of one\|two: .* are there already' hello memory=16777216 \
+    region=1 again=4096
+t "an inherited hand-off and {mem}" 2 gmem-restore --vmm handoff --handoff-fd "$image" -- \
+    true '{mem:one}'
+check "do not go together" grep -q -- '--handoff-fd does not go with {mem}' "$err"
+
+# Huge pages.
+free=$(cat /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages 2>/dev/null || echo 0)
+if [ "$free" -ge 16 ]; then
+    image huge 32768 ram=hugetlb,32,12,7
+    for options in "$base" "$base --no-background" "$base --engine eager"; do
+        for words in "map touch=4" "twice write=4 verify" "map discard=punch,3 touch=2" \
+            "map touch=2 discard=punch,3 touch=2"; do
+            # shellcheck disable=SC2086
+            vmm "huge pages, $options: $words" 0 own=hugetlb,32 pattern=7,12 $words
+        done
+    done
+else
+    skip "huge pages" "16 free ones of 2 MiB are needed, there are $free"
+fi
+
 check "nothing is left running" none_left
 done_testing

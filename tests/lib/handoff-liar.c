@@ -17,6 +17,13 @@
  *	version short long text	a wrong version; too few bytes; too many; a text without end
  *	type=N			a request of that number
  *	half			MEMORY, then closes the socket and sleeps
+ *	second			another conversation, with a fault, that is closed again
+ *	close			closes the socket, goes on
+ *	file=PATH		MEMORY with this file
+ *	again=OFFSET		MEMORY with the memory of before, from OFFSET on
+ *	whole=OFFSET		memory from OFFSET on, all of its file mapped in one piece
+ *	descriptors=N		a fault with so many descriptors
+ *	nonblock		a userfaultfd with O_NONBLOCK
  *	sleep=MS exit=N
  *
  * Prints the text of every error reply.  Status 0, or 65 when something of its own fails.
@@ -123,6 +130,69 @@ do_half(void)
 }
 
 static void
+do_second(void)
+{
+	struct gmem_handoff again;
+
+	if (gmem_handoff_open(&again) != 1 || gmem_handoff_fault(&again, 0, 0) == -1)
+		errx(65, "%s", again.error);
+	close(again.sock);
+}
+
+static void
+do_file(const char *path)
+{
+	memory = open(path, O_RDWR | O_CLOEXEC);
+	if (memory == -1)
+		err(65, "%s", path);
+	say(gmem_handoff_memory(&h, region, memory, 0, -1, 0));
+}
+
+/* The memory of before, for another region. */
+static void
+do_again(uint64_t offset)
+{
+	say(gmem_handoff_memory(&h, region, memory, offset, -1, 0));
+}
+
+static void
+do_whole(uint64_t offset)
+{
+	uint64_t size = h.regions[0].size;
+	char *p;
+
+	memory = file_of(offset + size);
+	say(gmem_handoff_memory(&h, 0, memory, offset, -1, 0));
+	say(gmem_handoff_userfaultfd(&h));
+	p = mmap(NULL, offset + size, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+	if (p == MAP_FAILED)
+		err(65, "mmap");
+	say(gmem_handoff_map(&h, 0, p + offset, size, 0, GMEM_NO_ADDRESS));
+}
+
+static void
+do_descriptors(unsigned n)
+{
+	struct gmem_message m = { .version = GMEM_HANDOFF_VERSION, .type = GMEM_FAULT }, reply;
+	int fds[GMEM_REGIONS_MAX] = { 0 };
+	size_t none = 0;
+
+	if (gmem_send(h.sock, &m, NULL, 0, fds, n) == -1)
+		err(65, "send");
+	if (gmem_receive(h.sock, &reply, NULL, 0, NULL, &none) > 0)
+		printf("%s\n", reply.text);
+}
+
+static void
+do_nonblock(void)
+{
+	struct gmem_message m = { .type = GMEM_USERFAULTFD };
+
+	h.userfaultfd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	say(gmem_request(&h, &m, &h.userfaultfd, 1));
+}
+
+static void
 obey(const char *word)
 {
 	size_t whole = sizeof(struct gmem_message);
@@ -166,6 +236,20 @@ obey(const char *word)
 		send_raw(whole, GMEM_HANDOFF_VERSION, (uint32_t)strtoul(word + 5, NULL, 0));
 	else if (strcmp(word, "half") == 0)
 		do_half();
+	else if (strcmp(word, "second") == 0)
+		do_second();
+	else if (strcmp(word, "close") == 0)
+		close(h.sock);
+	else if (strncmp(word, "file=", 5) == 0)
+		do_file(word + 5);
+	else if (strncmp(word, "again=", 6) == 0)
+		do_again(strtoul(word + 6, NULL, 0));
+	else if (strncmp(word, "whole=", 6) == 0)
+		do_whole(strtoul(word + 6, NULL, 0));
+	else if (strncmp(word, "descriptors=", 12) == 0)
+		do_descriptors((unsigned)atoi(word + 12));
+	else if (strcmp(word, "nonblock") == 0)
+		do_nonblock();
 	else if (strncmp(word, "sleep=", 6) == 0)
 		usleep((useconds_t)atoi(word + 6) * 1000);
 	else if (strncmp(word, "exit=", 5) == 0)
