@@ -65,8 +65,8 @@ struct handoff {
 	pthread_t thread;
 	bool started;
 	atomic_uint hellos;
-	_Atomic uint64_t
-	    last_memory; /* when a region got its memory, ns; or UINT64_MAX: just now */
+	/* When a region got its memory, ns; UINT64_MAX: it is getting it just now. */
+	_Atomic uint64_t last_memory;
 	struct gmem_region regions[GMEM_REGIONS_MAX];
 	int fds[GMEM_REGIONS_MAX]; /* -1: the client brings its memory */
 	uint32_t nregions;
@@ -483,7 +483,8 @@ client_stays(struct handoff *h, struct client *c)
 	else if (served && !c->owns)
 		server_remove_process(h->server, c->id);
 	pthread_mutex_lock(&h->lock);
-	c->served = c->holds = false;
+	c->served = false;
+	c->holds &= c->owns; /* complete, and still its memory: it is waited for */
 	c->stays = true;
 	pthread_mutex_unlock(&h->lock);
 }

@@ -51,6 +51,9 @@ test_basics(void)
 	ok(result(pread(gmem, &byte, 1, 0)) == -ESPIPE &&
 		result(read(gmem, &byte, 1)) == -EINVAL,
 	    "there is no reading");
+	ok(result(ftruncate(gmem, 0)) == -EINVAL &&
+		result(ftruncate(gmem, 2 * PAGES * PAGE)) == -EINVAL && is_filled(map, 77),
+	    "it neither shrinks nor grows, and keeps its pages");
 }
 
 static void
