@@ -5,14 +5,12 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/ckd.h"
@@ -22,6 +20,7 @@
 #include "gmem-handoff-client.h"
 #include "memory/process.h"
 #include "vmm/text.h"
+#include "vmm/wait.h"
 
 #define RETRY_MS 20
 #define LATE_MS 5000 /* for RESUME, when an answer before that did not come in time */
@@ -53,30 +52,13 @@ struct reply {
 
 /* ---- waiting ---- */
 
-static int64_t
-now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-static int
-interrupted(const char *what, struct err *e)
-{
-	err_set(e, ERR_INTERRUPTED, "interrupted while waiting for the %s", what);
-	e->sysno = SIGINT;
-	return -1;
-}
-
 /* Until the socket has something to read: 0, or -1.  stop_fd may be -1. */
 static int
 wait_readable(int sock, int stop_fd, int limit_ms, const char *what, struct err *e)
 {
-	int64_t end = now_ms() + limit_ms, left;
+	int64_t end = wait_now_ms() + limit_ms, left;
 
-	while ((left = end - now_ms()) > 0) {
+	while ((left = end - wait_now_ms()) > 0) {
 		struct pollfd p[2] = {
 			{ .fd = sock, .events = POLLIN },
 			{ .fd = stop_fd, .events = POLLIN },
@@ -85,7 +67,7 @@ wait_readable(int sock, int stop_fd, int limit_ms, const char *what, struct err 
 		if (poll(p, 2, (int)left) == -1 && errno != EINTR)
 			return err_sys(e, "poll for %s", what);
 		if (p[1].revents != 0)
-			return interrupted(what, e);
+			return wait_interrupted(what, e);
 		if (p[0].revents != 0)
 			return 0;
 	}
@@ -337,7 +319,7 @@ static int
 dial(int sock, const char *path, const struct control_dial *how, struct err *e)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int64_t end = now_ms() + how->timeout_ms;
+	int64_t end = wait_now_ms() + how->timeout_ms;
 	struct pollfd stop = { .fd = how->stop_fd, .events = POLLIN };
 
 	if (strlen(path) >= sizeof(addr.sun_path))
@@ -351,11 +333,11 @@ dial(int sock, const char *path, const struct control_dial *how, struct err *e)
 			    "--qmp is for QEMU's");
 		if (errno != EAGAIN && errno != EINTR)
 			return err_sys(e, "connect");
-		if (now_ms() >= end)
+		if (wait_now_ms() >= end)
 			return err_set(
 			    e, ERR_FAILED, "no connection within %d ms", how->timeout_ms);
 		if (poll(&stop, 1, RETRY_MS) == 1)
-			return interrupted("connection", e);
+			return wait_interrupted("connection", e);
 	}
 	return 0;
 }

@@ -721,7 +721,7 @@ handoff_path(const struct handoff *h)
 uint64_t
 handoff_last_memory(const struct handoff *h)
 {
-	return atomic_load(&((struct handoff *)(uintptr_t)h)->last_memory);
+	return atomic_load(&h->last_memory);
 }
 
 unsigned

@@ -15,7 +15,8 @@ libgmem_a_SOURCES += \
 	%D%/qemu-text.c %D%/qemu-text.h \
 	%D%/text.h \
 	%D%/qmp.c %D%/qmp.h \
-	%D%/qmp-frame.c %D%/qmp-frame.h
+	%D%/qmp-frame.c %D%/qmp-frame.h \
+	%D%/wait.c %D%/wait.h
 
 check_PROGRAMS += test-control test-qmp test-guard
 TESTS += test-control test-qmp test-guard

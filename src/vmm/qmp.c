@@ -6,19 +6,18 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/ckd.h"
 #include "base/fdio.h"
 #include "vmm/qmp-frame.h"
+#include "vmm/wait.h"
 
 #define RETRY_MS 20
 
@@ -42,27 +41,10 @@ struct wait {
 	const char *what;
 };
 
-static int64_t
-now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 static struct wait
 wait_begin(int limit_ms, const char *what)
 {
-	return (struct wait){ now_ms() + limit_ms, limit_ms, what };
-}
-
-static int
-interrupted(const char *what, struct err *e)
-{
-	err_set(e, ERR_INTERRUPTED, "interrupted while waiting for the %s", what);
-	e->sysno = SIGINT;
-	return -1;
+	return (struct wait){ wait_now_ms() + limit_ms, limit_ms, what };
 }
 
 static int
@@ -86,7 +68,7 @@ vmm_exited(const char *what, struct err *e)
 static int
 wait_step(struct qmp *q, short events, const struct wait *w, struct err *e)
 {
-	int64_t left = w->end_ms - now_ms();
+	int64_t left = w->end_ms - wait_now_ms();
 	struct pollfd p[4] = {
 		{ .fd = q->fd, .events = events },
 		{ .fd = q->stop_fd, .events = POLLIN },
@@ -101,7 +83,7 @@ wait_step(struct qmp *q, short events, const struct wait *w, struct err *e)
 		return err_sys(e, "poll for %s", w->what);
 	}
 	if (p[1].revents != 0)
-		return interrupted(w->what, e);
+		return wait_interrupted(w->what, e);
 	if (p[3].revents != 0 && q->watch->ready(q->watch->arg, e) == -1)
 		return -1;
 	if (p[0].revents != 0)
@@ -120,7 +102,7 @@ wait_socket(struct qmp *q, short events, const struct wait *w, struct err *e)
 
 		if (r != 0)
 			return r == -1 ? -1 : 0;
-	} while (now_ms() < w->end_ms);
+	} while (wait_now_ms() < w->end_ms);
 	return err_set(e, ERR_FAILED, "no %s within %d ms", w->what, w->limit_ms);
 }
 
@@ -161,7 +143,7 @@ next_message(struct qmp *q, const struct wait *w, json_t **out, struct err *e)
 
 		if (r != 0)
 			return r == -1 ? -1 : 0;
-		if (now_ms() >= w->end_ms)
+		if (wait_now_ms() >= w->end_ms)
 			return err_set(
 			    e, ERR_FAILED, "no %s within %d ms", w->what, w->limit_ms);
 		if (receive(q, w, e) == -1)
@@ -407,7 +389,7 @@ pause_before_retry(const struct qmp_dial *how, const struct wait *w, struct err 
 	if (poll(p, 2, RETRY_MS) == -1 && errno != EINTR)
 		return err_sys(e, "poll for %s", w->what);
 	if (p[0].revents != 0)
-		return interrupted(w->what, e);
+		return wait_interrupted(w->what, e);
 	if (p[1].revents != 0)
 		return vmm_exited(w->what, e);
 	return 0;
@@ -437,7 +419,7 @@ dial(const char *path, const struct qmp_dial *how, struct err *e)
 		if (e->sysno != EAGAIN && e->sysno != EINTR &&
 		    !(how->retry && (e->sysno == ENOENT || e->sysno == ECONNREFUSED)))
 			return -1;
-		if (now_ms() >= w.end_ms)
+		if (wait_now_ms() >= w.end_ms)
 			return err_wrap(e, "no %s within %d ms", w.what, w.limit_ms);
 		if (pause_before_retry(how, &w, e) == -1)
 			return -1;
@@ -540,7 +522,7 @@ qmp_wait(struct qmp *q, int ms, struct err *e)
 			r = skip_messages(q, &w, e);
 		if (r == -1)
 			return -1;
-	} while (!watching && now_ms() < w.end_ms);
+	} while (!watching && wait_now_ms() < w.end_ms);
 	return 0;
 }
 
