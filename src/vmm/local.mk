@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 libgmem_a_SOURCES += \
 	%D%/control.c %D%/control.h \
+	%D%/driver.h %D%/drivers.c \
 	%D%/guard.c %D%/guard.h \
 	%D%/handoff.c %D%/handoff.h \
 	%D%/launch.c %D%/launch.h \
