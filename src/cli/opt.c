@@ -30,7 +30,10 @@ opt_finish(int status)
 void
 opt_help(const struct opt_program *p)
 {
-	printf("Usage: %s\n%s\nFor more see %s(1).\n", p->usage, p->help, p->name);
+	printf("Usage: %s\n%s", p->usage, p->help);
+	if (p->more != NULL)
+		p->more();
+	printf("%s\nFor more see %s(1).\n", p->rest != NULL ? p->rest : "", p->name);
 	exit(opt_finish(STATUS_OK));
 }
 

@@ -16,6 +16,8 @@ struct opt_program {
 	const char *name; /* "gmem-snap" */
 	const char *usage; /* lines of synopsis, each ending in a newline */
 	const char *help; /* the options, one a line */
+	void (*more)(void); /* prints lines that belong behind help, or NULL */
+	const char *rest; /* and what comes behind them */
 };
 
 /* --help: to stdout, status 0. */

@@ -12,6 +12,7 @@ gmem_snap_SOURCES = \
 	%D%/snap-handoff.c \
 	%D%/snap-process.c \
 	%D%/snap-qemu.c \
+	%D%/snap-vmm.c \
 	%D%/snapshot.c %D%/snapshot.h \
 	%D%/stop.c %D%/stop.h \
 	%D%/stream.c %D%/stream.h \

@@ -23,6 +23,8 @@ run_mode(struct snapshot *s, struct err *e)
 		return snap_qemu(s, e);
 	case SNAP_HANDOFF:
 		return snap_handoff(s, e);
+	case SNAP_VMM:
+		return snap_vmm(s, e);
 	case SNAP_PROCESS:
 		return snap_process(s, e);
 	case SNAP_FILE:
@@ -59,22 +61,22 @@ vm_left(const struct snapshot *s, const struct err *e, char *to, size_t size)
 	const char *why = s->resume.msg;
 
 	switch (s->vm) {
-	case VM_UNTOUCHED:
+	case VMM_UNTOUCHED:
 		snprintf(to, size, "%s", "");
 		break;
-	case VM_RUNS:
+	case VMM_RUNS:
 		snprintf(to, size, ", the VM runs again");
 		break;
-	case VM_PAUSED:
+	case VMM_PAUSED:
 		snprintf(to, size, ", the VM is paused as it was before");
 		break;
-	case VM_ENDED:
+	case VMM_ENDED:
 		snprintf(to, size, ", the VM has ended");
 		break;
-	case VM_LET_GO:
+	case VMM_LET_GO:
 		snprintf(to, size, "%s", ", the VMM was left to resume the VM");
 		break;
-	case VM_UNKNOWN:
+	case VMM_UNKNOWN:
 		if (strcmp(why, e->msg) == 0)
 			why = "";
 		snprintf(
@@ -108,7 +110,7 @@ failed(const struct snapshot *s, struct err *e)
 		return err_status(e);
 	}
 	log_error("%s", e->msg);
-	if (s->vm != VM_UNTOUCHED || s->committed || *advice(e) != '\0')
+	if (s->vm != VMM_UNTOUCHED || s->committed || *advice(e) != '\0')
 		log_error("%s%s%s", image_left(s), vm, advice(e));
 	return err_status(e);
 }

@@ -18,6 +18,20 @@
 #include "gmem-snap/text.h"
 
 #define THREADS_MAX 256
+#define DRIVERS_MAX 16
+#define LONG_OPTIONS 32 /* room for our own */
+#define HELP_COLUMN 25 /* where --help explains */
+
+/* "      --firecracker SOCKET": a line of --help for each driver. */
+static void
+list_drivers(void)
+{
+	for (size_t i = 0; vmm_drivers[i] != NULL; i++) {
+		int n = printf("      --%s SOCKET", vmm_drivers[i]->name);
+
+		printf("%*s%s\n", MAX(HELP_COLUMN - n, 1), "", vmm_drivers[i]->help);
+	}
+}
 
 /* clang-format off */
 static const struct opt_program program = {
@@ -25,6 +39,7 @@ static const struct opt_program program = {
 	.usage =
 	    "gmem-snap --qmp SOCKET [--pid PID] [--leave HOW] [options] -o IMAGE\n"
 	    "       gmem-snap --handoff SOCKET [options] -o IMAGE\n"
+	    "       gmem-snap --VMM SOCKET [--leave HOW] [options] -o IMAGE\n"
 	    "       gmem-snap --pid PID [--region NAME|N]… [--pause HOW] [options] -o IMAGE\n"
 	    "       gmem-snap --file [NAME=]RAW… [options] -o IMAGE\n"
 	    "       gmem-snap --list --pid PID [--json]\n",
@@ -37,10 +52,12 @@ static const struct opt_program program = {
 	    "      --pid PID          any running process (with --qmp: the QEMU process)\n"
 	    "      --file [NAME=]RAW  a raw memory file; may be given several times\n"
 	    "      --list             show the memory objects of --pid\n"
-	    "      --region NAME|N    only this object of the process, by name or number\n"
+	    "      --region NAME|N    only this object of the process, by name or number\n",
+	.more = list_drivers,
+	.rest =
 	    "\n"
 	    "The virtual machine:\n"
-	    "      --leave HOW        running, paused or quit; else QEMU is left as it was\n"
+	    "      --leave HOW        running, paused or quit; else the VM is left as it was\n"
 	    "      --pause HOW        pause the process by auto, freezer, stop or none\n"
 	    "\n"
 	    "The image:\n"
@@ -80,10 +97,11 @@ enum {
 	OPT_STATE,
 	OPT_THREADS,
 	OPT_TIMESTAMP,
-	OPT_END,
+	OPT_DRIVER, /* the first of the drivers */
+	OPT_END = OPT_DRIVER + DRIVERS_MAX,
 };
 
-static const struct option long_options[] = {
+static struct option long_options[LONG_OPTIONS + DRIVERS_MAX + 1] = {
 	{ "annotate", required_argument, NULL, OPT_ANNOTATE },
 	{ "chunk-size", required_argument, NULL, OPT_CHUNK_SIZE },
 	{ "file", required_argument, NULL, OPT_FILE },
@@ -106,8 +124,20 @@ static const struct option long_options[] = {
 	{ "timestamp", no_argument, NULL, OPT_TIMESTAMP },
 	{ "verbose", no_argument, NULL, 'v' },
 	{ "version", no_argument, NULL, 'V' },
-	{ NULL, 0, NULL, 0 },
 };
+
+/* Each driver is an option, named like it. */
+static void
+add_drivers(void)
+{
+	size_t n = 0;
+
+	while (long_options[n].name != NULL)
+		n++;
+	for (size_t i = 0; vmm_drivers[i] != NULL && i < DRIVERS_MAX; i++)
+		long_options[n + i] = (struct option){ vmm_drivers[i]->name, required_argument,
+			NULL, OPT_DRIVER + (int)i };
+}
 
 /* What options go with: a bit for each mode. */
 #define QEMU (1u << SNAP_QEMU)
@@ -115,7 +145,8 @@ static const struct option long_options[] = {
 #define LIST (1u << SNAP_LIST)
 #define FILES (1u << SNAP_FILE)
 #define HANDOFF (1u << SNAP_HANDOFF)
-#define IMAGE (QEMU | HANDOFF | PROCESS | FILES)
+#define VMM (1u << SNAP_VMM)
+#define IMAGE (QEMU | HANDOFF | VMM | PROCESS | FILES)
 
 static const struct {
 	int option;
@@ -124,19 +155,20 @@ static const struct {
 } allowed[] = {
 	{ OPT_ANNOTATE, IMAGE, "--annotate goes with an image, not with --list" },
 	{ OPT_CHUNK_SIZE, IMAGE, "--chunk-size goes with an image, not with --list" },
-	{ OPT_FILE, FILES, "--file excludes --qmp, --handoff, --pid and --list" },
+	{ OPT_FILE, FILES, "--file excludes --list and other places of memory" },
 	{ 'f', IMAGE, "--force goes with an image, not with --list" },
-	{ OPT_HANDOFF, HANDOFF, "--handoff excludes --list" },
-	{ OPT_LEAVE, QEMU,
-	    "--leave goes with --qmp (a VMM of --handoff is as before once we disconnect)" },
+	{ OPT_HANDOFF, HANDOFF, "--handoff excludes --list and other places of memory" },
+	{ OPT_LEAVE, QEMU | VMM,
+	    "--leave goes with a VMM that is told what to do, as by --qmp (one of --handoff is "
+	    "as before once we disconnect)" },
 	{ OPT_LEVEL, IMAGE, "--level goes with an image, not with --list" },
-	{ OPT_LIST, LIST, "--list excludes --qmp, --handoff and --file" },
+	{ OPT_LIST, LIST, "--list excludes all places of memory but --pid" },
 	{ 'o', IMAGE, "-o goes with an image, not with --list" },
 	{ OPT_PAUSE, PROCESS,
 	    "--pause goes with --pid (QEMU, or who speaks the hand-off, pauses by itself)" },
-	{ OPT_PID, QEMU | PROCESS | LIST, "--pid excludes --file and --handoff" },
+	{ OPT_PID, QEMU | PROCESS | LIST, "--pid excludes other places of memory but --qmp" },
 	{ OPT_PROGRESS_FD, IMAGE, "--progress-fd goes with an image, not with --list" },
-	{ OPT_QMP, QEMU, "--qmp excludes --handoff, --file and --list" },
+	{ OPT_QMP, QEMU, "--qmp excludes --list and other places of memory but --pid" },
 	{ OPT_REGION, PROCESS, "--region goes with --pid" },
 	{ OPT_STATE, IMAGE, "--state goes with an image, not with --list" },
 	{ OPT_THREADS, IMAGE, "--threads goes with an image, not with --list" },
@@ -145,11 +177,11 @@ static const struct {
 
 static const struct {
 	const char *name;
-	enum qemu_after after;
+	enum vmm_leave leave;
 } leaves[] = {
-	{ "paused", QEMU_LEAVE_PAUSED },
-	{ "quit", QEMU_QUIT },
-	{ "running", QEMU_LEAVE_RUNNING },
+	{ "paused", VMM_LEAVE_PAUSED },
+	{ "quit", VMM_LEAVE_QUIT },
+	{ "running", VMM_LEAVE_RUNNING },
 };
 
 static void *
@@ -234,12 +266,12 @@ chunk_size(const char *arg)
 	return (uint32_t)size;
 }
 
-static enum qemu_after
+static enum vmm_leave
 leave(const char *arg)
 {
 	for (size_t i = 0; i < sizeof(leaves) / sizeof(*leaves); i++)
 		if (strcmp(arg, leaves[i].name) == 0)
-			return leaves[i].after;
+			return leaves[i].leave;
 	opt_bad(&program, "--leave %s: running, paused or quit is wanted", arg);
 }
 
@@ -264,10 +296,23 @@ progress_fd(const char *arg)
 	return fd;
 }
 
+static void
+set_driver(struct options *o, const struct vmm_driver *driver, const char *arg)
+{
+	if (o->driver != NULL && o->driver != driver)
+		opt_bad(&program, "--%s excludes --%s", driver->name, o->driver->name);
+	o->driver = driver;
+	o->api = arg;
+}
+
 /* Options about where the memory is and what happens to the VM. */
 static bool
 set_source(struct options *o, int option, char *arg)
 {
+	if (option >= OPT_DRIVER) {
+		set_driver(o, vmm_drivers[option - OPT_DRIVER], arg);
+		return true;
+	}
 	switch (option) {
 	case OPT_QMP:
 		o->qmp = arg;
@@ -367,6 +412,8 @@ mode_of(const struct options *o, const bool *given)
 		return SNAP_HANDOFF;
 	if (o->qmp != NULL)
 		return SNAP_QEMU;
+	if (o->driver != NULL)
+		return SNAP_VMM;
 	if (o->files.n != 0)
 		return SNAP_FILE;
 	return o->pid != 0 ? SNAP_PROCESS : SNAP_NONE;
@@ -377,7 +424,12 @@ check(struct options *o, const bool *given)
 {
 	o->mode = mode_of(o, given);
 	if (o->mode == SNAP_NONE)
-		opt_bad(&program, "one of --qmp, --handoff, --pid and --file is wanted");
+		opt_bad(&program,
+		    "one of --qmp, --handoff, --pid and --file is wanted, or the name of a "
+		    "VMM (--help lists them)");
+	if (o->driver != NULL && o->mode != SNAP_VMM)
+		opt_bad(&program, "--%s excludes --list and other places of memory",
+		    o->driver->name);
 	for (size_t i = 0; i < sizeof(allowed) / sizeof(*allowed); i++)
 		if (given[allowed[i].option] && (allowed[i].modes >> o->mode & 1) == 0)
 			opt_bad(&program, "%s", allowed[i].text);
@@ -403,13 +455,14 @@ options_parse(struct options *o, int argc, char **argv)
 
 	*o = (struct options){
 		.pause = PAUSE_AUTO,
-		.leave = QEMU_AS_BEFORE,
+		.leave = VMM_LEAVE_AS_BEFORE,
 		.chunk_size = CHUNK_SIZE_DEFAULT,
 		.level = 1,
 		.nthreads = MIN(pool_ncpus(), (unsigned)THREADS_MAX),
 		.progress_fd = -1,
 		.log_level = LOG_LEVEL_WARN,
 	};
+	add_drivers();
 	opterr = 0;
 	while ((option = getopt_long(argc, argv, ":o:fqvhV", long_options, NULL)) != -1) {
 		if (option == '?' || option == ':')

@@ -10,13 +10,14 @@
 #include "base/log.h"
 #include "format/manifest.h"
 #include "memory/pause.h"
-#include "vmm/qemu.h"
+#include "vmm/driver.h"
 
 /* Where the memory comes from. */
 enum snap_mode {
 	SNAP_NONE,
 	SNAP_QEMU, /* --qmp */
 	SNAP_HANDOFF, /* --handoff */
+	SNAP_VMM, /* the name of a driver */
 	SNAP_PROCESS, /* --pid */
 	SNAP_LIST, /* --list --pid */
 	SNAP_FILE, /* --file */
@@ -33,13 +34,15 @@ struct options {
 	const char *output;
 	const char *qmp;
 	const char *handoff;
+	const struct vmm_driver *driver; /* of SNAP_VMM */
+	const char *api; /* its socket */
 	pid_t pid; /* 0: not given */
 	struct arg_list regions; /* --region: names or numbers */
 	struct pairs files; /* --file: key is the name, or NULL */
 	struct pairs states; /* --state: name and file */
 	struct pairs annotations;
 	enum pause_method pause;
-	enum qemu_after leave;
+	enum vmm_leave leave;
 	uint32_t chunk_size;
 	int level;
 	unsigned nthreads;

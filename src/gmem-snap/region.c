@@ -21,6 +21,21 @@ regions_alloc(struct regions *r, size_t n, struct err *e)
 	return 0;
 }
 
+int
+regions_add(struct regions *r, const struct object *o, struct memory_source *source,
+    uint64_t offset, struct err *e)
+{
+	struct region *v = reallocarray(r->v, r->n + 1, sizeof(*v));
+
+	if (v == NULL) {
+		memory_source_free(source);
+		return err_sys(e, "regions");
+	}
+	v[r->n++] = (struct region){ .object = *o, .source = source, .offset = offset };
+	r->v = v;
+	return 0;
+}
+
 void
 regions_fini(struct regions *r)
 {

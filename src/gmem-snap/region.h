@@ -26,6 +26,12 @@ struct regions {
 
 /* Room for n regions, all zero. */
 int regions_alloc(struct regions *r, size_t n, struct err *e);
+/*
+ * One more: takes the source, also on failure.  The strings and segments of the object are
+ * borrowed.
+ */
+int regions_add(struct regions *r, const struct object *o, struct memory_source *source,
+    uint64_t offset, struct err *e);
 void regions_fini(struct regions *r);
 
 /* Bytes of all of them. */

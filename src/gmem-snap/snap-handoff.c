@@ -158,11 +158,11 @@ resume(struct snapshot *s, struct control *vm, int r, struct err *e)
 	rc = control_resume(vm, &refused, &s->resume);
 	s->resume_ns = snapshot_now();
 	if (rc == 0)
-		s->vm = control_was_paused(vm) ? VM_PAUSED : VM_RUNS;
+		s->vm = control_was_paused(vm) ? VMM_PAUSED : VMM_RUNS;
 	else if (has_ended(control_pid(vm)))
-		s->vm = VM_ENDED;
+		s->vm = VMM_ENDED;
 	else
-		s->vm = refused ? VM_UNKNOWN : VM_LET_GO;
+		s->vm = refused ? VMM_UNKNOWN : VMM_LET_GO;
 	if (rc == 0 || r == -1)
 		return r;
 	*e = s->resume;

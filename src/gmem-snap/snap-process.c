@@ -173,11 +173,11 @@ resume(struct snapshot *s, struct target *t, int r, struct err *e)
 	rc = pause_resume(&t->pause, &s->resume);
 	s->resume_ns = snapshot_now();
 	if (process_is_gone(t->pid))
-		s->vm = VM_ENDED;
+		s->vm = VMM_ENDED;
 	else if (rc == -1)
-		s->vm = VM_UNKNOWN;
+		s->vm = VMM_UNKNOWN;
 	else
-		s->vm = was_paused ? VM_PAUSED : VM_RUNS;
+		s->vm = was_paused ? VMM_PAUSED : VMM_RUNS;
 	if (rc == 0 || r == -1)
 		return r;
 	*e = s->resume;

@@ -131,28 +131,44 @@ save(struct snapshot *s, struct qemu *vm, struct err *e)
 	return qemu_check_paused(vm, e);
 }
 
+static enum qemu_after
+after_of(enum vmm_leave leave)
+{
+	switch (leave) {
+	case VMM_LEAVE_PAUSED:
+		return QEMU_LEAVE_PAUSED;
+	case VMM_LEAVE_RUNNING:
+		return QEMU_LEAVE_RUNNING;
+	case VMM_LEAVE_QUIT:
+		return QEMU_QUIT;
+	case VMM_LEAVE_AS_BEFORE:
+		break;
+	}
+	return QEMU_AS_BEFORE;
+}
+
 /* What became of a VM that was to be left so. */
-static enum snap_vm
+static enum vmm_outcome
 outcome(const struct qemu *vm, enum qemu_after after)
 {
 	switch (after) {
 	case QEMU_QUIT:
-		return VM_ENDED;
+		return VMM_ENDED;
 	case QEMU_LEAVE_PAUSED:
-		return VM_PAUSED;
+		return VMM_PAUSED;
 	case QEMU_LEAVE_RUNNING:
-		return VM_RUNS;
+		return VMM_RUNS;
 	case QEMU_AS_BEFORE:
 		break;
 	}
-	return qemu_was_running(vm) ? VM_RUNS : VM_PAUSED;
+	return qemu_was_running(vm) ? VMM_RUNS : VMM_PAUSED;
 }
 
 /* The way out: r is how it went until here. */
 static int
 resume(struct snapshot *s, struct qemu *vm, int r, struct err *e)
 {
-	enum qemu_after after = r == 0 ? s->o->leave : QEMU_AS_BEFORE;
+	enum qemu_after after = r == 0 ? after_of(s->o->leave) : QEMU_AS_BEFORE;
 	int rc;
 
 	stop_noticed();
@@ -161,7 +177,7 @@ resume(struct snapshot *s, struct qemu *vm, int r, struct err *e)
 	if (rc == 0)
 		s->vm = outcome(vm, after);
 	else
-		s->vm = process_is_gone(qemu_pid(vm)) ? VM_ENDED : VM_UNKNOWN;
+		s->vm = process_is_gone(qemu_pid(vm)) ? VMM_ENDED : VMM_UNKNOWN;
 	if (rc == 0 || r == -1)
 		return r;
 	*e = s->resume;
@@ -175,12 +191,12 @@ resume(struct snapshot *s, struct qemu *vm, int r, struct err *e)
 static int
 save_and_resume(struct snapshot *s, struct qemu *vm, struct err *e)
 {
-	enum qemu_after leave = s->o->leave;
+	enum vmm_leave leave = s->o->leave;
 	int rc;
 
 	s->pause_ns = snapshot_now();
 	rc = save(s, vm, e);
-	if (rc == 0 && (leave == QEMU_QUIT || leave == QEMU_LEAVE_PAUSED))
+	if (rc == 0 && (leave == VMM_LEAVE_QUIT || leave == VMM_LEAVE_PAUSED))
 		rc = snapshot_commit(s, e);
 	return resume(s, vm, rc, e);
 }

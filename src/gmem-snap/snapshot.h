@@ -12,16 +12,7 @@
 #include "gmem-snap/region.h"
 #include "gmem-snap/stream.h"
 #include "image/writer.h"
-
-/* What has become of the VM: the last word of a message. */
-enum snap_vm {
-	VM_UNTOUCHED, /* it was not paused, or there is none */
-	VM_RUNS,
-	VM_PAUSED,
-	VM_ENDED,
-	VM_LET_GO, /* the hand-off ended, and with it the pause */
-	VM_UNKNOWN, /* resuming it failed: see `resume` */
-};
+#include "vmm/driver.h"
 
 /* An image in the making; every mode goes through these steps. */
 struct snapshot {
@@ -34,7 +25,7 @@ struct snapshot {
 	struct progress progress;
 	uint64_t done, total; /* bytes of memory */
 	uint64_t start_ns, pause_ns, resume_ns; /* CLOCK_MONOTONIC; pause_ns 0: none */
-	enum snap_vm vm;
+	enum vmm_outcome vm; /* the last word of a message */
 	struct err resume; /* why the VM could not be resumed */
 	bool committed;
 	uint64_t image_size;
@@ -72,6 +63,7 @@ uint64_t snapshot_now(void);
 /* The modes, one a file. */
 int snap_qemu(struct snapshot *s, struct err *e);
 int snap_handoff(struct snapshot *s, struct err *e);
+int snap_vmm(struct snapshot *s, struct err *e);
 int snap_process(struct snapshot *s, struct err *e);
 int snap_files(struct snapshot *s, struct err *e);
 

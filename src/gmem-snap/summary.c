@@ -42,18 +42,18 @@ ratio(const struct snapshot *s, const struct counts *c)
 }
 
 static const char *
-vm_name(enum snap_vm vm)
+vm_name(enum vmm_outcome vm)
 {
 	switch (vm) {
-	case VM_RUNS:
+	case VMM_RUNS:
 		return "running";
-	case VM_PAUSED:
+	case VMM_PAUSED:
 		return "paused";
-	case VM_ENDED:
+	case VMM_ENDED:
 		return "ended";
-	case VM_UNTOUCHED:
-	case VM_LET_GO:
-	case VM_UNKNOWN:
+	case VMM_UNTOUCHED:
+	case VMM_LET_GO:
+	case VMM_UNKNOWN:
 		break;
 	}
 	return NULL;

@@ -65,8 +65,8 @@ struct vmm_sink {
 	int (*state_put)(void *arg, const void *buf, size_t len, struct err *e);
 	int (*state_end)(void *arg, struct err *e);
 	/*
-	 * A region: [offset, offset + o->size) of a source, which is taken (also on failure) and
-	 * lives until the image is complete.  Segments are copied.
+	 * A region: [offset, offset + o->size) of a source, which is taken (also on failure)
+	 * and lives until the image is complete.  Segments are copied.
 	 */
 	int (*region)(void *arg, const struct object *o, struct memory_source *source,
 	    uint64_t offset, struct err *e);
