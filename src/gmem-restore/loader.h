@@ -2,38 +2,38 @@
 #ifndef GMEM_RESTORE_LOADER_H
 #define GMEM_RESTORE_LOADER_H
 
-#include <stdbool.h>
-
 #include "base/err.h"
-#include "image/image.h"
-#include "vmm/handoff.h"
-#include "vmm/qemu-load.h"
+#include "vmm/driver.h"
 
-/* Loads the VMM state of an image into a QEMU, in a thread of its own. */
+/* Loads the VMM state of an image into a VMM, in a thread of its own. */
 struct loader;
 
-struct loader_options {
-	const char *socket;
-	const struct object *state;
-	bool resume;
-	struct handoff *handoff; /* every mapping must be handed over first; NULL: eager */
-	struct server *server;
-	int vmm_pidfd; /* borrowed */
+/* What it does: until the VM runs or, with stop_fd readable, at once. */
+struct loader_work {
+	int (*load)(void *arg, struct vmm_load_times *times, struct err *e);
+	void *arg;
 };
 
-int loader_start(struct loader **out, const struct image *img, const struct loader_options *o,
-    struct err *e);
+int loader_new(struct loader **out, struct err *e);
+
+/* Becomes readable when the work is to be given up (borrowed). */
+int loader_stop_fd(const struct loader *l);
+
+int loader_start(struct loader *l, const struct loader_work *work, struct err *e);
 
 /* Becomes readable when the loader is done (borrowed; do not read it). */
 int loader_event_fd(const struct loader *l);
 
-/* When it is done: 0 or -1. */
+/* Waits until it is done: 0 or -1. */
 int loader_result(struct loader *l, struct err *e);
 
-/* The steps so far. */
-void loader_times(struct loader *l, struct qemu_load_times *times);
+/* The steps, once it is done. */
+void loader_times(struct loader *l, struct vmm_load_times *times);
 
-/* Interrupts it if need be, and waits for it.  NULL is fine. */
+/* Interrupts it if it runs, and waits for it. */
+void loader_stop(struct loader *l);
+
+/* Stops it.  NULL is fine. */
 void loader_free(struct loader *l);
 
 #endif

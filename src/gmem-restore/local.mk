@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 bin_PROGRAMS += gmem-restore
 gmem_restore_SOURCES = \
+	%D%/driven.c %D%/driven.h \
 	%D%/guest.c %D%/guest.h \
+	%D%/load-qemu.c %D%/load-qemu.h \
 	%D%/loader.c %D%/loader.h \
 	%D%/main.c \
 	%D%/options.c %D%/options.h \

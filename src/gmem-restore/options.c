@@ -6,17 +6,27 @@
 #include <getopt.h>
 #include <limits.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "cli/opt.h"
 
+/* The last lines of --help: who is driven over an API. */
+static void
+list_drivers(void)
+{
+	for (size_t i = 0; vmm_drivers[i] != NULL; i++)
+		printf("                      %s\n", vmm_drivers[i]->name);
+}
+
 static const struct opt_program program = {
 	.name = "gmem-restore",
 	.usage =
-	    "gmem-restore [options] IMAGE -- VMM ARG...\n"
+	    "gmem-restore IMAGE [options] -- VMM ARG...\n"
 	    "Starts a VMM on the memory in IMAGE and serves its pages as they are needed.\n"
 	    "In the arguments {mem}, {mem:NAME}, {state} and {state:NAME} become paths.\n",
 	.help =
+	    "  --api SOCKET        the VMM's API socket (default: as its arguments tell)\n"
 	    "  --eager             fill all memory before the VM runs: --engine eager\n"
 	    "  --engine NAME       auto, continue, map-continue, userfault or eager\n"
 	    "  --handoff-fd        the hand-off is an inherited descriptor, not a path\n"
@@ -24,21 +34,23 @@ static const struct opt_program program = {
 	    "                      (default: 10)\n"
 	    "  -h, --help          print this help\n"
 	    "  --no-background     give pages only when they are asked for\n"
-	    "  --paused            with --qmp: load the state, leave the VM paused\n"
+	    "  --paused            load the state, leave the VM paused\n"
 	    "  -q, --quiet         print errors only\n"
 	    "  --qmp SOCKET        load the state into a QEMU that has -incoming defer\n"
-	    "  --state NAME        with --qmp: the state to load (default: the only one)\n"
+	    "  --state NAME        the state to load (default: the only one)\n"
 	    "  --stats FILE        write statistics as JSON at the end, and on SIGUSR1;\n"
 	    "                      - is standard output\n"
 	    "  --threads N         threads for each way of filling (default: CPUs)\n"
 	    "  -v, --verbose       say more; -vv even more\n"
 	    "  --version           print versions\n"
 	    "  --vmm KIND          any: its arguments name {mem}; handoff: it brings its own\n"
-	    "                      memory; auto (default): as the image tells\n",
+	    "                      memory; auto (default): as the image tells; or one of\n",
+	.more = list_drivers,
 };
 
 enum {
-	OPT_EAGER = CHAR_MAX + 1,
+	OPT_API = CHAR_MAX + 1,
+	OPT_EAGER,
 	OPT_ENGINE,
 	OPT_HANDOFF_FD,
 	OPT_HANDOFF_TIMEOUT,
@@ -53,6 +65,7 @@ enum {
 };
 
 static const struct option longopts[] = {
+	{ "api", required_argument, NULL, OPT_API },
 	{ "eager", no_argument, NULL, OPT_EAGER },
 	{ "engine", required_argument, NULL, OPT_ENGINE },
 	{ "handoff-fd", no_argument, NULL, OPT_HANDOFF_FD },
@@ -82,22 +95,29 @@ engine(const char *name)
 	return engine;
 }
 
-static enum vmm_kind
-vmm(const char *name)
+static void
+set_vmm(struct options *o, const char *name)
 {
-	if (strcmp(name, "auto") == 0)
-		return VMM_AUTO;
-	if (strcmp(name, "any") == 0)
-		return VMM_ANY;
-	if (strcmp(name, "handoff") == 0)
-		return VMM_HANDOFF;
-	opt_bad(&program, "--vmm %s: auto, any or handoff", name);
+	static const char *const kinds[] = {
+		[VMM_AUTO] = "auto", [VMM_ANY] = "any", [VMM_HANDOFF] = "handoff"
+	};
+
+	o->driver = vmm_driver(name);
+	o->vmm = VMM_DRIVEN;
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (strcmp(name, kinds[i]) == 0)
+			o->vmm = (enum vmm_kind)i;
+	if (o->vmm == VMM_DRIVEN && o->driver == NULL)
+		opt_bad(&program, "--vmm %s: there is no such kind (--help lists them)", name);
 }
 
 static void
 parse_one(struct options *o, int c)
 {
 	switch (c) {
+	case OPT_API:
+		o->api = optarg;
+		break;
 	case OPT_EAGER:
 		o->engine = SERVE_EAGER;
 		break;
@@ -140,43 +160,55 @@ parse_one(struct options *o, int c)
 	case OPT_VERSION:
 		opt_version(&program);
 	case OPT_VMM:
-		o->vmm = vmm(optarg);
+		set_vmm(o, optarg);
 		break;
 	default:
 		break;
 	}
 }
 
-void
-options_parse(struct options *o, int argc, char **argv)
+/* What excludes what. */
+static void
+check(const struct options *o)
+{
+	if (o->qmp == NULL && o->vmm != VMM_AUTO && o->vmm != VMM_DRIVEN &&
+	    (o->paused || o->state != NULL))
+		opt_bad(&program, "%s goes with --qmp, or a VMM that is driven over its API",
+		    o->paused ? "--paused" : "--state");
+	if (o->engine == SERVE_EAGER && !o->background)
+		opt_bad(&program, "--eager and --no-background exclude each other");
+	if (o->qmp != NULL && (o->vmm == VMM_HANDOFF || o->vmm == VMM_DRIVEN))
+		opt_bad(&program, "--qmp and --vmm %s exclude each other",
+		    o->vmm == VMM_HANDOFF ? "handoff" : o->driver->name);
+}
+
+/* Options up to the first argument that is none, or "--": those of the VMM are not ours. */
+static void
+parse_some(struct options *o, int argc, char **argv)
 {
 	int c;
 
-	*o = (struct options){
-		.background = true, .level = LOG_LEVEL_WARN, .handoff_timeout = 10
-	};
-	/* "+": the first argument that is no option ends them; the VMM's are not ours. */
-	opterr = 0;
 	while ((c = getopt_long(argc, argv, "+:hqv", longopts, NULL)) != -1) {
 		if (c == '?' || c == ':')
 			opt_unknown(&program, c, argv);
 		parse_one(o, c);
 	}
+}
+
+void
+options_parse(struct options *o, int argc, char **argv)
+{
+	*o = (struct options){
+		.background = true, .level = LOG_LEVEL_WARN, .handoff_timeout = 10
+	};
+	opterr = 0;
+	parse_some(o, argc, argv);
 	if (optind == argc)
 		opt_bad(&program, "no IMAGE given");
 	o->image = argv[optind++];
-	if (optind < argc && strcmp(argv[optind], "--") == 0)
-		optind++;
-	else if (optind < argc && argv[optind][0] == '-')
-		opt_bad(
-		    &program, "%s: options go before IMAGE, the VMM behind --", argv[optind]);
+	parse_some(o, argc, argv);
 	if (optind == argc)
 		opt_bad(&program, "no VMM given: gmem-restore IMAGE -- VMM ARG...");
 	o->command = argv + optind;
-	if (o->qmp == NULL && (o->paused || o->state != NULL))
-		opt_bad(&program, "%s goes with --qmp", o->paused ? "--paused" : "--state");
-	if (o->engine == SERVE_EAGER && !o->background)
-		opt_bad(&program, "--eager and --no-background exclude each other");
-	if (o->qmp != NULL && o->vmm == VMM_HANDOFF)
-		opt_bad(&program, "--qmp and --vmm handoff exclude each other");
+	check(o);
 }

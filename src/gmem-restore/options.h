@@ -6,12 +6,14 @@
 
 #include "base/log.h"
 #include "serve/engine.h"
+#include "vmm/driver.h"
 
 /* How the VMM comes by its memory. */
 enum vmm_kind {
 	VMM_AUTO, /* as the image tells: like the VMM that it was taken from */
 	VMM_ANY, /* from us: its arguments name {mem} */
 	VMM_HANDOFF, /* its own, which it hands over: gmem-handoff(7) */
+	VMM_DRIVEN, /* its own, by the API of its kind: vmm/driver.h */
 };
 
 struct options {
@@ -20,11 +22,13 @@ struct options {
 	enum serve_engine engine;
 	bool background;
 	enum vmm_kind vmm;
+	const struct vmm_driver *driver; /* of VMM_DRIVEN */
+	const char *api; /* path of the VMM's API socket, or NULL: its arguments tell */
 	bool handoff_fd; /* the hand-off is a descriptor of the VMM's, not a path */
 	unsigned handoff_timeout; /* seconds for the VMM to hand over its memory; 0: no limit */
 	const char *qmp; /* path of the VMM's QMP socket, or NULL */
-	bool paused; /* with --qmp: load, do not resume */
-	const char *state; /* with --qmp: which state to load */
+	bool paused; /* load the state, do not resume */
+	const char *state; /* which state to load */
 	const char *stats; /* file, "-" for stdout, or NULL */
 	unsigned threads; /* 0: as many as CPUs */
 	enum log_level level;

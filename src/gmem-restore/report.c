@@ -69,9 +69,9 @@ times_json(const struct timeline *t)
 		{ "launched", t->launched },
 		{ "first_mapping", t->server.first_mapping },
 		{ "first_fault", t->server.first_fault },
-		{ "qmp_connected", t->qemu.connected },
-		{ "state_loaded", t->qemu.loaded },
-		{ "running", t->qemu.running },
+		{ "vmm_connected", t->load.connected },
+		{ "state_loaded", t->load.loaded },
+		{ "running", t->load.running },
 		{ "complete", t->server.complete },
 		{ "ended", t->ended },
 	};
@@ -130,9 +130,9 @@ report_log(const struct report *r)
 	const struct timeline *t = &r->times;
 	char read[16];
 
-	if (t->qemu.running != 0)
+	if (t->load.running != 0)
 		log_info("the guest ran again after %.1f ms",
-		    milliseconds(t->started, t->qemu.running));
+		    milliseconds(t->started, t->load.running));
 	if (strcmp(r->engine, serve_engine_name(SERVE_EAGER)) == 0)
 		return;
 	log_info("faults: %llu stored, %llu zero, %llu present; %llu pages around them, "

@@ -7,14 +7,14 @@
 #include "base/err.h"
 #include "image/image.h"
 #include "serve/server.h"
-#include "vmm/qemu-load.h"
+#include "vmm/driver.h"
 
 /* When things happened; CLOCK_MONOTONIC, ns, 0: not (yet). */
 struct timeline {
 	uint64_t started; /* gmem-restore */
 	uint64_t launched; /* the VMM */
 	struct server_times server;
-	struct qemu_load_times qemu;
+	struct vmm_load_times load;
 	uint64_t ended; /* the VMM */
 };
 

@@ -20,7 +20,9 @@
 #include "base/fdio.h"
 #include "base/log.h"
 #include "base/pool.h"
+#include "gmem-restore/driven.h"
 #include "gmem-restore/guest.h"
+#include "gmem-restore/load-qemu.h"
 #include "gmem-restore/loader.h"
 #include "gmem-restore/report.h"
 #include "image/image.h"
@@ -43,14 +45,16 @@ struct restore {
 	struct server *server;
 	struct handoff *handoff; /* NULL: the VMM gets memory that is complete */
 	int handoff_end; /* the VMM's, with --handoff-fd; else -1 */
-	struct loader *loader; /* NULL: no --qmp, or done */
+	struct driven driven; /* .driver NULL: it is no VMM that is driven over its API */
+	struct load_qemu load_qemu; /* of --qmp */
+	struct loader *loader; /* NULL: nothing to load */
+	bool loading;
 	int signals; /* signalfd */
 	pid_t child; /* the VMM we started; 0: none, or reaped */
 	int pidfd;
 	bool served; /* memory is being served: look at the server's state */
 	int status; /* of the VMM, as wait(2) tells */
 	struct timeline times;
-	struct qemu_load_times qemu_times;
 };
 
 #define SHIM_ENV "GMEM_SHIM" /* for running from the build tree */
@@ -58,6 +62,7 @@ struct restore {
 #define CHECK_MS 1000
 #define CHECK_MS_MAX 60000
 #define LAST_MS 5000 /* for a VMM that has hung up to end */
+#define STEP_MS 60000 /* for each step of a VMM that is driven */
 
 static const char *
 shim_path(void)
@@ -75,7 +80,7 @@ find_state(const struct restore *r, const struct object **state, struct err *e)
 	const struct manifest *m = &r->img->manifest;
 
 	*state = NULL;
-	if (r->o->qmp == NULL)
+	if (r->o->qmp == NULL && r->o->state == NULL)
 		return 0;
 	if (r->o->state != NULL)
 		*state = manifest_state(m, r->o->state);
@@ -110,15 +115,50 @@ brings_memory(const struct restore *r)
 	return false;
 }
 
-/* What the options say, or the image: it was taken from a VMM that speaks the hand-off. */
-static bool
-may_bring_memory(const struct restore *r)
+/* What the options say, or the image: what kind of VMM it was taken from. */
+static enum vmm_kind
+kind_of_vmm(const struct restore *r, const struct vmm_driver **driver)
 {
 	const char *kind = pairs_get(&r->img->manifest.vmm, "kind");
 
-	if (r->o->vmm == VMM_AUTO && r->o->qmp == NULL)
-		return kind != NULL && strcmp(kind, "handoff") == 0;
-	return r->o->vmm == VMM_HANDOFF;
+	*driver = r->o->driver;
+	if (r->o->vmm != VMM_AUTO)
+		return r->o->vmm;
+	if (r->o->qmp != NULL || kind == NULL)
+		return VMM_ANY;
+	if (strcmp(kind, "handoff") == 0)
+		return VMM_HANDOFF;
+	*driver = vmm_driver(kind);
+	return *driver != NULL ? VMM_DRIVEN : VMM_ANY;
+}
+
+/* The arguments of the VMM tell how it comes by its memory. */
+static int
+take_arguments(struct restore *r, struct err *e)
+{
+	const struct vmm_driver *driver;
+	enum vmm_kind kind = kind_of_vmm(r, &driver);
+
+	if (guest_arguments(&r->guest, r->img, r->o->command, kind != VMM_ANY, e) == -1)
+		return -1;
+	if (r->img->manifest.nregions == 0)
+		return err_set(e, ERR_FAILED, "%s: holds no memory", r->img->path);
+	/* There is only one conversation then, and the shim would have it. */
+	if (r->o->handoff_fd && gives_memory(r))
+		return err_set(e, ERR_USAGE, "--handoff-fd does not go with {mem}");
+	if (kind == VMM_DRIVEN && !gives_memory(r))
+		r->driven.driver = driver;
+	else if (r->o->vmm == VMM_DRIVEN)
+		return err_set(e, ERR_USAGE, "--vmm %s does not go with {mem}", driver->name);
+	if (r->driven.driver != NULL || r->o->qmp != NULL)
+		return 0;
+	if (r->o->paused || r->o->state != NULL || r->o->api != NULL)
+		return err_set(e, ERR_USAGE,
+		    "%s goes with --qmp, or a VMM that is driven over its API",
+		    r->o->paused          ? "--paused"
+		    : r->o->state != NULL ? "--state"
+					  : "--api");
+	return 0;
 }
 
 /* Says before anything is started what would go wrong in the VMM. */
@@ -227,20 +267,36 @@ static void __attribute__((noreturn)) on_bus_error(int sig)
 	_exit(STATUS_FAILED);
 }
 
+/* It brings its memory to its driver. */
+static int
+open_driven(struct restore *r, const struct object *state, struct err *e)
+{
+	if (loader_new(&r->loader, e) == -1)
+		return -1;
+	r->driven.how = (struct vmm_load){
+		.img = r->img,
+		.server = r->server,
+		.api = r->o->api,
+		.argv = r->guest.argv,
+		.state = state,
+		.paused = r->o->paused,
+		.timeout_ms = STEP_MS,
+		.stop_fd = loader_stop_fd(r->loader),
+	};
+	return driven_open(&r->driven, e);
+}
+
 static int
 prepare(struct restore *r, struct err *e)
 {
 	bool eager = r->o->engine == SERVE_EAGER;
+	const struct object *state;
 
-	if (image_open(&r->img, r->o->image, e) == -1 ||
-	    guest_arguments(&r->guest, r->img, r->o->command, may_bring_memory(r), e) == -1)
+	if (image_open(&r->img, r->o->image, e) == -1 || take_arguments(r, e) == -1 ||
+	    find_state(r, &state, e) == -1)
 		return -1;
-	if (r->img->manifest.nregions == 0)
-		return err_set(e, ERR_FAILED, "%s: holds no memory", r->img->path);
-	/* There is only one conversation then, and the shim would have it. */
-	if (r->o->handoff_fd && gives_memory(r))
-		return err_set(e, ERR_USAGE, "--handoff-fd does not go with {mem}");
-	if (!eager && check_lazy(r, e) == -1)
+	r->load_qemu.state = state;
+	if (!eager && r->driven.driver == NULL && check_lazy(r, e) == -1)
 		return -1;
 	if (guest_create(&r->guest, e) == -1 || new_server(r, e) == -1 ||
 	    take_signals(r, e) == -1)
@@ -249,7 +305,7 @@ prepare(struct restore *r, struct err *e)
 		return 0;
 	r->served = true;
 	signal(SIGBUS, on_bus_error);
-	if (new_handoff(r, e) == -1)
+	if ((r->driven.driver != NULL ? open_driven(r, state, e) : new_handoff(r, e)) == -1)
 		return -1;
 	return server_start(r->server, e);
 }
@@ -300,18 +356,30 @@ start_vmm(struct restore *r, int *status, struct err *e)
 }
 
 static int
-start_loader(struct restore *r, const struct object *state, struct err *e)
+start_loader(struct restore *r, struct err *e)
 {
-	struct loader_options options = {
+	struct loader_work work = { driven_load, &r->driven };
+
+	r->driven.vmm = r->child;
+	if (r->driven.driver == NULL && r->o->qmp == NULL)
+		return 0;
+	r->loading = true;
+	if (r->driven.driver != NULL)
+		return loader_start(r->loader, &work, e);
+	if (loader_new(&r->loader, e) == -1)
+		return -1;
+	r->load_qemu = (struct load_qemu){
+		.img = r->img,
 		.socket = r->o->qmp,
-		.state = state,
+		.state = r->load_qemu.state,
 		.resume = !r->o->paused,
 		.handoff = r->handoff,
 		.server = r->server,
 		.vmm_pidfd = r->pidfd,
+		.stop_fd = loader_stop_fd(r->loader),
 	};
-
-	return state == NULL ? 0 : loader_start(&r->loader, r->img, &options, e);
+	work = (struct loader_work){ load_qemu, &r->load_qemu };
+	return loader_start(r->loader, &work, e);
 }
 
 /* ---- while it runs ---- */
@@ -334,8 +402,7 @@ make_report(struct restore *r, struct report *report)
 	report->img = r->img;
 	report->engine = engine_name(r);
 	if (r->loader != NULL)
-		loader_times(r->loader, &r->qemu_times);
-	r->times.qemu = r->qemu_times;
+		loader_times(r->loader, &r->times.load);
 	server_stats(r->server, &report->stats, &r->times.server);
 	report->times = r->times;
 }
@@ -391,6 +458,22 @@ has_memory(const struct restore *r)
 	       (brings_memory(r) && server_has_memory(r->server));
 }
 
+/* The VMM is given its pages while it runs, or says hello at least. */
+static bool
+serves(const struct restore *r)
+{
+	return r->handoff != NULL || r->driven.driver != NULL;
+}
+
+/* Those that have guest memory, whoever started them; at most max, their number. */
+static size_t
+processes(const struct restore *r, pid_t *pids, size_t max)
+{
+	if (r->handoff != NULL)
+		return handoff_processes(r->handoff, pids, max);
+	return driven_processes(&r->driven, pids, max);
+}
+
 /*
  * Whether the VMM has ended, and all that it has left behind with guest memory,
  * or that may still be on its way to it.
@@ -403,9 +486,9 @@ is_over(struct restore *r)
 
 	if (r->child != 0)
 		return false;
-	if (r->handoff != NULL && !has_memory(r) && has_children())
+	if (serves(r) && !has_memory(r) && has_children())
 		return false;
-	n = r->handoff != NULL ? handoff_processes(r->handoff, pids, 64) : 0;
+	n = processes(r, pids, 64);
 	for (size_t i = 0; i < n; i++)
 		if (kill(pids[i], 0) == 0)
 			return false;
@@ -422,7 +505,7 @@ pass_on(struct restore *r, const struct signalfd_siginfo *info)
 		return;
 	if (r->child != 0)
 		kill(r->child, (int)info->ssi_signo);
-	else if (r->handoff != NULL && handoff_processes(r->handoff, pids, 1) == 1)
+	else if (processes(r, pids, 1) == 1)
 		kill(pids[0], (int)info->ssi_signo);
 }
 
@@ -468,9 +551,7 @@ handle_loader(struct restore *r, struct err *e)
 	struct err why;
 	int rc = loader_result(r->loader, &why);
 
-	loader_times(r->loader, &r->qemu_times);
-	loader_free(r->loader);
-	r->loader = NULL;
+	r->loading = false;
 	/*
 	 * A VMM that is about to end tells more by its own message and status; its
 	 * sockets are closed a moment before.
@@ -494,7 +575,8 @@ patience(const struct restore *r)
 	uint64_t limit = r->o->handoff_timeout * UINT64_C(1000000000);
 	uint64_t since = r->handoff != NULL ? handoff_last_memory(r->handoff) : 0, waited;
 
-	if (limit == 0 || server_has_memory(r->server))
+	/* Drivers have limits of their own. */
+	if (limit == 0 || r->driven.driver != NULL || server_has_memory(r->server))
 		return -1;
 	if (since == UINT64_MAX) /* it is being filled: ask again */
 		return CHECK_MS;
@@ -532,9 +614,8 @@ supervise(struct restore *r, struct err *e)
 	while (!is_over(r)) {
 		struct pollfd polls[] = {
 			{ .fd = r->signals, .events = POLLIN },
-			{ .fd = r->handoff != NULL ? server_event_fd(r->server) : -1,
-			    .events = POLLIN },
-			{ .fd = r->loader != NULL ? loader_event_fd(r->loader) : -1,
+			{ .fd = serves(r) ? server_event_fd(r->server) : -1, .events = POLLIN },
+			{ .fd = r->loading ? loader_event_fd(r->loader) : -1,
 			    .events = POLLIN },
 		};
 		int n = poll(polls, 3, poll_time(r, check_ms));
@@ -549,7 +630,7 @@ supervise(struct restore *r, struct err *e)
 		if (check_patience(r, e) == -1)
 			return -1;
 		if (n == 0 && r->served) {
-			if (handoff_check(r->handoff, e) == -1)
+			if (r->handoff != NULL && handoff_check(r->handoff, e) == -1)
 				return -1;
 			check_ms = MIN(2 * check_ms, CHECK_MS_MAX);
 		}
@@ -577,6 +658,17 @@ kill_children(void)
 	fclose(f);
 }
 
+/* One that was not started by us may have it, behind a jailer. */
+static void
+kill_driven(const struct restore *r)
+{
+	pid_t pids[64];
+	size_t n = driven_processes(&r->driven, pids, 64);
+
+	for (size_t i = 0; i < n; i++)
+		kill(pids[i], SIGKILL);
+}
+
 /* Whoever may have the memory, handed over or not, is the VMM or was started by it. */
 static void
 kill_vmm(struct restore *r)
@@ -584,6 +676,7 @@ kill_vmm(struct restore *r)
 	while (!is_over(r) || has_children()) {
 		if (r->handoff != NULL)
 			handoff_kill(r->handoff);
+		kill_driven(r);
 		if (r->child != 0)
 			kill(r->child, SIGKILL);
 		kill_children();
@@ -596,7 +689,7 @@ kill_vmm(struct restore *r)
 static void
 explain(const struct restore *r)
 {
-	if (r->handoff == NULL || has_memory(r))
+	if (!serves(r) || has_memory(r))
 		return;
 	if (!gives_memory(r))
 		log_error("%s ended without having handed over its memory", r->guest.argv[0]);
@@ -632,8 +725,11 @@ same_status(int status)
 static void
 restore_fini(struct restore *r)
 {
-	loader_free(r->loader);
+	if (r->loader != NULL)
+		loader_stop(r->loader);
 	server_stop(r->server);
+	driven_close(&r->driven);
+	loader_free(r->loader);
 	handoff_free(r->handoff);
 	fd_close(&r->handoff_end);
 	server_free(r->server);
@@ -647,15 +743,14 @@ restore_fini(struct restore *r)
 static int
 run(struct restore *r, bool *started, struct err *e)
 {
-	const struct object *state;
 	int status;
 
-	if (prepare(r, e) == -1 || find_state(r, &state, e) == -1)
+	if (prepare(r, e) == -1)
 		return err_status(e);
 	if (start_vmm(r, &status, e) == -1)
 		return status;
 	*started = true;
-	if (start_loader(r, state, e) == -1 || supervise(r, e) == -1) {
+	if (start_loader(r, e) == -1 || supervise(r, e) == -1) {
 		kill_vmm(r);
 		return err_status(e);
 	}

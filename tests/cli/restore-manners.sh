@@ -23,7 +23,9 @@ wrong
 wrong --nothing
 wrong "$image"
 wrong "$image" --
-wrong "$image" --eager -- true '{mem}'
+wrong "$image" --nothing -- true '{mem}'
+wrong --vmm nothing "$image" -- true '{mem}'
+wrong --api "$tmp/a.sock" "$image" -- true '{mem}'
 wrong --threads 0 "$image" -- true '{mem}'
 wrong --threads many "$image" -- true '{mem}'
 wrong --eager --no-background "$image" -- true '{mem}'
@@ -58,6 +60,11 @@ check "the VMM was never started" test ! -e "$tmp/started"
 needs_userfaultfd
 image=$tmp/a.gmem
 mem='open={mem} pattern=2,12'
+
+# Options go before the image, or behind it.
+t "options behind the image" 0 gmem-restore -q "$image" --eager --stats "$tmp/stats" -- true '{mem}'
+check "are taken" grep -q '"engine": "eager"' "$tmp/stats"
+t "what is behind -- is not ours" 0 gmem-restore "$image" --eager -- sh -c 'test "$1" = --stats' sh --stats '{mem}'
 
 # The VMM is a normal child.
 for options in "" --eager; do
