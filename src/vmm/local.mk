@@ -4,6 +4,8 @@ libgmem_a_SOURCES += \
 	%D%/driver.h %D%/drivers.c \
 	%D%/guard.c %D%/guard.h \
 	%D%/handoff.c %D%/handoff.h \
+	%D%/http.c %D%/http.h \
+	%D%/http-await.c %D%/http-await.h \
 	%D%/launch.c %D%/launch.h \
 	%D%/qemu.c %D%/qemu.h %D%/qemu-impl.h \
 	%D%/qemu-check.c \
@@ -19,12 +21,16 @@ libgmem_a_SOURCES += \
 	%D%/qmp-frame.c %D%/qmp-frame.h \
 	%D%/wait.c %D%/wait.h
 
-check_PROGRAMS += test-control test-qmp test-guard
-TESTS += test-control test-qmp test-guard
+check_PROGRAMS += test-control test-http test-qmp test-guard
+TESTS += test-control test-http test-qmp test-guard
 
 test_control_SOURCES = tests/unit/test-control.c
 test_control_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_control_LDADD = $(UNIT_LDADD)
+
+test_http_SOURCES = tests/unit/test-http.c
+test_http_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_http_LDADD = $(UNIT_LDADD)
 
 test_qmp_SOURCES = tests/unit/test-qmp.c
 test_qmp_CPPFLAGS = $(UNIT_CPPFLAGS)

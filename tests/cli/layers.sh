@@ -34,6 +34,7 @@ nettle/sha2.h: codec
 linux/userfaultfd.h: serve shim
 linux/kvm.h: memory
 jansson.h: vmm cli gmem-snap gmem-restore gmem-inspect
+curl/curl.h: vmm/http.c
 getopt.h: cli gmem-snap gmem-restore gmem-inspect
 OWNERS
 }
@@ -135,6 +136,7 @@ planted "xxhash.h in format" format/x.c '#include <xxhash.h>' 'includes <xxhash.
 planted "userfaultfd in vmm" vmm/x.c '#include <linux/userfaultfd.h>' 'linux/userfaultfd.h'
 planted "kvm.h in vmm" vmm/x.c '#include <linux/kvm.h>' 'includes <linux/kvm.h>'
 planted "jansson in serve" serve/x.c '#include <jansson.h>' 'includes <jansson.h>'
+planted "curl in a driver" vmm/x.c '#include <curl/curl.h>' 'includes <curl/curl.h>'
 planted "the hand-off in a tool" gmem-snap/x.c '#include "gmem-handoff.h"' 'includes "gmem-handoff.h"'
 planted "a folder without a rule" new/x.c '#include "base/err.h"' 'no rule for this folder'
 printf '#include <stdio.h>\n#include <config.h>\n' >"$tmp/src/new/y.c"
