@@ -2,6 +2,7 @@
 libgmem_a_SOURCES += \
 	%D%/control.c %D%/control.h \
 	%D%/driver.h %D%/drivers.c \
+	%D%/firecracker-message.c %D%/firecracker-message.h \
 	%D%/guard.c %D%/guard.h \
 	%D%/handoff.c %D%/handoff.h \
 	%D%/http.c %D%/http.h \
@@ -21,12 +22,16 @@ libgmem_a_SOURCES += \
 	%D%/qmp-frame.c %D%/qmp-frame.h \
 	%D%/wait.c %D%/wait.h
 
-check_PROGRAMS += test-control test-http test-qmp test-guard
-TESTS += test-control test-http test-qmp test-guard
+check_PROGRAMS += test-control test-firecracker test-http test-qmp test-guard
+TESTS += test-control test-firecracker test-http test-qmp test-guard
 
 test_control_SOURCES = tests/unit/test-control.c
 test_control_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_control_LDADD = $(UNIT_LDADD)
+
+test_firecracker_SOURCES = tests/unit/test-firecracker.c
+test_firecracker_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_firecracker_LDADD = $(UNIT_LDADD)
 
 test_http_SOURCES = tests/unit/test-http.c
 test_http_CPPFLAGS = $(UNIT_CPPFLAGS)
