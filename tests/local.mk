@@ -98,6 +98,19 @@ test_host_SOURCES = %D%/unit/test-host.c
 test_host_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_host_LDADD = $(UNIT_LDADD)
 
+# The engines of the page server that belong to kinds of VMM.
+serve_unit_tests = test-serve-copy test-serve-source
+check_PROGRAMS += $(serve_unit_tests)
+TESTS += $(serve_unit_tests)
+
+test_serve_copy_SOURCES = %D%/unit/test-serve-copy.c
+test_serve_copy_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_serve_copy_LDADD = $(UNIT_LDADD)
+
+test_serve_source_SOURCES = %D%/unit/test-serve-source.c
+test_serve_source_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_serve_source_LDADD = $(UNIT_LDADD)
+
 # base, format, codec, image
 format_unit_tests = test-base test-codec test-format test-format-hostile test-writer
 check_PROGRAMS += $(format_unit_tests)

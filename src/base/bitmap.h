@@ -39,6 +39,20 @@ bitmap_claim(bitmap_word *map, uint64_t bit)
 	       0;
 }
 
+/* Sets the bits [first, end). */
+static inline void
+bitmap_fill(bitmap_word *map, uint64_t first, uint64_t end)
+{
+	while (first < end) {
+		uint64_t from = first % 64;
+		uint64_t n = 64 - from < end - first ? 64 - from : end - first;
+
+		atomic_fetch_or_explicit(
+		    &map[first / 64], UINT64_MAX >> (64 - n) << from, memory_order_acq_rel);
+		first += n;
+	}
+}
+
 static inline void
 bitmap_clear(bitmap_word *map, uint64_t bit)
 {

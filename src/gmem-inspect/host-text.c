@@ -212,6 +212,8 @@ explain(enum serve_engine engine)
 		return "lazily: KVM stops vCPUs at pages that are missing";
 	case SERVE_AUTO:
 	case SERVE_EAGER:
+	case SERVE_COPY:
+	case SERVE_SOURCE:
 		break;
 	}
 	return "all memory is filled before the VMM starts";

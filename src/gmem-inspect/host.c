@@ -53,6 +53,8 @@ host_why(const struct host *host)
 	case SERVE_USERFAULT:
 	case SERVE_AUTO:
 	case SERVE_EAGER:
+	case SERVE_COPY:
+	case SERVE_SOURCE:
 		break;
 	}
 	if (!serve_host_usable(&host->serve))

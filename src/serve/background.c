@@ -35,11 +35,16 @@ fill_units(struct filler *f, size_t object, uint64_t chunk, stat_counter *pages,
 {
 	const struct served_object *o = &f->server->objects[object];
 	uint64_t off = chunk * f->server->img->g.chunk_size;
+	uint64_t end = MIN(off + f->server->img->g.chunk_size, o->object->size);
 
-	return fill_unit(f, object, off / o->page_size, pages, e);
+	/* Units are larger than chunks, or (pages of 16 or 64 KiB) smaller. */
+	for (uint64_t unit = off / o->page_size; unit * o->page_size < end; unit++)
+		if (fill_unit(f, object, unit, pages, e) == -1)
+			return -1;
+	return 0;
 }
 
-static int
+int
 fill_one(struct filler *f, size_t object, uint64_t chunk, const struct entry *en, struct err *e)
 {
 	stat_counter *pages = &f->stats.pages_background;
@@ -64,6 +69,18 @@ make_way(struct server *s)
 	return atomic_load(&s->stop) || atomic_load(&s->state) == SERVER_FAILED;
 }
 
+/* What has no place in the VMM cannot be given.  False: the server is stopped or has failed. */
+static bool
+await_mapped(struct server *s, const struct served_object *o)
+{
+	while (!object_is_mapped(o)) {
+		if (make_way(s))
+			return false;
+		nap_us(1000);
+	}
+	return true;
+}
+
 /* 1: all is given or being given; 0: stopped; -1 */
 static int
 fill_object(struct server *s, size_t object, struct err *e)
@@ -76,9 +93,16 @@ fill_object(struct server *s, size_t object, struct err *e)
 
 	if (atomic_load(&o->complete))
 		return 1;
+	if (o->engine == SERVE_COPY && !await_mapped(s, o))
+		return 0;
+	/* Whoever completes the mappings sees to it. */
+	if (o->engine == SERVE_COPY && s->options.engine == SERVE_EAGER)
+		return 1;
 	while ((more = image_reader_next(f->reader, o->object, chunk, &chunk, &en, e)) == 1) {
 		if (make_way(s))
 			return 0;
+		if (source_ahead(s, f, e) == -1)
+			return -1;
 		if (fill_one(f, object, chunk, &en, e) == -1)
 			return -1;
 		chunk++;
@@ -106,6 +130,9 @@ static int
 await_units(struct server *s, struct served_object *o)
 {
 	for (uint64_t unit = 0; unit < o->claims.npages; unit++) {
+		/* Whoever asks for those of zeros later is to be told no lies. */
+		if (o->source && !claims_taken(&o->claims, unit))
+			continue;
 		if (claims_take(&o->claims, unit))
 			object_give(o, unit);
 		else if (await_page(s, &o->claims, unit) == 0)

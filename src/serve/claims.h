@@ -52,4 +52,15 @@ claims_given(const struct claims *c, uint64_t page)
 	return bitmap_test(c->given, page);
 }
 
+/*
+ * Pages [first, end) are zeros from now on, whoever has taken them.  Given before taken: who
+ * finds them taken finds them given too, and waits for nobody.
+ */
+static inline void
+claims_remove(struct claims *c, uint64_t first, uint64_t end)
+{
+	bitmap_fill(c->given, first, end);
+	bitmap_fill(c->taken, first, end);
+}
+
 #endif

@@ -11,6 +11,8 @@ static const char *const names[] = {
 	[SERVE_MAP_CONTINUE] = "map-continue",
 	[SERVE_USERFAULT] = "userfault",
 	[SERVE_EAGER] = "eager",
+	[SERVE_COPY] = "copy",
+	[SERVE_SOURCE] = "source",
 };
 
 const char *
@@ -28,6 +30,8 @@ serve_engine_parse(const char *name, enum serve_engine *engine, struct err *e)
 			return 0;
 		}
 	return err_set(e, ERR_USAGE,
-	    "there is no engine \"%s\": auto, continue, map-continue, userfault or eager",
+	    "there is no engine \"%s\": auto, continue, map-continue, userfault, eager, copy "
+	    "or "
+	    "source",
 	    name);
 }

@@ -2,6 +2,7 @@
 #include <config.h>
 
 #include <fcntl.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -48,6 +49,14 @@ new_readers(struct filler *f, bool faults, struct err *e)
 	return 0;
 }
 
+static uint8_t *
+map_unit(size_t size, int prot)
+{
+	void *p = mmap(NULL, size, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
 int
 filler_init(struct filler *f, struct server *s, bool faults, int uffd, struct err *e)
 {
@@ -59,12 +68,10 @@ filler_init(struct filler *f, struct server *s, bool faults, int uffd, struct er
 		return -1;
 	if (f->unit_size == 0)
 		return 0;
-	f->unit = mmap(NULL, f->unit_size, PROT_READ | PROT_WRITE,
-	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	if (f->unit == MAP_FAILED) {
-		f->unit = NULL;
+	f->unit = map_unit(f->unit_size, PROT_READ | PROT_WRITE);
+	f->zeros = map_unit(f->unit_size, PROT_READ);
+	if (f->unit == NULL || f->zeros == NULL)
 		return err_sys(e, "buffer of %zu bytes", f->unit_size);
-	}
 	return 0;
 }
 
@@ -79,7 +86,10 @@ filler_fini(struct filler *f)
 	}
 	if (f->unit != NULL)
 		munmap(f->unit, f->unit_size);
+	if (f->zeros != NULL)
+		munmap((void *)(uintptr_t)f->zeros, f->unit_size);
 	f->unit = NULL;
+	f->zeros = NULL;
 }
 
 void
@@ -126,8 +136,9 @@ zero_at(struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
 	struct served_process *p = f->server->processes[m->process];
 	uint64_t hva = m->hva + (off - m->offset), done;
 	enum uffd_result r;
-	bool present;
 
+	if (o->engine == SERVE_COPY)
+		return copy_zeros(f, m, off, e);
 	if (o->page_size > PAGE_GRANULE) {
 		r = zero_huge(p, o, off, hva, e);
 	} else if (o->guest_memfd) {
@@ -136,8 +147,10 @@ zero_at(struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
 			return -1;
 		r = uffd_continue(p->uffd, hva, PAGE_GRANULE, PAGE_GRANULE, &done, e);
 	} else {
-		r = uffd_zeropage(p->uffd, hva, PAGE_GRANULE, &present, e);
-		if (r == UFFD_DONE && present)
+		/* Its address space is changing right now. */
+		while ((r = uffd_zeropage(p->uffd, hva, e)) == UFFD_BUSY)
+			sched_yield();
+		if (r == UFFD_PRESENT)
 			r = uffd_continue(p->uffd, hva, PAGE_GRANULE, PAGE_GRANULE, &done, e);
 	}
 	if (r == UFFD_DEAD)
@@ -166,6 +179,8 @@ map_at(struct filler *f, const struct mapping *m, uint64_t hva, uint64_t len, st
 		case UFFD_DEAD:
 			mark_dead(f->server, m->process);
 			return 0;
+		case UFFD_BUSY:
+		case UFFD_PRESENT:
 		case UFFD_FAILED:
 			return -1;
 		case UFFD_GONE:
@@ -193,6 +208,9 @@ map_everywhere(struct filler *f, size_t object, uint64_t off, uint64_t len,
 {
 	const struct mapping_table *t = atomic_load(&f->server->mappings);
 
+	/* Copies are where they were asked for, and there is no other place. */
+	if (f->server->objects[object].engine == SERVE_COPY)
+		return 0;
 	for (size_t i = 0; t != NULL && i < t->n; i++) {
 		const struct mapping *m = &t->list[i];
 		uint64_t start = MAX(off, m->offset), end = MIN(off + len, m->offset + m->len);
@@ -212,6 +230,8 @@ map_given(struct filler *f, const struct mapping *m, uint64_t off, struct err *e
 	uint64_t page_size = f->server->objects[m->object].page_size;
 	uint64_t hva = m->hva + (off - m->offset), done;
 
+	if (f->server->objects[m->object].engine == SERVE_COPY)
+		return copy_zeros(f, m, off, e);
 	switch (uffd_continue(p->uffd, hva, page_size, page_size, &done, e)) {
 	case UFFD_DONE:
 		return 0;
@@ -222,6 +242,8 @@ map_given(struct filler *f, const struct mapping *m, uint64_t off, struct err *e
 		return 0;
 	case UFFD_HOLE:
 		return zero_at(f, m, off, e);
+	case UFFD_BUSY:
+	case UFFD_PRESENT:
 	case UFFD_FAILED:
 		break;
 	}
@@ -262,11 +284,31 @@ give_run(struct filler *f, size_t object, uint64_t first, const struct run *run,
 	uint64_t off = (first + run->page) * PAGE_GRANULE;
 	size_t len = (size_t)run->n * PAGE_GRANULE;
 
-	if (object_write(o, pages + (size_t)run->rank * PAGE_GRANULE, len, off, e) == -1)
+	pages += (size_t)run->rank * PAGE_GRANULE;
+	if (o->engine == SERVE_COPY)
+		return copy_pages(f, object, off, pages, len, e);
+	if (object_write(o, pages, len, off, e) == -1)
 		return -1;
 	for (uint32_t i = 0; i < run->n; i++)
 		object_give(o, first + run->page + i);
 	return map_everywhere(f, object, off, len, NULL, e);
+}
+
+/* Of pages [at, to) of the loaded chunk. */
+static int
+give_pages(struct filler *f, size_t object, uint64_t chunk, const struct entry *en,
+    const uint8_t *pages, uint32_t at, uint32_t to, stat_counter *count, struct err *e)
+{
+	struct served_object *o = &f->server->objects[object];
+	uint64_t first = chunk * f->server->img->g.pages;
+	struct run run;
+
+	while (take_run(o, en, first, to, &at, &run)) {
+		if (give_run(f, object, first, &run, pages, e) == -1)
+			return -1;
+		stat_add(count, run.n);
+	}
+	return 0;
 }
 
 /*
@@ -277,19 +319,21 @@ static int
 give_rest(struct filler *f, struct image_reader *reader, size_t object, uint64_t chunk,
     const struct entry *en, stat_counter *count, struct err *e)
 {
-	struct served_object *o = &f->server->objects[object];
-	uint32_t npages = f->server->img->g.pages, at = 0;
-	uint64_t first = chunk * npages;
+	uint32_t npages = f->server->img->g.pages;
+	uint64_t off = chunk * npages * PAGE_GRANULE, end = 0;
+	uint64_t limit = off + npages * (uint64_t)PAGE_GRANULE;
 	const uint8_t *pages;
-	struct run run;
 
 	if (image_reader_pages(reader, image_reader_stored(reader, en), &pages, e) == -1)
 		return -1;
-	while (take_run(o, en, first, npages, &at, &run)) {
-		if (give_run(f, object, first, &run, pages, e) == -1)
+	if (f->server->objects[object].engine != SERVE_COPY)
+		return give_pages(f, object, chunk, en, pages, 0, npages, count, e);
+	/* What has no place yet stays for the one who will ask for it there. */
+	for (; copy_next_mapped(f->server, object, &off, &end, limit); off = end)
+		if (give_pages(f, object, chunk, en, pages,
+			(uint32_t)(off / PAGE_GRANULE % npages),
+			npages - (uint32_t)((limit - end) / PAGE_GRANULE), count, e) == -1)
 			return -1;
-		stat_add(count, run.n);
-	}
 	return 0;
 }
 
@@ -319,8 +363,7 @@ fill_chunk(struct filler *f, size_t object, uint64_t chunk, const struct entry *
 
 /* ---- faults ---- */
 
-/* Until whoever has taken the page has given it. */
-static int
+int
 await_given(struct server *s, const struct claims *c, uint64_t page, struct err *e)
 {
 	const struct timespec nap = { .tv_nsec = 20000 };
@@ -434,8 +477,11 @@ write_unit(struct filler *f, size_t object, uint64_t unit, struct err *e)
 	size_t len = MIN(o->page_size, o->object->size - off);
 
 	memset(f->unit + len, 0, o->page_size - len);
-	if (image_reader_read(f->reader, o->object, off, f->unit, len, e) == -1 ||
-	    object_write(o, f->unit, o->page_size, off, e) == -1)
+	if (image_reader_read(f->reader, o->object, off, f->unit, len, e) == -1)
+		return -1;
+	if (o->engine == SERVE_COPY)
+		return copy_pages(f, object, off, f->unit, o->page_size, e);
+	if (object_write(o, f->unit, o->page_size, off, e) == -1)
 		return -1;
 	object_give(o, unit);
 	return map_everywhere(f, object, off, o->page_size, NULL, e);
@@ -489,15 +535,22 @@ fill_fault(struct filler *f, const struct mapping *m, uint64_t off, struct err *
 	struct served_object *o = &f->server->objects[m->object];
 	uint64_t page = off / o->page_size;
 
+	if (!claims_given(&o->claims, page) && claims_take(&o->claims, page))
+		return give_taken(f, m->object, m, off, e);
+	/* Looked at again: what was discarded in between is both, and nobody gives it. */
 	if (claims_given(&o->claims, page)) {
 		stat_add(&f->stats.faults_present, 1);
 		return map_given(f, m, off, e);
 	}
-	if (!claims_take(&o->claims, page)) {
-		stat_add(&f->stats.faults_waited, 1);
-		return 0;
-	}
-	return give_taken(f, m->object, m, off, e);
+	stat_add(&f->stats.faults_waited, 1);
+	return 0;
+}
+
+int
+fill_taken(struct filler *f, size_t object, uint64_t off, struct err *e)
+{
+	f->began = serve_now();
+	return give_taken(f, object, NULL, off, e);
 }
 
 int

@@ -13,9 +13,10 @@
 /*
  * What the files of the page server share.
  *
- * Lock order: server.vcpu_lock, server.lock, server.fail_lock; none is taken where
- * userfaultfd's faults are answered.  Tables that faults read (mappings) are never changed: a
- * new one replaces them, the old one stays until the server is freed.
+ * Lock order: server.asked_lock, server.lock, server.fail_lock; none is taken where
+ * userfaultfd's faults are answered, nor with the gate of events.c.  Tables that faults read
+ * (mappings) are never changed: a new one replaces them, the old one stays until the server is
+ * freed.
  */
 #define PROCESSES_MAX 256u
 #define FAULT_WORKERS_MAX 4u
@@ -58,8 +59,10 @@ struct filler {
 	unsigned nloaded; /* 0: it fills what nobody has asked for */
 	uint64_t loads;
 	uint8_t *unit; /* locked; for objects of huge pages */
+	const uint8_t *zeros; /* the same, and nobody writes it */
 	size_t unit_size;
 	int uffd; /* where its faults come from, or -1 */
+	struct served_process *process; /* the same, if it was adopted; or NULL */
 	/* Faults [at, n) were read and wait to be answered. */
 	struct uffd_fault queue[FAULTS_AT_ONCE];
 	int at, n;
@@ -78,6 +81,7 @@ struct served_process {
 	struct server *server;
 	unsigned id;
 	int uffd;
+	struct events *events; /* of one that was adopted; NULL: it tells of faults only */
 	atomic_bool stop; /* its workers shall end */
 	atomic_bool dead; /* its address space is gone */
 	unsigned nworkers;
@@ -100,8 +104,10 @@ struct server {
 	pthread_t background;
 	bool background_wanted, background_started;
 	struct filler background_filler;
-	pthread_mutex_t vcpu_lock; /* guards the filler that answers vCPUs */
-	struct filler vcpu_filler; /* .reader NULL: nobody has asked yet */
+	/* The filler that answers who asks with words: vCPUs, and VMMs of engine source. */
+	pthread_mutex_t asked_lock;
+	struct filler asked_filler; /* .reader NULL: nobody has asked yet */
+	_Atomic uint64_t ahead; /* a chunk that somebody will ask for soon (source.c), or 0 */
 	atomic_bool stop;
 	atomic_uint busy; /* workers that are answering faults just now */
 
@@ -162,6 +168,66 @@ int thread_start(pthread_t *thread, void *(*run)(void *), void *arg, struct err 
 
 /* Gives all of an object with `nthreads` threads, and returns when that is done. */
 int fill_eagerly(struct server *s, size_t object, unsigned nthreads, struct err *e);
+
+/* With asked_lock: makes the filler ready, if it is not. */
+int asked_filler_init(struct server *s, struct err *e);
+
+/*
+ * The page at `off` was taken by the caller, who has asked for it with words: gives it.
+ * Where it is nobody's mapping but the VMM's own.
+ */
+int fill_taken(struct filler *f, size_t object, uint64_t off, struct err *e);
+
+/* Until whoever has taken the page has given it. */
+int await_given(struct server *s, const struct claims *c, uint64_t page, struct err *e);
+
+/* ---- copy.c: memory of the VMM's own ---- */
+
+/* Copies [off, off + len) of an object, pages that the filler's thread has taken. */
+int copy_pages(struct filler *f, size_t object, uint64_t off, const uint8_t *from, uint64_t len,
+    struct err *e);
+
+/* A page of zeros for a fault, unless there is a page. */
+int copy_zeros(struct filler *f, const struct mapping *m, uint64_t off, struct err *e);
+
+/* Moves to the first piece [*off, *end) below limit that has or had a place in the VMM. */
+bool copy_next_mapped(
+    const struct server *s, size_t object, uint64_t *off, uint64_t *end, uint64_t limit);
+
+/* ---- events.c: userfaultfds that were adopted ---- */
+
+int events_new(struct served_process *p, struct err *e);
+void events_free(struct served_process *p);
+
+/* Its workers look again, whether they are to stop too. */
+void events_kick(struct served_process *p);
+
+/* Between these nothing is discarded that was not marked before. */
+void events_begin_copy(struct served_process *p);
+void events_end_copy(struct served_process *p);
+
+/*
+ * Somebody's mappings are changing: lets that go on (a worker of the process sees to it
+ * itself), for a while that grows with the number of tries.  Fails if the server has stopped.
+ */
+int events_yield(
+    const struct filler *f, struct served_process *p, unsigned *tries, struct err *e);
+
+/* Puts a fault into the queue of the worker's filler: 1, 0, -1; or waits, till it is to stop.
+ */
+int events_take(struct filler *f, struct err *e);
+int events_wait(struct filler *f, struct err *e);
+
+/* ---- source.c ---- */
+
+/* Gives the chunk that is likely to be asked for next, if there is one. */
+int source_ahead(struct server *s, struct filler *f, struct err *e);
+
+/* ---- background.c ---- */
+
+/* Gives all of a chunk that is not taken, of whatever pages the object is. */
+int fill_one(
+    struct filler *f, size_t object, uint64_t chunk, const struct entry *en, struct err *e);
 
 /* The thread that gives the rest behind the faults. */
 void *background_main(void *arg);

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -33,8 +34,8 @@ struct cache_stat {
 
 /* ---- what it is ---- */
 
-static uint64_t
-length(const struct served_object *o)
+uint64_t
+object_length(const struct served_object *o)
 {
 	return align_up(o->object->size, o->page_size);
 }
@@ -70,12 +71,13 @@ check_fits(struct served_object *o, const struct served_memory *m, struct err *e
 		    "%s: the descriptor is no memory object (a memfd, a file on tmpfs or "
 		    "hugetlbfs, or a guest_memfd)",
 		    o->object->name);
-	if ((m->offset & (o->page_size - 1)) != 0 || ckd_add(&end, m->offset, length(o)) ||
-	    st.st_size < 0 || end > (uint64_t)st.st_size)
+	if ((m->offset & (o->page_size - 1)) != 0 ||
+	    ckd_add(&end, m->offset, object_length(o)) || st.st_size < 0 ||
+	    end > (uint64_t)st.st_size)
 		return err_set(e, ERR_FAILED,
 		    "%s: %llu bytes of memory from %llu on do not hold a region of %llu bytes",
 		    o->object->name, (unsigned long long)st.st_size,
-		    (unsigned long long)m->offset, (unsigned long long)length(o));
+		    (unsigned long long)m->offset, (unsigned long long)object_length(o));
 	return 0;
 }
 
@@ -100,7 +102,7 @@ resident(const struct served_object *o)
 static uint64_t
 count_pages(const struct served_object *o)
 {
-	struct cache_range range = { o->base, length(o) };
+	struct cache_range range = { o->base, object_length(o) };
 	struct cache_stat stat;
 	off_t data;
 
@@ -117,7 +119,7 @@ count_pages(const struct served_object *o)
 	if (o->guest_memfd)
 		return resident(o);
 	data = lseek(o->fd, (off_t)o->base, SEEK_DATA);
-	return data != -1 && (uint64_t)data < o->base + length(o);
+	return data != -1 && (uint64_t)data < o->base + object_length(o);
 }
 
 /* What is there already nobody would ask us for. */
@@ -165,7 +167,7 @@ map_it(struct served_object *o, struct err *e)
 
 	if (o->map != NULL)
 		return 0;
-	o->map_len = (size_t)length(o);
+	o->map_len = (size_t)object_length(o);
 	map = mmap(NULL, o->map_len, PROT_READ | PROT_WRITE, MAP_SHARED, o->fd, (off_t)o->base);
 	if (map == MAP_FAILED)
 		return err_sys(e, "%s: map %zu bytes", o->object->name, o->map_len);
@@ -207,6 +209,21 @@ open_bitmap(struct served_object *o, int fd, struct err *e)
 	return 0;
 }
 
+static int
+open_source(struct served_object *o, struct err *e)
+{
+	if (o->guest_memfd)
+		return err_set(e, ERR_UNSUPPORTED,
+		    "%s: guest_memfd is no memory for a VMM that asks for its pages",
+		    o->object->name);
+	o->source = true;
+	o->last_asked = UINT64_MAX;
+	o->asked = calloc(1, bitmap_bytes(o->claims.npages) + 1);
+	if (o->asked == NULL)
+		return err_sys(e, "%s: memory", o->object->name);
+	return o->page_size > PAGE_GRANULE ? object_map(o, e) : 0;
+}
+
 int
 object_open(struct served_object *o, const struct object *object, const struct served_memory *m,
     struct err *why, struct err *e)
@@ -227,9 +244,35 @@ object_open(struct served_object *o, const struct object *object, const struct s
 	    open_bitmap(o, m->bitmap, e) == -1)
 		return -1;
 	*why = (struct err)ERR_INIT;
+	if (m->source)
+		return open_source(o, e);
 	(void)try_register(o, why);
 	/* hugetlbfs has no write(2). */
 	return o->page_size > PAGE_GRANULE ? object_map(o, e) : 0;
+}
+
+#define FOREIGN_PAGE_MAX (UINT64_C(1) << 30)
+
+int
+object_open_foreign(
+    struct served_object *o, const struct object *object, uint64_t page_size, struct err *e)
+{
+	*o = (struct served_object){ .object = object,
+		.fd = -1,
+		.page_size = page_size,
+		.scratch = -1,
+		.engine = SERVE_COPY,
+		.claims.fd = -1 };
+	if (!is_pow2(page_size) || page_size < PAGE_GRANULE || page_size > FOREIGN_PAGE_MAX)
+		return err_set(e, ERR_UNSUPPORTED, "%s: pages of %llu bytes", object->name,
+		    (unsigned long long)page_size);
+	return claims_init(&o->claims, div_up(object->size, page_size), e);
+}
+
+bool
+object_is_mapped(const struct served_object *o)
+{
+	return atomic_load(&o->mapped) == object_length(o);
 }
 
 void
@@ -242,6 +285,8 @@ object_fini(struct served_object *o)
 	if (o->bitmap != NULL)
 		munmap(o->bitmap, o->bitmap_len);
 	claims_fini(&o->claims);
+	free(o->asked);
+	o->asked = NULL;
 	fd_close(&o->scratch);
 	fd_close(&o->fd);
 	o->object = NULL;
@@ -336,6 +381,20 @@ object_touch(const struct served_object *o, uint64_t off, struct err *e)
 	    (unsigned long long)off);
 }
 
+int
+object_allocate(const struct served_object *o, uint64_t off, uint64_t len, struct err *e)
+{
+	int rc;
+
+	do
+		rc = fallocate(o->fd, FALLOC_FL_KEEP_SIZE, (off_t)(o->base + off), (off_t)len);
+	while (rc == -1 && errno == EINTR);
+	if (rc == -1)
+		return err_sys(e, "guest memory %s: %llu bytes of zeros at %llu",
+		    o->object->name, (unsigned long long)len, (unsigned long long)off);
+	return 0;
+}
+
 void
 object_give(struct served_object *o, uint64_t page)
 {
@@ -350,8 +409,8 @@ object_give(struct served_object *o, uint64_t page)
 bool
 object_overlaps(const struct served_object *a, const struct served_object *b)
 {
-	return a->dev == b->dev && a->ino == b->ino && a->base < b->base + length(b) &&
-	       b->base < a->base + length(a);
+	return a->fd != -1 && b->fd != -1 && a->dev == b->dev && a->ino == b->ino &&
+	       a->base < b->base + object_length(b) && b->base < a->base + object_length(a);
 }
 
 void

@@ -24,8 +24,8 @@
  */
 struct served_object {
 	const struct object *object; /* of the image; NULL: it has no memory yet */
-	int fd; /* owned */
-	dev_t dev;
+	int fd; /* owned; -1: memory of the VMM's own (SERVE_COPY) */
+	dev_t dev; /* dev and ino of the file, where there is one */
 	ino_t ino;
 	uint64_t base; /* where the region begins in the file */
 	uint64_t page_size; /* the unit of claims and of mapping */
@@ -39,6 +39,13 @@ struct served_object {
 	size_t bitmap_len; /* bytes */
 	atomic_bool complete; /* all of it is there: nothing needs to be registered */
 	struct claims claims;
+	/* SERVE_COPY */
+	unsigned process; /* that has it; once something is mapped */
+	_Atomic uint64_t mapped; /* bytes that were ever mapped */
+	/* The VMM asks for pages (served_memory.source): */
+	bool source;
+	bitmap_word *asked; /* it did so for this page before */
+	_Atomic uint64_t last_asked; /* the chunk it asked for last */
 };
 
 /* Memory for a region.  Descriptors are duplicated. */
@@ -48,6 +55,7 @@ struct served_memory {
 	uint64_t page_size; /* 4096, or of the huge pages behind it */
 	int bitmap; /* of KVM userfault, a file with one bit for each page; or -1 */
 	bool slots; /* vCPUs reach it past any mapping */
+	bool source; /* the VMM maps it itself and asks for pages (SERVE_SOURCE) */
 };
 
 /*
@@ -58,6 +66,16 @@ struct served_memory {
 int object_open(struct served_object *o, const struct object *object,
     const struct served_memory *m, struct err *why, struct err *e);
 void object_fini(struct served_object *o);
+
+/* The same for memory of the VMM's own, of pages of page_size: SERVE_COPY. */
+int object_open_foreign(
+    struct served_object *o, const struct object *object, uint64_t page_size, struct err *e);
+
+/* Bytes of its memory: whole pages of page_size. */
+uint64_t object_length(const struct served_object *o);
+
+/* Whether all of it was mapped: each page has its place in the VMM (SERVE_COPY). */
+bool object_is_mapped(const struct served_object *o);
 
 /* Makes a mapping of ours, and lets stores through it take the place of write(2). */
 int object_map(struct served_object *o, struct err *e);
@@ -77,6 +95,12 @@ int object_write(
 
 /* Sees to it that there is a page, of zeros if there was none; guest_memfd or with a bitmap. */
 int object_touch(const struct served_object *o, uint64_t off, struct err *e);
+
+/*
+ * Sees to it that there are pages in [off, off + len), whole ones: of zeros where there were
+ * none, and what is there stays (but for guest_memfd).
+ */
+int object_allocate(const struct served_object *o, uint64_t off, uint64_t len, struct err *e);
 
 /* The page (number `page`, of page_size) is in the object: marks it given, lets vCPUs in. */
 void object_give(struct served_object *o, uint64_t page);

@@ -95,7 +95,7 @@ server_new(struct server **out, const struct image *img, const struct server_opt
 	s->options.nworkers = MIN(s->options.nworkers, FAULT_WORKERS_MAX);
 	s->event_fd = -1;
 	pthread_mutex_init(&s->lock, NULL);
-	pthread_mutex_init(&s->vcpu_lock, NULL);
+	pthread_mutex_init(&s->asked_lock, NULL);
 	pthread_mutex_init(&s->fail_lock, NULL);
 	s->nobjects = img->manifest.nregions;
 	s->objects = calloc(s->nobjects + 1, sizeof(*s->objects));
@@ -137,6 +137,14 @@ lazy_engine(const struct served_object *o)
 }
 
 static int
+wrong_engine(const struct served_object *o, enum serve_engine wanted, enum serve_engine fits,
+    struct err *e)
+{
+	return err_set(e, ERR_UNSUPPORTED, "%s: engine %s does not fit this memory, %s does",
+	    o->object->name, serve_engine_name(wanted), serve_engine_name(fits));
+}
+
+static int
 choose_engine(
     struct server *s, struct served_object *o, bool slots, const struct err *why, struct err *e)
 {
@@ -146,6 +154,17 @@ choose_engine(
 	o->engine = SERVE_EAGER;
 	if (wanted == SERVE_EAGER)
 		return 0;
+	if (o->source && (wanted == SERVE_AUTO || wanted == SERVE_SOURCE)) {
+		o->engine = SERVE_SOURCE;
+		return 0;
+	}
+	if (o->source)
+		return wrong_engine(o, wanted, SERVE_SOURCE, e);
+	if (wanted == SERVE_COPY || wanted == SERVE_SOURCE)
+		return err_set(e, ERR_UNSUPPORTED,
+		    "%s: engine %s is for VMMs %s; leave it out, or use auto", o->object->name,
+		    serve_engine_name(wanted),
+		    wanted == SERVE_COPY ? "whose memory is their own" : "that ask for pages");
 	if (check_lazy(o, slots, why, &obstacle) == 0)
 		o->engine = lazy_engine(o);
 	if (wanted == SERVE_AUTO) {
@@ -164,8 +183,7 @@ choose_engine(
 	if (obstacle.kind != ERR_NONE)
 		return err_set(e, ERR_UNSUPPORTED, "%s: engine %s: %s; --engine eager works",
 		    o->object->name, serve_engine_name(wanted), obstacle.msg);
-	return err_set(e, ERR_UNSUPPORTED, "%s: engine %s does not fit this memory, %s does",
-	    o->object->name, serve_engine_name(wanted), serve_engine_name(o->engine));
+	return wrong_engine(o, wanted, o->engine, e);
 }
 
 /* Whether write(2) works is found out by the first page that has to be written anyway. */
@@ -203,6 +221,13 @@ check_overlap(const struct server *s, const struct served_object *o, struct err 
 }
 
 static int
+fill_now(struct server *s, size_t index, struct err *e)
+{
+	return fill_eagerly(
+	    s, index, s->options.nfillers != 0 ? s->options.nfillers : pool_ncpus(), e);
+}
+
+static int
 take_memory(struct server *s, size_t index, const struct served_memory *m, struct err *e)
 {
 	struct served_object *o = &s->objects[index];
@@ -215,10 +240,23 @@ take_memory(struct server *s, size_t index, const struct served_memory *m, struc
 	log_info("%s: engine %s", object->name, serve_engine_name(o->engine));
 	if (o->engine != SERVE_EAGER)
 		return 0;
-	if (fill_eagerly(s, index,
-		s->options.nfillers != 0 ? s->options.nfillers : pool_ncpus(), e) == -1)
+	if (fill_now(s, index, e) == -1)
 		return -1;
 	object_complete(o);
+	return 0;
+}
+
+static int
+take_foreign(struct server *s, size_t index, uint64_t page_size, struct err *e)
+{
+	struct served_object *o = &s->objects[index];
+	enum serve_engine wanted = s->options.engine;
+
+	if (object_open_foreign(o, &s->img->manifest.regions[index], page_size, e) == -1)
+		return -1;
+	if (wanted != SERVE_AUTO && wanted != SERVE_COPY && wanted != SERVE_EAGER)
+		return wrong_engine(o, wanted, SERVE_COPY, e);
+	log_info("%s: engine %s", o->object->name, serve_engine_name(o->engine));
 	return 0;
 }
 
@@ -248,18 +286,21 @@ begin(struct server *s, struct err *e)
 	return 0;
 }
 
-int
-server_add_memory(
-    struct server *s, size_t index, const struct served_memory *memory, struct err *e)
+static int
+check_new(const struct server *s, size_t index, struct err *e)
 {
-	struct served_object *o = index < s->nobjects ? &s->objects[index] : NULL;
-	int rc = 0;
+	if (index < s->nobjects && s->objects[index].object == NULL)
+		return 0;
+	return err_set(e, ERR_CORRUPT, "hand-off: memory number %zu %s", index,
+	    index < s->nobjects ? "came twice" : "is not in the image");
+}
 
-	if (o == NULL || o->object != NULL)
-		return err_set(e, ERR_CORRUPT, "hand-off: memory number %zu %s", index,
-		    o == NULL ? "is not in the image" : "came twice");
-	if (take_memory(s, index, memory, e) == -1) {
-		object_fini(o);
+/* Region `index` has its memory, if rc is 0. */
+static int
+added(struct server *s, size_t index, int rc, struct err *e)
+{
+	if (rc == -1) {
+		object_fini(&s->objects[index]);
 		return -1;
 	}
 	pthread_mutex_lock(&s->lock);
@@ -267,6 +308,23 @@ server_add_memory(
 		rc = begin(s, e);
 	pthread_mutex_unlock(&s->lock);
 	return rc;
+}
+
+int
+server_add_memory(
+    struct server *s, size_t index, const struct served_memory *memory, struct err *e)
+{
+	if (check_new(s, index, e) == -1)
+		return -1;
+	return added(s, index, take_memory(s, index, memory, e), e);
+}
+
+int
+server_add_foreign(struct server *s, size_t index, uint64_t page_size, struct err *e)
+{
+	if (check_new(s, index, e) == -1)
+		return -1;
+	return added(s, index, take_foreign(s, index, page_size, e), e);
 }
 
 bool
@@ -340,19 +398,75 @@ table_without(
 	return t;
 }
 
+/* Memory of a VMM's own is one process's, each part has one place, and nothing else is there.
+ */
+static int
+check_foreign(const struct server *s, const struct mapping *new, struct err *e)
+{
+	const struct served_object *o = &s->objects[new->object];
+	const struct mapping_table *t = atomic_load(&s->mappings);
+	bool adopted = s->processes[new->process]->events != NULL;
+
+	if (o->engine == SERVE_SOURCE || o->source)
+		return err_set(e, ERR_CORRUPT, "hand-off: %s is for a VMM that asks for pages",
+		    o->object->name);
+	if ((o->engine == SERVE_COPY) != adopted ||
+	    (adopted && o->mapped != 0 && o->process != new->process))
+		return err_set(
+		    e, ERR_CORRUPT, "hand-off: %s is not that process's", o->object->name);
+	for (size_t i = 0; adopted && t != NULL && i < t->n; i++) {
+		const struct mapping *m = &t->list[i];
+
+		if (m->object == new->object &&
+		    m->offset < new->offset + new->len &&new->offset < m->offset + m->len)
+			return err_set(e, ERR_CORRUPT,
+			    "hand-off: the part at %#llx of %s is mapped twice",
+			    (unsigned long long)MAX(m->offset, new->offset), o->object->name);
+		if (m->process == new->process &&
+		    m->hva < new->hva + new->len &&new->hva < m->hva + m->len)
+			return err_set(e, ERR_CORRUPT, "hand-off: two mappings at %#llx",
+			    (unsigned long long)MAX(m->hva, new->hva));
+	}
+	return 0;
+}
+
+/* With s->lock. */
+static int
+add_mapping(struct server *s, const struct mapping *new, struct err *e)
+{
+	struct served_object *o = &s->objects[new->object];
+	struct mapping_table *t;
+
+	if (check_foreign(s, new, e) == -1)
+		return -1;
+	if (server_is_complete(s, new->object) || atomic_load(&s->state) == SERVER_COMPLETE)
+		return 0;
+	t = table_without(s, new->process, new->hva, new->len, 1);
+	if (t == NULL)
+		return err_sys(e, "hand-off");
+	t->list[t->n++] = *new;
+	/* Known before the first fault can come. */
+	atomic_store(&s->mappings, t);
+	if (o->engine != SERVE_COPY)
+		return uffd_register(s->processes[new->process]->uffd, new->hva, new->len, e);
+	o->process = new->process;
+	atomic_fetch_add(&o->mapped, new->len);
+	return 0;
+}
+
 int
 server_add_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t len,
     size_t object, uint64_t offset, struct err *e)
 {
 	const struct served_object *o = object < s->nobjects ? &s->objects[object] : NULL;
+	const struct mapping new = { process, hva, len, object, offset };
 	uint64_t end, size, unused = 0;
-	struct mapping_table *t;
-	int rc = 0;
+	int rc;
 
 	if (o == NULL || o->object == NULL)
 		return err_set(
 		    e, ERR_CORRUPT, "hand-off: there is no memory number %zu", object);
-	size = align_up(o->object->size, o->page_size);
+	size = object_length(o);
 	if (ckd_add(&end, offset, len) || end > size || len == 0 ||
 	    ckd_add(&unused, hva, len) || ((hva | len | offset) & (o->page_size - 1)) != 0)
 		return err_set(e, ERR_CORRUPT,
@@ -360,20 +474,14 @@ server_add_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t le
 		    (unsigned long long)len, (unsigned long long)hva,
 		    (unsigned long long)offset, o->object->name, (unsigned long long)size);
 	pthread_mutex_lock(&s->lock);
-	if (!server_is_complete(s, object) && atomic_load(&s->state) != SERVER_COMPLETE) {
-		t = table_without(s, process, hva, len, 1);
-		if (t == NULL) {
-			rc = err_sys(e, "hand-off");
-		} else {
-			t->list[t->n++] = (struct mapping){ process, hva, len, object, offset };
-			/* Known before the first fault can come. */
-			atomic_store(&s->mappings, t);
-			rc = uffd_register(s->processes[process]->uffd, hva, len, e);
-		}
-	}
+	rc = add_mapping(s, &new, e);
 	if (atomic_load(&s->first_mapping) == 0)
 		atomic_store(&s->first_mapping, serve_now());
 	pthread_mutex_unlock(&s->lock);
+	/* Memory of the VMM's own cannot be filled before. */
+	if (rc == 0 && s->options.engine == SERVE_EAGER && o->engine == SERVE_COPY &&
+	    object_is_mapped(o))
+		rc = fill_now(s, object, e);
 	return rc;
 }
 
@@ -456,6 +564,8 @@ more_faults(struct filler *f, struct err *e)
 	/* Where the thread that was just woken shares our CPU: its next fault may be the one.
 	 */
 	sched_yield();
+	if (f->process != NULL)
+		return events_take(f, e) == -1 ? -1 : 0;
 	f->at = 0;
 	f->n = uffd_peek(f->uffd, f->queue, FAULTS_AT_ONCE, e);
 	f->began = serve_now();
@@ -495,7 +605,8 @@ handle_faults(struct worker *w, struct err *e)
 	struct server *s = f->server;
 	int rc;
 
-	f->began = serve_now();
+	if (f->process == NULL)
+		f->began = serve_now();
 	if (atomic_load_explicit(&s->first_fault, memory_order_relaxed) == 0)
 		atomic_store(&s->first_fault, f->began);
 	atomic_fetch_add(&s->busy, 1);
@@ -503,6 +614,17 @@ handle_faults(struct worker *w, struct err *e)
 	filler_account(f);
 	atomic_fetch_sub(&s->busy, 1);
 	return rc;
+}
+
+/* Faults into the queue, waiting for the first: their number, 0 to look around, -1. */
+static int
+await_faults(struct filler *f, struct err *e)
+{
+	if (f->process != NULL)
+		return events_wait(f, e);
+	f->at = 0;
+	f->n = uffd_read(f->uffd, f->queue, FAULTS_AT_ONCE, e);
+	return f->n;
 }
 
 static void *
@@ -513,8 +635,7 @@ worker_main(void *arg)
 	struct err e = ERR_INIT;
 
 	while (!atomic_load(&w->process->stop)) {
-		f->at = 0;
-		f->n = uffd_read(w->process->uffd, f->queue, FAULTS_AT_ONCE, &e);
+		f->n = await_faults(f, &e);
 		if (f->n == -1 || (f->n > 0 && handle_faults(w, &e) == -1)) {
 			server_fail(f->server, &e);
 			break;
@@ -572,6 +693,8 @@ static void
 process_stop(struct server *s, struct served_process *p)
 {
 	atomic_store(&p->stop, true);
+	if (p->events != NULL)
+		events_kick(p);
 	for (unsigned i = 0; i < p->nworkers; i++)
 		worker_stop(s, &p->workers[i]);
 	p->nworkers = 0;
@@ -587,6 +710,7 @@ process_start(struct server *s, struct served_process *p, struct err *e)
 		p->nworkers = i + 1;
 		if (filler_init(&w->filler, s, true, p->uffd, e) == -1)
 			return -1;
+		w->filler.process = p->events != NULL ? p : NULL;
 		if (thread_start(&w->thread, worker_main, w, e) == -1)
 			return -1;
 		w->started = true;
@@ -594,8 +718,8 @@ process_start(struct server *s, struct served_process *p, struct err *e)
 	return 0;
 }
 
-int
-server_add_process(struct server *s, int uffd, unsigned *id, struct err *e)
+static int
+add_process(struct server *s, int uffd, bool adopt, unsigned *id, struct err *e)
 {
 	struct served_process *p;
 	uint64_t features;
@@ -609,7 +733,8 @@ server_add_process(struct server *s, int uffd, unsigned *id, struct err *e)
 	}
 	p->server = s;
 	p->uffd = uffd;
-	if (uffd_handshake(uffd, &features, e) == -1)
+	if (adopt ? uffd_adopt(uffd, e) == -1 || events_new(p, e) == -1
+		  : uffd_handshake(uffd, &features, e) == -1)
 		goto fail;
 	pthread_mutex_lock(&s->lock);
 	p->id = s->nprocesses;
@@ -627,9 +752,22 @@ server_add_process(struct server *s, int uffd, unsigned *id, struct err *e)
 	pthread_mutex_unlock(&s->lock);
 	return rc;
 fail:
+	events_free(p);
 	fd_close(&p->uffd);
 	free(p);
 	return -1;
+}
+
+int
+server_add_process(struct server *s, int uffd, unsigned *id, struct err *e)
+{
+	return add_process(s, uffd, false, id, e);
+}
+
+int
+server_adopt_process(struct server *s, int uffd, unsigned *id, struct err *e)
+{
+	return add_process(s, uffd, true, id, e);
 }
 
 void
@@ -647,10 +785,21 @@ server_remove_process(struct server *s, unsigned process)
 /* ---- vCPUs ---- */
 
 int
+asked_filler_init(struct server *s, struct err *e)
+{
+	if (s->asked_filler.reader != NULL)
+		return 0;
+	if (filler_init(&s->asked_filler, s, true, -1, e) == 0)
+		return 0;
+	filler_fini(&s->asked_filler);
+	return -1;
+}
+
+int
 server_fault(struct server *s, size_t object, uint64_t offset, struct err *e)
 {
 	struct served_object *o = object < s->nobjects ? &s->objects[object] : NULL;
-	int rc = 0;
+	int rc;
 
 	if (o == NULL || !server_has_memory(s) || offset >= o->object->size)
 		return err_set(e, ERR_CORRUPT,
@@ -658,14 +807,11 @@ server_fault(struct server *s, size_t object, uint64_t offset, struct err *e)
 		    (unsigned long long)offset, object);
 	if (o->engine != SERVE_USERFAULT)
 		return 0;
-	pthread_mutex_lock(&s->vcpu_lock);
-	if (s->vcpu_filler.reader == NULL)
-		rc = filler_init(&s->vcpu_filler, s, true, -1, e);
-	if (rc == -1)
-		filler_fini(&s->vcpu_filler);
-	else
-		rc = fill_vcpu(&s->vcpu_filler, object, align_down(offset, o->page_size), e);
-	pthread_mutex_unlock(&s->vcpu_lock);
+	pthread_mutex_lock(&s->asked_lock);
+	rc = asked_filler_init(s, e);
+	if (rc == 0)
+		rc = fill_vcpu(&s->asked_filler, object, align_down(offset, o->page_size), e);
+	pthread_mutex_unlock(&s->asked_lock);
 	return rc;
 }
 
@@ -674,12 +820,12 @@ server_fault_rest(struct server *s, struct err *e)
 {
 	int rc = 0;
 
-	pthread_mutex_lock(&s->vcpu_lock);
-	if (s->vcpu_filler.reader != NULL) {
-		rc = fill_pending(&s->vcpu_filler, e);
-		filler_account(&s->vcpu_filler);
+	pthread_mutex_lock(&s->asked_lock);
+	if (s->asked_filler.reader != NULL) {
+		rc = fill_pending(&s->asked_filler, e);
+		filler_account(&s->asked_filler);
 	}
-	pthread_mutex_unlock(&s->vcpu_lock);
+	pthread_mutex_unlock(&s->asked_lock);
 	return rc;
 }
 
@@ -774,7 +920,7 @@ server_stats(struct server *s, struct serve_stats *stats, struct server_times *t
 		for (unsigned k = 0; k < s->processes[i]->nworkers; k++)
 			serve_stats_merge(stats, &s->processes[i]->workers[k].filler.stats);
 	serve_stats_merge(stats, &s->background_filler.stats);
-	serve_stats_merge(stats, &s->vcpu_filler.stats);
+	serve_stats_merge(stats, &s->asked_filler.stats);
 	pthread_mutex_unlock(&s->lock);
 	times->first_mapping = atomic_load(&s->first_mapping);
 	times->first_fault = atomic_load(&s->first_fault);
@@ -811,17 +957,18 @@ server_free(struct server *s)
 	if (s->background_started)
 		thread_stop(s->background);
 	filler_fini(&s->background_filler);
-	filler_fini(&s->vcpu_filler);
+	filler_fini(&s->asked_filler);
 	for (unsigned i = 0; i < s->nprocesses; i++) {
 		process_stop(s, s->processes[i]);
 		fd_close(&s->processes[i]->uffd);
+		events_free(s->processes[i]);
 		free(s->processes[i]);
 	}
 	free_mappings(s);
 	free_objects(s);
 	fd_close(&s->event_fd);
 	pthread_mutex_destroy(&s->lock);
-	pthread_mutex_destroy(&s->vcpu_lock);
+	pthread_mutex_destroy(&s->asked_lock);
 	pthread_mutex_destroy(&s->fail_lock);
 	free(s);
 }

@@ -51,6 +51,21 @@ int server_new(struct server **out, const struct image *img,
 int server_add_memory(
     struct server *s, size_t index, const struct served_memory *memory, struct err *e);
 
+/*
+ * Region `index` is memory of the VMM's own that no descriptor names: engine copy, of which
+ * options.engine may be AUTO, COPY, or EAGER.  One process has it, page_size is that of the
+ * pages behind it.
+ */
+int server_add_foreign(struct server *s, size_t index, uint64_t page_size, struct err *e);
+
+/*
+ * Engine source (served_memory.source): when it returns 0, [offset, offset + len) of region
+ * `object` are in its memory object, zeros included.  Any thread; also when all is complete.
+ * A page that is asked for again is there too, whoever has discarded it meanwhile.
+ */
+int server_provide(
+    struct server *s, size_t object, uint64_t offset, uint64_t len, struct err *e);
+
 /* Whether every region has its memory, or (of one region) all of it is there. */
 bool server_has_memory(const struct server *s);
 bool server_is_complete(const struct server *s, size_t index);
@@ -65,8 +80,20 @@ enum serve_engine server_engine(const struct server *s, size_t index);
 int server_add_process(struct server *s, int uffd, unsigned *id, struct err *e);
 
 /*
+ * The same for a userfaultfd that had its handshake, and whose ranges its owner registers for
+ * missing pages: the way to memory of the VMM's own, and to no other.  O_NONBLOCK stays, and
+ * is set if it was not.  Its events (UFFD_FEATURE_EVENT_*) are served: what the VMM discards
+ * or unmaps is zeros from then on; if it moves its memory or forks, the server fails.
+ */
+int server_adopt_process(struct server *s, int uffd, unsigned *id, struct err *e);
+
+/*
  * Serves [hva, hva + len) of that process, which shows the object from
  * `offset` on.  When it returns 0 accesses there wait for their pages.
+ *
+ * Of an adopted process nothing is registered, and no part may be mapped twice.  What nobody
+ * asks for is filled as soon as all of the region is mapped; with options.engine EAGER that
+ * is done when the mapping that completes it is added.
  */
 int server_add_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t len,
     size_t object, uint64_t offset, struct err *e);

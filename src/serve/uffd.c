@@ -13,6 +13,8 @@
 #include <unistd.h>
 
 #include "base/ckd.h"
+#include "base/fdio.h"
+#include "format/layout.h"
 
 #ifndef USERFAULTFD_IOC_NEW
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
@@ -58,6 +60,22 @@ uffd_handshake(int fd, uint64_t *features, struct err *e)
 	*features = api.features;
 	/* Whoever reads it waits in read(2). */
 	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) == -1)
+		return err_sys(e, "userfaultfd");
+	return 0;
+}
+
+int
+uffd_adopt(int fd, struct err *e)
+{
+	/* It wakes nobody, and only a userfaultfd after its handshake does that. */
+	struct uffdio_range somewhere = { .start = UINT64_C(1) << 30, .len = PAGE_GRANULE };
+	int flags;
+
+	if (ioctl(fd, UFFDIO_WAKE, &somewhere) == -1)
+		return err_sys(e, "the descriptor is no userfaultfd, or had no handshake");
+	flags = fcntl(fd, F_GETFL);
+	if (flags == -1 ||
+	    ((flags & O_NONBLOCK) == 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == -1))
 		return err_sys(e, "userfaultfd");
 	return 0;
 }
@@ -127,6 +145,59 @@ uffd_peek(int fd, struct uffd_fault *list, size_t max, struct err *e)
 	return read_events(fd, list, max, RWF_NOWAIT, e);
 }
 
+static const char *
+forget_other(const struct uffd_msg *msg)
+{
+	int fd;
+
+	if (msg->event == UFFD_EVENT_REMAP)
+		return "moves memory (mremap)";
+	if (msg->event != UFFD_EVENT_FORK)
+		return "does something unknown with its memory";
+	/* Of the child; without it, it would see zeros. */
+	fd = (int)msg->arg.fork.ufd;
+	fd_close(&fd);
+	return "makes a child (fork) that has its memory";
+}
+
+static void
+understand(struct uffd_event *ev, const struct uffd_msg *msg)
+{
+	*ev = (struct uffd_event){ .kind = UFFD_EV_FAULT };
+	switch (msg->event) {
+	case UFFD_EVENT_PAGEFAULT:
+		ev->fault.hva = msg->arg.pagefault.address;
+		ev->fault.write = (msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0;
+		break;
+	case UFFD_EVENT_REMOVE:
+	case UFFD_EVENT_UNMAP:
+		ev->kind = msg->event == UFFD_EVENT_REMOVE ? UFFD_EV_REMOVE : UFFD_EV_UNMAP;
+		ev->start = msg->arg.remove.start;
+		ev->end = msg->arg.remove.end;
+		break;
+	default:
+		ev->kind = UFFD_EV_OTHER;
+		ev->name = forget_other(msg);
+	}
+}
+
+int
+uffd_read_events(int fd, struct uffd_event list[UFFD_EVENTS_MAX], struct err *e)
+{
+	struct uffd_msg msgs[UFFD_EVENTS_MAX];
+	ssize_t got = read(fd, msgs, sizeof(msgs));
+	int n;
+
+	if (got == -1 && (errno == EINTR || errno == EAGAIN))
+		return 0;
+	if (got == -1)
+		return err_sys(e, "read userfaultfd");
+	n = (int)((size_t)got / sizeof(msgs[0]));
+	for (int i = 0; i < n; i++)
+		understand(&list[i], &msgs[i]);
+	return n;
+}
+
 enum uffd_result
 uffd_wake(int fd, uint64_t hva, uint64_t len, struct err *e)
 {
@@ -177,34 +248,59 @@ uffd_continue(
 	return r;
 }
 
-enum uffd_result
-uffd_zeropage(int fd, uint64_t hva, uint64_t len, bool *present, struct err *e)
+/* What the errors of COPY and ZEROPAGE mean; bytes: what the call told. */
+static enum uffd_result
+outcome(int64_t bytes, uint64_t *done)
 {
-	uint64_t at = 0;
-
-	*present = false;
-	while (at < len) {
-		struct uffdio_zeropage z = { .range = { .start = hva + at, .len = len - at } };
-
-		if (ioctl(fd, UFFDIO_ZEROPAGE, &z) == 0)
-			return UFFD_DONE;
-		if (errno == EAGAIN) {
-			if (z.zeropage > 0)
-				at += (uint64_t)z.zeropage;
-			else
-				sched_yield();
-		} else if (errno == EEXIST) {
-			*present = true;
-			return UFFD_DONE;
-		} else if (errno == ENOENT) {
-			return UFFD_GONE;
-		} else if (errno == ESRCH) {
-			return UFFD_DEAD;
-		} else {
-			err_sys(e, "zero %llu bytes at %#llx", (unsigned long long)(len - at),
-			    (unsigned long long)(hva + at));
-			return UFFD_FAILED;
-		}
+	switch (errno) {
+	case EAGAIN:
+		/* The error that stopped it is told by the next call. */
+		*done = bytes > 0 ? (uint64_t)bytes : 0;
+		return bytes > 0 ? UFFD_DONE : UFFD_BUSY;
+	case EEXIST:
+		return UFFD_PRESENT;
+	case ENOENT:
+		return UFFD_GONE;
+	case ESRCH:
+		return UFFD_DEAD;
+	default:
+		return UFFD_FAILED;
 	}
-	return UFFD_DONE;
+}
+
+/* Fields are 0 before the call: not every kernel fills them in when it fails. */
+enum uffd_result
+uffd_zeropage(int fd, uint64_t hva, struct err *e)
+{
+	struct uffdio_zeropage z = { .range = { .start = hva, .len = PAGE_GRANULE } };
+	enum uffd_result r;
+	uint64_t done;
+
+	if (ioctl(fd, UFFDIO_ZEROPAGE, &z) == 0)
+		return UFFD_DONE;
+	r = outcome(z.zeropage, &done);
+	if (r == UFFD_FAILED)
+		err_sys(e, "a page of zeros at %#llx", (unsigned long long)hva);
+	return r;
+}
+
+enum uffd_result
+uffd_copy(int fd, uint64_t hva, const void *from, uint64_t len, uint64_t *done, struct err *e)
+{
+	struct uffdio_copy c = { .dst = hva, .src = (uintptr_t)from, .len = len };
+	enum uffd_result r;
+
+	*done = 0;
+	if (ioctl(fd, UFFDIO_COPY, &c) == 0) {
+		*done = len;
+		return UFFD_DONE;
+	}
+	/* So kernels say it that have no huge page left. */
+	if (errno == ENOSPC)
+		errno = ENOMEM;
+	r = outcome(c.copy, done);
+	if (r == UFFD_FAILED)
+		err_sys(e, "copy %llu bytes to %#llx", (unsigned long long)len,
+		    (unsigned long long)hva);
+	return r;
 }

@@ -28,6 +28,13 @@ int uffd_create(int *fd, struct err *e);
  */
 int uffd_handshake(int fd, uint64_t *features, struct err *e);
 
+/*
+ * Takes a descriptor that had its handshake, whose owner has registered ranges: fails if it is
+ * none.  It is read without waiting from then on, which most owners have asked for anyway; of
+ * a blocking one poll(2) tells nothing.
+ */
+int uffd_adopt(int fd, struct err *e);
+
 /* MISSING and MINOR events for [hva, hva + len). */
 int uffd_register(int fd, uint64_t hva, uint64_t len, struct err *e);
 int uffd_unregister(int fd, uint64_t hva, uint64_t len, struct err *e);
@@ -44,10 +51,35 @@ int uffd_read(int fd, struct uffd_fault *list, size_t max, struct err *e);
  */
 int uffd_peek(int fd, struct uffd_fault *list, size_t max, struct err *e);
 
+/* What a message of an adopted descriptor tells. */
+struct uffd_event {
+	enum {
+		UFFD_EV_FAULT,
+		UFFD_EV_REMOVE, /* [start, end) is about to be discarded */
+		UFFD_EV_UNMAP, /* [start, end) is about to be unmapped */
+		UFFD_EV_OTHER, /* what nobody can serve: name */
+	} kind;
+	struct uffd_fault fault;
+	uint64_t start, end;
+	const char *name;
+};
+
+#define UFFD_EVENTS_MAX 16
+
+/*
+ * Reads up to UFFD_EVENTS_MAX messages of an adopted descriptor without waiting; their
+ * number, -1.  Faults come first, then the rest in their order.  Whoever discards or unmaps
+ * goes on as soon as it was read.
+ */
+int uffd_read_events(int fd, struct uffd_event list[UFFD_EVENTS_MAX], struct err *e);
+
 /* What became of a range. */
 enum uffd_result {
 	UFFD_DONE, /* every page is mapped, and whoever waited is awake */
 	UFFD_HOLE, /* *done bytes on there is a page that is not in the page cache */
+	UFFD_PRESENT, /* there is a page already; it was left alone, and nobody woken */
+	UFFD_BUSY, /* mappings are changing: events have to be read, then it may be tried again
+		    */
 	UFFD_GONE, /* the range is not registered any more, or not mapped */
 	UFFD_DEAD, /* the process has no address space any more */
 	UFFD_FAILED, /* *e tells */
@@ -61,12 +93,16 @@ enum uffd_result {
 enum uffd_result uffd_continue(
     int fd, uint64_t hva, uint64_t len, uint64_t page_size, uint64_t *done, struct err *e);
 
+/* Gives one page of zeros, of 4 KiB, where there is none.  UFFD_HOLE does not happen. */
+enum uffd_result uffd_zeropage(int fd, uint64_t hva, struct err *e);
+
 /*
- * Gives pages of zeros where there is none; 4 KiB pages only.  UFFD_HOLE does
- * not happen; *present tells that a page was there already and was left alone.
+ * Gives copies of whole pages where there are none, and wakes whoever waits for them.  One
+ * call: with UFFD_DONE *done bytes are there, maybe not all; else none.  UFFD_HOLE does not
+ * happen.  A lack of memory is an error with sysno ENOMEM.
  */
-enum uffd_result uffd_zeropage(
-    int fd, uint64_t hva, uint64_t len, bool *present, struct err *e);
+enum uffd_result uffd_copy(
+    int fd, uint64_t hva, const void *from, uint64_t len, uint64_t *done, struct err *e);
 
 /* Wakes whoever waits in the range; a fault that is not resolved comes again. */
 enum uffd_result uffd_wake(int fd, uint64_t hva, uint64_t len, struct err *e);
