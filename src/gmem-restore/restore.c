@@ -322,8 +322,9 @@ kept_descriptors(const struct restore *r, int *keep)
 	for (size_t i = 0; i < m->nstates; i++)
 		if (r->guest.states[i].fd != -1)
 			keep[n++] = r->guest.states[i].fd;
-	for (size_t i = 0; r->handoff == NULL && i < m->nregions; i++)
-		keep[n++] = r->guest.memory[i].number;
+	if (r->handoff == NULL && r->driven.driver == NULL)
+		for (size_t i = 0; i < m->nregions; i++)
+			keep[n++] = r->guest.memory[i].number;
 	if (r->handoff_end != -1)
 		keep[n++] = r->handoff_end;
 	return n;
