@@ -5,7 +5,10 @@
 
 #include <string.h>
 
+#include "vmm/firecracker-impl.h"
+
 const struct vmm_driver *const vmm_drivers[] = {
+	&firecracker_driver,
 	NULL,
 };
 

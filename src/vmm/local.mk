@@ -2,7 +2,14 @@
 libgmem_a_SOURCES += \
 	%D%/control.c %D%/control.h \
 	%D%/driver.h %D%/drivers.c \
+	%D%/firecracker.c %D%/firecracker-impl.h \
+	%D%/firecracker-api.c %D%/firecracker-api.h \
+	%D%/firecracker-facts.c %D%/firecracker-facts.h \
+	%D%/firecracker-handoff.c %D%/firecracker-handoff.h \
+	%D%/firecracker-load.c \
 	%D%/firecracker-message.c %D%/firecracker-message.h \
+	%D%/firecracker-place.c %D%/firecracker-place.h \
+	%D%/firecracker-save.c \
 	%D%/guard.c %D%/guard.h \
 	%D%/handoff.c %D%/handoff.h \
 	%D%/http.c %D%/http.h \
