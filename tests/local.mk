@@ -60,6 +60,25 @@ handoff_liar_CPPFLAGS = $(UNIT_CPPFLAGS) -I$(top_srcdir)/include
 handoff_liar_CFLAGS = -std=gnu11 $(WARN_CFLAGS)
 handoff_liar_LDADD =
 
+# Plays Firecracker, and is an ordinary program too; raw-uffd-server is the least that serves it.
+check_PROGRAMS += stand-in-firecracker raw-uffd-server
+stand_in_firecracker_SOURCES = %D%/lib/stand-in-firecracker.c \
+	%D%/lib/stand-in-firecracker-api.c \
+	%D%/lib/stand-in-firecracker-client.c \
+	%D%/lib/stand-in-firecracker-guest.c \
+	%D%/lib/stand-in-firecracker-http.c \
+	%D%/lib/stand-in-firecracker-lies.c \
+	%D%/lib/stand-in-firecracker-memory.c \
+	%D%/lib/stand-in-firecracker-snapshot.c \
+	%D%/lib/stand-in-firecracker-uffd.c \
+	%D%/lib/stand-in-firecracker.h %D%/lib/vmm-pattern.h
+stand_in_firecracker_CPPFLAGS = $(UNIT_CPPFLAGS)
+stand_in_firecracker_CFLAGS = -std=gnu11 $(WARN_CFLAGS) $(JANSSON_CFLAGS) -pthread
+stand_in_firecracker_LDADD = $(JANSSON_LIBS)
+raw_uffd_server_SOURCES = %D%/lib/raw-uffd-server.c
+raw_uffd_server_CFLAGS = -std=gnu11 $(WARN_CFLAGS) $(JANSSON_CFLAGS)
+raw_uffd_server_LDADD = $(JANSSON_LIBS)
+
 restore_tests = \
 	%D%/cli/restore-handoff.sh \
 	%D%/cli/restore-kill.sh \
