@@ -79,6 +79,33 @@ raw_uffd_server_SOURCES = %D%/lib/raw-uffd-server.c
 raw_uffd_server_CFLAGS = -std=gnu11 $(WARN_CFLAGS) $(JANSSON_CFLAGS)
 raw_uffd_server_LDADD = $(JANSSON_LIBS)
 
+# Cloud Hypervisor, as one sees it from outside: ordinary programs too
+check_PROGRAMS += stand-in-cloud-hypervisor raw-ch-source raw-ch-sink
+ch_wire = %D%/lib/stand-in-cloud-hypervisor.h %D%/lib/stand-in-cloud-hypervisor-slots.c \
+	%D%/lib/stand-in-cloud-hypervisor-wire.c
+CH_CPPFLAGS = $(UNIT_CPPFLAGS)
+CH_CFLAGS = -std=gnu11 $(WARN_CFLAGS) $(JANSSON_CFLAGS) -pthread
+stand_in_cloud_hypervisor_SOURCES = %D%/lib/stand-in-cloud-hypervisor.c \
+	%D%/lib/stand-in-cloud-hypervisor-api.c %D%/lib/stand-in-cloud-hypervisor-destination.c \
+	%D%/lib/stand-in-cloud-hypervisor-fault.c %D%/lib/stand-in-cloud-hypervisor-guest.c \
+	%D%/lib/stand-in-cloud-hypervisor-http.c %D%/lib/stand-in-cloud-hypervisor-json.c \
+	%D%/lib/stand-in-cloud-hypervisor-memory.c %D%/lib/stand-in-cloud-hypervisor-source.c \
+	%D%/lib/vmm-pattern.h $(ch_wire)
+stand_in_cloud_hypervisor_CPPFLAGS = $(CH_CPPFLAGS)
+stand_in_cloud_hypervisor_CFLAGS = $(CH_CFLAGS)
+stand_in_cloud_hypervisor_LDADD = $(JANSSON_LIBS)
+raw_ch_source_SOURCES = %D%/lib/raw-ch-source.c $(ch_wire)
+raw_ch_source_CPPFLAGS = $(CH_CPPFLAGS)
+raw_ch_source_CFLAGS = $(CH_CFLAGS)
+raw_ch_source_LDADD = $(JANSSON_LIBS)
+raw_ch_sink_SOURCES = %D%/lib/raw-ch-sink.c $(ch_wire)
+raw_ch_sink_CPPFLAGS = $(CH_CPPFLAGS)
+raw_ch_sink_CFLAGS = $(CH_CFLAGS)
+raw_ch_sink_LDADD = $(JANSSON_LIBS)
+ch_tests = %D%/cli/stand-in-cloud-hypervisor.sh
+dist_check_SCRIPTS += $(ch_tests)
+TESTS += $(ch_tests)
+
 restore_tests = \
 	%D%/cli/restore-handoff.sh \
 	%D%/cli/restore-kill.sh \
