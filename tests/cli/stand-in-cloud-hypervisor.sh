@@ -144,6 +144,35 @@ check "all is right" ended 0
 begin --state-slow=300 --fault-twice --leave-early
 check "State is slow, pages are asked for twice, and it leaves early" receive Postcopy
 check "all is right all the same" ended 0
+begin
+receive Postcopy --rewrite >"$tmp/check"
+check "a page that is put in again after it was written is found" ended 3
+begin --stay
+check "restored, and it stays" receive Postcopy
+check "all was seen" await grep -q 'pages right' "$tmp/vmm.out"
+cp -r "$dir" "$tmp/first"
+check "sent on" sent true
+check "and ended" ended 0
+check "its memory is the same" cmp "$dir/memory" "$tmp/first/memory"
+begin
+check "restored again" receive Postcopy
+check "all is right" ended 0
+sed 's/"hugepages":false/"hugepages":true/g' "$tmp/zones/config.json" >"$tmp/huge.json"
+begin
+cp "$tmp/zones"/* "$dir" && cp "$tmp/huge.json" "$dir/config.json"
+check "pages of 2 MiB" receive Postcopy
+check "all is right" ended 0
+check "there are few of them" grep -q ' 8 requests' "$tmp/vmm.out"
+cp "$tmp/first"/* "$dir"
+sed 's/"prefault":false/"prefault":true/' "$tmp/first/config.json" >"$dir/config.json"
+begin
+receive Postcopy >"$tmp/check"
+check "prefault and postcopy: refused" test $served -eq 1
+shuts_down >"$tmp/check"
+cp "$tmp/first"/* "$dir"
+begin --version-as v52.0
+check "v52.0 does not know postcopy" receive Postcopy --precopy
+check "all is right" ended 0
 begin --bench
 check "bench" receive Postcopy
 check "bench: all is right" ended 0

@@ -4,7 +4,7 @@
 #endif
 
 /*
- * raw-ch-source [--paused] [--precopy | --inline] FILE CONFIG STATE SOCKET
+ * raw-ch-source [--paused] [--rewrite] [--precopy | --inline] FILE CONFIG STATE SOCKET
  *
  * Restores a VM into a Cloud Hypervisor that waits at SOCKET in vm.receive-migration, from
  * files: the reference for what serves it, and the other side of benchmarks.  FILE has the
@@ -14,6 +14,8 @@
  *	--precopy	the memory is all there when the descriptors go; memory_mode Precopy
  *	--inline	no descriptors: pages go with the replies
  *	--paused	CompletePaused
+ *	--rewrite	puts a page in again some pages later, which nobody may: the guest has
+ *			written it since
  */
 
 #include <fcntl.h>
@@ -30,7 +32,7 @@ static struct slot slots[SLOTS_MAX];
 static uint64_t at[SLOTS_MAX]; /* where a slot is in FILE */
 static size_t nslots;
 static int file = -1;
-static bool inlined;
+static bool inlined, rewriting;
 
 static void __attribute__((noreturn)) die(const char *what, const struct why *why)
 {
@@ -110,6 +112,13 @@ serve_one(int fd, struct why *why)
 	return -1;
 }
 
+static void
+rewrite(unsigned long n)
+{
+	for (size_t i = 0; i < nslots && rewriting && n % 100 == 0; i++)
+		copy(i, 0, slots[i].size < 64 * PAGE ? slots[i].size : 64 * PAGE, 0);
+}
+
 static void *
 serve(void *arg)
 {
@@ -117,7 +126,7 @@ serve(void *arg)
 	unsigned long n = 0;
 
 	while (serve_one(*(int *)arg, &why) == 0)
-		n++;
+		rewrite(++n);
 	/* Whoever asked for what is not there gets no reply, and must not wait for one. */
 	shutdown(*(int *)arg, SHUT_RDWR);
 	printf("raw-ch-source: %lu pages\n", n);
@@ -201,10 +210,12 @@ main(int argc, char **argv)
 		precopy |= strcmp(argv[1], "--precopy") == 0;
 		inlined |= strcmp(argv[1], "--inline") == 0;
 		paused |= strcmp(argv[1], "--paused") == 0;
+		rewriting |= strcmp(argv[1], "--rewrite") == 0;
 	}
 	if (argc != 5) {
-		fprintf(stderr, "usage: raw-ch-source [--paused] [--precopy | --inline] FILE "
-				"CONFIG STATE SOCKET\n");
+		fprintf(stderr,
+		    "usage: raw-ch-source [--paused] [--rewrite] [--precopy | --inline] FILE "
+		    "CONFIG STATE SOCKET\n");
 		return 2;
 	}
 	file = open(argv[1], O_RDONLY | O_CLOEXEC);

@@ -32,6 +32,11 @@
 
 enum step { ESTABLISHED, STARTED, FDS, CONFIGURED, STATED, COMPLETED, ABORTED };
 
+struct worker {
+	pthread_t thread;
+	int fd, over;
+};
+
 struct destination {
 	int listener, fd;
 	bool postcopy;
@@ -43,8 +48,7 @@ struct destination {
 	pthread_t acceptor;
 	bool accepting;
 	int over; /* an eventfd: no more connections */
-	pthread_t workers[CONNECTIONS_MAX];
-	int sockets[CONNECTIONS_MAX];
+	struct worker workers[CONNECTIONS_MAX];
 	size_t nworkers;
 	int fault[2]; /* a pipe of fault connections */
 	struct why *why;
@@ -82,16 +86,27 @@ receive_memory(int fd, uint64_t length, struct why *why)
 	return rc;
 }
 
+/* False when it is time to end; not looked at in the middle of a request. */
+static bool
+goes_on(const struct worker *w)
+{
+	struct pollfd p[2] = { { w->over, POLLIN, 0 }, { w->fd, POLLIN, 0 } };
+
+	while (poll(p, 2, -1) == -1 && errno == EINTR)
+		continue;
+	return p[0].revents == 0;
+}
+
 static void *
 memory_worker(void *arg)
 {
-	int fd = *(int *)arg;
+	const struct worker *w = arg;
 	struct request q;
 	struct why why;
 
-	while (wire_read(fd, &q, sizeof(q), &why) == 0)
-		if (q.command != MEMORY || receive_memory(fd, q.length, &why) == -1 ||
-		    wire_reply(fd, STATUS_OK, 0, &why) == -1)
+	while (goes_on(w) && wire_read(w->fd, &q, sizeof(q), &why) == 0)
+		if (q.command != MEMORY || receive_memory(w->fd, q.length, &why) == -1 ||
+		    wire_reply(w->fd, STATUS_OK, 0, &why) == -1)
 			break;
 	return NULL;
 }
@@ -120,9 +135,9 @@ take_connection(struct destination *d, int fd)
 		close(fd);
 		return;
 	}
-	d->sockets[d->nworkers] = fd;
-	if (pthread_create(
-		&d->workers[d->nworkers], NULL, memory_worker, &d->sockets[d->nworkers]) == 0)
+	struct worker *w = &d->workers[d->nworkers];
+	*w = (struct worker){ .fd = fd, .over = d->over };
+	if (pthread_create(&w->thread, NULL, memory_worker, w) == 0)
 		d->nworkers++;
 }
 
@@ -153,9 +168,8 @@ stop_accepting(struct destination *d)
 	eventfd_write(d->over, 1);
 	pthread_join(d->acceptor, NULL);
 	for (size_t i = 0; i < d->nworkers; i++) {
-		shutdown(d->sockets[i], SHUT_RD);
-		pthread_join(d->workers[i], NULL);
-		close(d->sockets[i]);
+		pthread_join(d->workers[i].thread, NULL);
+		close(d->workers[i].fd);
 	}
 	d->accepting = false;
 }
