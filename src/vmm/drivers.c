@@ -5,9 +5,11 @@
 
 #include <string.h>
 
+#include "vmm/cloud-hypervisor.h"
 #include "vmm/firecracker-impl.h"
 
 const struct vmm_driver *const vmm_drivers[] = {
+	&cloud_hypervisor_driver,
 	&firecracker_driver,
 	NULL,
 };

@@ -1,5 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 libgmem_a_SOURCES += \
+	%D%/cloud-hypervisor.c %D%/cloud-hypervisor.h %D%/cloud-hypervisor-impl.h \
+	%D%/cloud-hypervisor-api.c %D%/cloud-hypervisor-api.h \
+	%D%/cloud-hypervisor-fault.c %D%/cloud-hypervisor-fault.h \
+	%D%/cloud-hypervisor-link.c \
+	%D%/cloud-hypervisor-load.c \
+	%D%/cloud-hypervisor-memory.c %D%/cloud-hypervisor-memory.h \
+	%D%/cloud-hypervisor-place.c %D%/cloud-hypervisor-place.h \
+	%D%/cloud-hypervisor-save.c \
+	%D%/cloud-hypervisor-stream.c %D%/cloud-hypervisor-stream.h \
+	%D%/cloud-hypervisor-wire.c %D%/cloud-hypervisor-wire.h \
 	%D%/control.c %D%/control.h \
 	%D%/driver.h %D%/drivers.c \
 	%D%/firecracker.c %D%/firecracker-impl.h \
