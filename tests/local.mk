@@ -185,7 +185,7 @@ test_format_hostile_LDADD = $(UNIT_LDADD)
 # Fuzz targets: without --enable-fuzzers they replay their seeds.
 reseal = %D%/fuzz/reseal.c %D%/fuzz/reseal.h
 fuzz_targets = fuzz-header fuzz-entry-node fuzz-cbor-manifest fuzz-trailer fuzz-image \
-	fuzz-firecracker
+	fuzz-firecracker fuzz-qemu-stream
 check_PROGRAMS += $(fuzz_targets) make-seeds
 FUZZ_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests/lib -I$(srcdir)/tests/fuzz
 if FUZZERS
@@ -214,6 +214,10 @@ fuzz_trailer_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
 fuzz_firecracker_SOURCES = %D%/fuzz/fuzz-firecracker.c %D%/fuzz/fuzz.h $(fuzz_main)
 fuzz_firecracker_CPPFLAGS = $(FUZZ_CPPFLAGS)
 fuzz_firecracker_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
+
+fuzz_qemu_stream_SOURCES = %D%/fuzz/fuzz-qemu-stream.c %D%/fuzz/fuzz.h $(fuzz_main)
+fuzz_qemu_stream_CPPFLAGS = $(FUZZ_CPPFLAGS)
+fuzz_qemu_stream_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
 
 fuzz_image_SOURCES = %D%/fuzz/fuzz-image.c %D%/fuzz/fuzz.h $(reseal) $(fuzz_main)
 fuzz_image_CPPFLAGS = $(FUZZ_CPPFLAGS)

@@ -33,14 +33,15 @@ libgmem_a_SOURCES += \
 	%D%/qemu-save.c \
 	%D%/qemu-settings.c \
 	%D%/qemu-status.c \
+	%D%/qemu-stream.c %D%/qemu-stream.h \
 	%D%/qemu-text.c %D%/qemu-text.h \
 	%D%/text.h \
 	%D%/qmp.c %D%/qmp.h \
 	%D%/qmp-frame.c %D%/qmp-frame.h \
 	%D%/wait.c %D%/wait.h
 
-check_PROGRAMS += test-control test-firecracker test-http test-qmp test-guard
-TESTS += test-control test-firecracker test-http test-qmp test-guard
+check_PROGRAMS += test-control test-firecracker test-http test-qmp test-qemu-stream test-guard
+TESTS += test-control test-firecracker test-http test-qmp test-qemu-stream test-guard
 
 test_control_SOURCES = tests/unit/test-control.c
 test_control_CPPFLAGS = $(UNIT_CPPFLAGS)
@@ -57,6 +58,10 @@ test_http_LDADD = $(UNIT_LDADD)
 test_qmp_SOURCES = tests/unit/test-qmp.c
 test_qmp_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_qmp_LDADD = $(UNIT_LDADD)
+
+test_qemu_stream_SOURCES = tests/unit/test-qemu-stream.c
+test_qemu_stream_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_qemu_stream_LDADD = $(UNIT_LDADD)
 
 test_guard_SOURCES = tests/unit/test-guard.c
 test_guard_CPPFLAGS = $(UNIT_CPPFLAGS)

@@ -54,29 +54,22 @@ check_shared(struct qmp *q, const struct qemu_ram *ram, struct err *e)
 
 /*
  * From 8.1 on x-ignore-shared leaves out only shared memory that has a file's name
- * (QEMU commit b0182e537e): a memfd would go into the state.
+ * (QEMU commit b0182e537e): all other is sent, and must be taken out of what was sent.
  */
 static int
-check_named(struct qmp *q, const struct qemu_ram *ram, struct err *e)
+check_named(struct qmp *q, struct qemu_ram *ram, struct err *e)
 {
 	const char *text;
 	json_t *type;
-	char kind[64];
 
 	if (!qmp_at_least(q, 8, 1))
 		return 0;
 	if (backend_get(q, ram->id, "type", &type, e) == -1)
 		return -1;
 	text = json_string_value(type);
-	qmp_one_line(kind, sizeof(kind), text != NULL ? text : "unknown");
+	ram->sent = text == NULL || strcmp(text, "memory-backend-file") != 0;
 	json_decref(type);
-	if (strcmp(kind, "memory-backend-file") == 0)
-		return 0;
-	return err_set(e, ERR_UNSUPPORTED,
-	    "QEMU %u.%u can't leave out memory of type %s: start the VM with "
-	    "-object memory-backend-file,id=%.64s,size=%" PRIu64
-	    "M,share=on,mem-path=/dev/shm/NAME",
-	    qmp_version(q)->major, qmp_version(q)->minor, kind, ram->id, ram->size >> 20);
+	return 0;
 }
 
 /* The address of the block's first byte in QEMU, the same by each of its segments. */

@@ -13,6 +13,7 @@
 
 #include "base/ckd.h"
 #include "base/fdio.h"
+#include "vmm/qemu-stream.h"
 
 #define FD_NAME "gmem-state"
 #define PIPE_SIZE (1 << 20)
@@ -24,10 +25,12 @@
 /* The read end of the pipe that QEMU writes to, on its way to the caller. */
 struct drain {
 	struct qmp_watch watch;
+	struct qemu *vm;
+	struct qemu_stream *strip; /* owned; takes out RAM that was sent, or NULL */
 	int (*sink)(void *arg, const void *buf, size_t len, struct err *e);
 	void *arg;
 	uint64_t last_ns; /* when something came last */
-	char buf[1 << 16];
+	char buf[PIPE_SIZE];
 };
 
 static int
@@ -44,18 +47,92 @@ drain_ready(void *arg, struct err *e)
 		return 0;
 	}
 	d->last_ns = qemu_now_ns();
+	if (d->strip != NULL)
+		return qemu_stream_feed(d->strip, d->buf, (size_t)n, e);
 	return d->sink(d->arg, d->buf, (size_t)n, e);
 }
 
-/* Waits up to ms for bytes, unless QEMU has given none for too long. */
+/* Takes bytes for ms, or until there are no more, unless QEMU has given none for too long. */
 static int
 wait_bytes(struct qemu *vm, struct drain *d, int ms, struct err *e)
 {
-	if (qmp_wait(vm->qmp, ms, e) == -1)
-		return -1;
-	if (qemu_now_ns() - d->last_ns < STALL_S * UINT64_C(1000000000))
+	uint64_t now = qemu_now_ns(), end = now + (uint64_t)ms * 1000000;
+
+	do {
+		/* At least one: rounding down may leave nothing. */
+		int left = (int)((end - now) / 1000000);
+
+		if (qmp_wait(vm->qmp, MAX(left, 1), e) == -1)
+			return -1;
+		now = qemu_now_ns();
+	} while (d->watch.fd != -1 && now < end);
+	if (now - d->last_ns < STALL_S * UINT64_C(1000000000))
 		return 0;
 	return err_set(e, ERR_FAILED, "QEMU wrote nothing for %d s", STALL_S);
+}
+
+/* ---- RAM that QEMU sends though it is shared ---- */
+
+static int
+strip_put(void *arg, const void *buf, size_t len, struct err *e)
+{
+	struct drain *d = arg;
+
+	return d->sink(d->arg, buf, len, e);
+}
+
+static int
+strip_block(void *arg, struct qemu_stream_block *b, struct err *e)
+{
+	const struct drain *d = arg;
+
+	for (size_t i = 0; i < d->vm->nram; i++) {
+		const struct qemu_ram *ram = &d->vm->ram[i];
+
+		if (strcmp(ram->block, b->name) != 0)
+			continue;
+		if (ram->size != b->size)
+			return err_set(e, ERR_FAILED,
+			    "RAM %s has %" PRIu64 " bytes, in the state %" PRIu64, ram->id,
+			    ram->size, b->size);
+		b->ours = true;
+	}
+	return 0;
+}
+
+static int
+strip_start(struct drain *d, struct err *e)
+{
+	const struct qemu_stream_hooks hooks = {
+		.arg = d,
+		.put = strip_put,
+		.block = strip_block,
+	};
+
+	for (size_t i = 0; i < d->vm->nram; i++)
+		if (d->vm->ram[i].sent)
+			return qemu_stream_new(&d->strip, &hooks, e);
+	return 0;
+}
+
+/* That the list of blocks had each of ours, and what was sent is what we expected. */
+static int
+strip_check(const struct drain *d, struct err *e)
+{
+	const struct qemu_stream_block *b;
+	size_t n, found = 0;
+
+	if (d->strip == NULL)
+		return 0;
+	if (qemu_stream_end(d->strip, e) == -1)
+		return -1;
+	b = qemu_stream_blocks(d->strip, &n);
+	for (size_t i = 0; i < n; i++)
+		found += b[i].ours;
+	if (found == d->vm->nram)
+		return 0;
+	return err_set(e, ERR_UNSUPPORTED, "%zu of %zu RAM blocks are in the migration stream",
+	    found, d->vm->nram);
 }
 
 /* Until the migration is over and all of it was read. */
@@ -122,9 +199,9 @@ migrate(struct qemu *vm, struct drain *d, struct err *e)
 	return r;
 }
 
-/* Bytes of the blocks that QEMU migrates, apart from ours. */
+/* Bytes of the blocks that QEMU is to send: others, and ours that it can't leave out. */
 static int
-foreign_bytes(struct qemu *vm, uint64_t *sum, struct err *e)
+sent_bytes(struct qemu *vm, uint64_t *sum, struct err *e)
 {
 	struct qemu_blocks blocks;
 	char *text;
@@ -146,7 +223,7 @@ foreign_bytes(struct qemu *vm, uint64_t *sum, struct err *e)
 		if (b == NULL || b->used != vm->ram[i].size)
 			r = err_set(
 			    e, ERR_FAILED, "RAM %s was changed meanwhile", vm->ram[i].id);
-		else
+		else if (!vm->ram[i].sent)
 			*sum -= b->used;
 	}
 	qemu_blocks_fini(&blocks);
@@ -193,7 +270,7 @@ check_left_out(struct qemu *vm, struct err *e)
 {
 	uint64_t sum, total;
 
-	if (foreign_bytes(vm, &sum, e) == -1 || migrated_bytes(vm, &total, e) == -1)
+	if (sent_bytes(vm, &sum, e) == -1 || migrated_bytes(vm, &total, e) == -1)
 		return -1;
 	if (total > sum)
 		return err_set(e, ERR_UNSUPPORTED,
@@ -237,13 +314,16 @@ qemu_save_state(struct qemu *vm,
 		return err_sys(e, "the VM's state");
 	d->watch =
 	    (struct qmp_watch){ .fd = -1, .events = POLLIN, .ready = drain_ready, .arg = d };
+	d->vm = vm;
 	d->sink = sink;
 	d->arg = arg;
-	if (qemu_change_settings(vm, e) == 0 && migrate(vm, d, e) == 0 &&
-	    check_left_out(vm, e) == 0 && qemu_restore_settings(vm, e) == 0)
+	if (strip_start(d, e) == 0 && qemu_change_settings(vm, e) == 0 &&
+	    migrate(vm, d, e) == 0 && check_left_out(vm, e) == 0 && strip_check(d, e) == 0 &&
+	    qemu_restore_settings(vm, e) == 0)
 		r = 0;
 	if (r == -1)
 		clean_up(vm);
+	qemu_stream_free(d->strip);
 	free(d);
 	return r == 0 ? 0 : err_wrap(e, "saving the VM's state");
 }

@@ -30,6 +30,7 @@ static const char *const hindrances[] = {
 	"return-path",
 	"switchover-ack",
 	"x-colo",
+	"xbzrle",
 	"zero-copy-send",
 };
 

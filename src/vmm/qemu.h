@@ -38,6 +38,7 @@ struct qemu_ram {
 	uint64_t offset; /* of the block's first byte in the object */
 	struct qemu_segment *segments; /* by offset; they cover the block */
 	size_t nsegments;
+	bool sent; /* QEMU puts it into its state, from where it is taken out again */
 };
 
 /*
@@ -71,8 +72,8 @@ int qemu_check_paused(struct qemu *vm, struct err *e);
 
 /*
  * Writes the state of devices and vCPUs to the sink, in pieces, in this
- * thread.  Proves that QEMU left out the RAM blocks of qemu_ram and nothing
- * else.  The VM must be stopped and stays so.  What it needs to change in
+ * thread.  Proves that the RAM blocks of qemu_ram are not in it, and nothing
+ * else is missing.  The VM must be stopped and stays so.  What it needs to change in
  * QEMU's migration settings is put back, also after a failure or interruption.
  */
 int qemu_save_state(struct qemu *vm,
