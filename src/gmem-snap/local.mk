@@ -10,6 +10,7 @@ gmem_snap_SOURCES = \
 	%D%/region.c %D%/region.h \
 	%D%/snap-file.c \
 	%D%/snap-handoff.c \
+	%D%/snap-mapped.c \
 	%D%/snap-process.c \
 	%D%/snap-qemu.c \
 	%D%/snap-vmm.c \

@@ -42,6 +42,7 @@ static const struct opt_program program = {
 	    "       gmem-snap --VMM SOCKET [--leave HOW] [options] -o IMAGE\n"
 	    "       gmem-snap --pid PID [--region NAME|N]… [--pause HOW] [options] -o IMAGE\n"
 	    "       gmem-snap --file [NAME=]RAW… [options] -o IMAGE\n"
+	    "       gmem-snap --mapped-ram FILE [--region NAME]… [options] -o IMAGE\n"
 	    "       gmem-snap --list --pid PID [--json]\n",
 	.help =
 	    "Save the memory of a virtual machine, and its state, as an image.\n"
@@ -51,8 +52,10 @@ static const struct opt_program program = {
 	    "      --handoff SOCKET   a running VMM that speaks the gmem hand-off\n"
 	    "      --pid PID          any running process (with --qmp: the QEMU process)\n"
 	    "      --file [NAME=]RAW  a raw memory file; may be given several times\n"
+	    "      --mapped-ram FILE  a VM that QEMU or libvirt saved with mapped-ram\n"
 	    "      --list             show the memory objects of --pid\n"
-	    "      --region NAME|N    only this object of the process, by name or number\n",
+	    "      --region NAME|N    only this object of the process, by name or number, or\n"
+	    "                         this RAM block of the file; may be given several times\n",
 	.more = list_drivers,
 	.rest =
 	    "\n"
@@ -89,6 +92,7 @@ enum {
 	OPT_LEAVE,
 	OPT_LEVEL,
 	OPT_LIST,
+	OPT_MAPPED_RAM,
 	OPT_PAUSE,
 	OPT_PID,
 	OPT_PROGRESS_FD,
@@ -112,6 +116,7 @@ static struct option long_options[LONG_OPTIONS + DRIVERS_MAX + 1] = {
 	{ "leave", required_argument, NULL, OPT_LEAVE },
 	{ "level", required_argument, NULL, OPT_LEVEL },
 	{ "list", no_argument, NULL, OPT_LIST },
+	{ "mapped-ram", required_argument, NULL, OPT_MAPPED_RAM },
 	{ "output", required_argument, NULL, 'o' },
 	{ "pause", required_argument, NULL, OPT_PAUSE },
 	{ "pid", required_argument, NULL, OPT_PID },
@@ -144,9 +149,10 @@ add_drivers(void)
 #define PROCESS (1u << SNAP_PROCESS)
 #define LIST (1u << SNAP_LIST)
 #define FILES (1u << SNAP_FILE)
+#define MAPPED (1u << SNAP_MAPPED)
 #define HANDOFF (1u << SNAP_HANDOFF)
 #define VMM (1u << SNAP_VMM)
-#define IMAGE (QEMU | HANDOFF | VMM | PROCESS | FILES)
+#define IMAGE (QEMU | HANDOFF | VMM | PROCESS | FILES | MAPPED)
 
 static const struct {
 	int option;
@@ -163,13 +169,14 @@ static const struct {
 	    "as before once we disconnect)" },
 	{ OPT_LEVEL, IMAGE, "--level goes with an image, not with --list" },
 	{ OPT_LIST, LIST, "--list excludes all places of memory but --pid" },
+	{ OPT_MAPPED_RAM, MAPPED, "--mapped-ram excludes --list and other places of memory" },
 	{ 'o', IMAGE, "-o goes with an image, not with --list" },
 	{ OPT_PAUSE, PROCESS,
 	    "--pause goes with --pid (QEMU, or who speaks the hand-off, pauses by itself)" },
 	{ OPT_PID, QEMU | PROCESS | LIST, "--pid excludes other places of memory but --qmp" },
 	{ OPT_PROGRESS_FD, IMAGE, "--progress-fd goes with an image, not with --list" },
 	{ OPT_QMP, QEMU, "--qmp excludes --list and other places of memory but --pid" },
-	{ OPT_REGION, PROCESS, "--region goes with --pid" },
+	{ OPT_REGION, PROCESS | MAPPED, "--region goes with --pid or --mapped-ram" },
 	{ OPT_STATE, IMAGE, "--state goes with an image, not with --list" },
 	{ OPT_THREADS, IMAGE, "--threads goes with an image, not with --list" },
 	{ OPT_TIMESTAMP, IMAGE, "--timestamp goes with an image, not with --list" },
@@ -326,6 +333,9 @@ set_source(struct options *o, int option, char *arg)
 	case OPT_FILE:
 		add_file(o, arg);
 		break;
+	case OPT_MAPPED_RAM:
+		o->mapped_ram = arg;
+		break;
 	case OPT_REGION:
 		o->regions.v = grown(o->regions.v, o->regions.n, sizeof(*o->regions.v));
 		o->regions.v[o->regions.n++] = arg;
@@ -414,6 +424,8 @@ mode_of(const struct options *o, const bool *given)
 		return SNAP_QEMU;
 	if (o->driver != NULL)
 		return SNAP_VMM;
+	if (o->mapped_ram != NULL)
+		return SNAP_MAPPED;
 	if (o->files.n != 0)
 		return SNAP_FILE;
 	return o->pid != 0 ? SNAP_PROCESS : SNAP_NONE;
@@ -424,9 +436,9 @@ check(struct options *o, const bool *given)
 {
 	o->mode = mode_of(o, given);
 	if (o->mode == SNAP_NONE)
-		opt_bad(&program,
-		    "one of --qmp, --handoff, --pid and --file is wanted, or the name of a "
-		    "VMM (--help lists them)");
+		opt_bad(&program, "one of --qmp, --handoff, --pid, --file and --mapped-ram is "
+				  "wanted, or the name of a "
+				  "VMM (--help lists them)");
 	if (o->driver != NULL && o->mode != SNAP_VMM)
 		opt_bad(&program, "--%s excludes --list and other places of memory",
 		    o->driver->name);

@@ -21,6 +21,7 @@ enum snap_mode {
 	SNAP_PROCESS, /* --pid */
 	SNAP_LIST, /* --list --pid */
 	SNAP_FILE, /* --file */
+	SNAP_MAPPED, /* --mapped-ram */
 };
 
 /* A list of arguments; the strings are those of argv. */
@@ -37,6 +38,7 @@ struct options {
 	const struct vmm_driver *driver; /* of SNAP_VMM */
 	const char *api; /* its socket */
 	pid_t pid; /* 0: not given */
+	const char *mapped_ram; /* the file */
 	struct arg_list regions; /* --region: names or numbers */
 	struct pairs files; /* --file: key is the name, or NULL */
 	struct pairs states; /* --state: name and file */

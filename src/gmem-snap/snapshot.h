@@ -66,5 +66,6 @@ int snap_handoff(struct snapshot *s, struct err *e);
 int snap_vmm(struct snapshot *s, struct err *e);
 int snap_process(struct snapshot *s, struct err *e);
 int snap_files(struct snapshot *s, struct err *e);
+int snap_mapped(struct snapshot *s, struct err *e);
 
 #endif

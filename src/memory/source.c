@@ -23,6 +23,9 @@ struct memory_source {
 	enum memory_kind kind;
 	uint64_t size;
 	bool seeks; /* SEEK_DATA is of use */
+	uint64_t base; /* of its first byte in the file; 0 unless there is a bitmap */
+	uint8_t *bitmap; /* owned; the pages that are in the file, or NULL: all are */
+	uint32_t page_size; /* of the bitmap */
 	struct guest_memfd_scratch scratch;
 };
 
@@ -52,10 +55,10 @@ check_length(const struct memory_source *src, struct err *e)
 
 	if (length(src->fd, &st, &len, e) == -1)
 		return -1;
-	if (len < src->size)
+	if (len < src->base + src->size)
 		return err_set(e, ERR_FAILED,
 		    "the memory shrank from %llu to %llu bytes while it was read",
-		    (unsigned long long)src->size, (unsigned long long)len);
+		    (unsigned long long)(src->base + src->size), (unsigned long long)len);
 	return 0;
 }
 
@@ -117,6 +120,34 @@ memory_source_open(
 	return 0;
 }
 
+int
+memory_source_open_pages(struct memory_source **out, int fd, uint64_t base, uint64_t size,
+    uint8_t *bitmap, uint32_t page_size, struct err *e)
+{
+	struct memory_source *src;
+	struct stat st;
+	uint64_t len, end;
+
+	if (memory_source_open(&src, fd, MEMORY_FILE, 0, e) == -1) {
+		free(bitmap);
+		return -1;
+	}
+	src->base = base;
+	src->size = size;
+	src->bitmap = bitmap;
+	src->page_size = page_size;
+	if (length(src->fd, &st, &len, e) == 0 && (ckd_add(&end, base, size) || end > len))
+		err_set(e, ERR_CORRUPT, "%llu bytes at %llu: the file has %llu",
+		    (unsigned long long)size, (unsigned long long)base,
+		    (unsigned long long)len);
+	if (e->kind != ERR_NONE) {
+		memory_source_free(src);
+		return -1;
+	}
+	*out = src;
+	return 0;
+}
+
 void
 memory_source_free(struct memory_source *src)
 {
@@ -124,6 +155,7 @@ memory_source_free(struct memory_source *src)
 		return;
 	guest_memfd_scratch_fini(&src->scratch);
 	fd_close(&src->fd);
+	free(src->bitmap);
 	free(src);
 }
 
@@ -171,6 +203,40 @@ next_all(
 	return 1;
 }
 
+/* Whether the page that holds the byte is in the file. */
+static bool
+is_present(const struct memory_source *src, uint64_t at)
+{
+	uint64_t page = at / src->page_size;
+
+	return (src->bitmap[page / 8] >> page % 8 & 1) != 0;
+}
+
+/* The end of the run of pages that are in the file, or are not, from a byte in it on. */
+static uint64_t
+run_end(const struct memory_source *src, uint64_t at, uint64_t limit)
+{
+	bool present = is_present(src, at);
+
+	do
+		at = align_down(at, src->page_size) + src->page_size;
+	while (at < limit && is_present(src, at) == present);
+	return MIN(at, limit);
+}
+
+/* By the bitmap. */
+static int
+next_present(const struct memory_source *src, uint64_t from, uint64_t *start, uint64_t *end)
+{
+	if (!is_present(src, from))
+		from = run_end(src, from, src->size);
+	if (from >= src->size)
+		return 0;
+	*start = from;
+	*end = run_end(src, from, src->size);
+	return 1;
+}
+
 int
 memory_source_next(
     struct memory_source *src, uint64_t from, uint64_t *start, uint64_t *end, struct err *e)
@@ -180,7 +246,9 @@ memory_source_next(
 
 	if (from >= src->size)
 		return 0;
-	if (src->kind == MEMORY_GUEST_MEMFD)
+	if (src->bitmap != NULL)
+		found = next_present(src, from, &first, &last);
+	else if (src->kind == MEMORY_GUEST_MEMFD)
 		found = guest_memfd_next(src->fd, src->size, from, &first, &last, e);
 	else if (src->seeks)
 		found = next_seek(src, from, &first, &last, e);
@@ -196,13 +264,28 @@ memory_source_next(
 static int
 read_file(const struct memory_source *src, void *buf, size_t len, uint64_t off, struct err *e)
 {
-	if (fd_pread_full(src->fd, buf, len, off, e) == 0)
+	if (fd_pread_full(src->fd, buf, len, src->base + off, e) == 0)
 		return 0;
 	/* Not an image that is damaged, but a file that somebody is changing. */
 	if (e->kind == ERR_CORRUPT && check_length(src, e) == 0)
 		err_set(e, ERR_FAILED, "the memory ends before byte %llu of %llu",
 		    (unsigned long long)(off + len), (unsigned long long)src->size);
 	return -1;
+}
+
+/* What is not in the file is zero. */
+static int
+read_present(
+    const struct memory_source *src, uint8_t *buf, size_t len, uint64_t off, struct err *e)
+{
+	for (uint64_t at = off, n; at < off + len; at += n, buf += n) {
+		n = run_end(src, at, off + len) - at;
+		if (!is_present(src, at))
+			memset(buf, 0, (size_t)n);
+		else if (read_file(src, buf, (size_t)n, at, e) == -1)
+			return -1;
+	}
+	return 0;
 }
 
 int
@@ -216,7 +299,9 @@ memory_source_read(
 	if (off > limit || len > limit - off)
 		return err_set(e, ERR_FAILED, "%zu bytes at %llu: the memory has %llu", len,
 		    (unsigned long long)off, (unsigned long long)src->size);
-	if (have > 0 && src->kind == MEMORY_GUEST_MEMFD)
+	if (have > 0 && src->bitmap != NULL)
+		r = read_present(src, buf, have, off, e);
+	else if (have > 0 && src->kind == MEMORY_GUEST_MEMFD)
 		r = guest_memfd_read(src->fd, &src->scratch, buf, have, off, e);
 	else if (have > 0)
 		r = read_file(src, buf, have, off, e);
@@ -245,6 +330,14 @@ memory_source_resident(struct memory_source *src, uint64_t *bytes, struct err *e
 
 	if (src->kind == MEMORY_GUEST_MEMFD)
 		return resident_guest_memfd(src, bytes, e);
+	if (src->bitmap != NULL) {
+		*bytes = 0;
+		for (uint64_t at = 0, end; at < src->size; at = end) {
+			end = run_end(src, at, src->size);
+			*bytes += is_present(src, at) ? end - at : 0;
+		}
+		return 0;
+	}
 	if (length(src->fd, &st, &len, e) == -1)
 		return -1;
 	*bytes = S_ISREG(st.st_mode) ? (uint64_t)st.st_blocks * 512 : src->size;

@@ -24,6 +24,15 @@ struct memory_source;
 int memory_source_open(
     struct memory_source **out, int fd, enum memory_kind kind, uint64_t size, struct err *e);
 
+/*
+ * Memory whose pages lie in a file at base, page i at base + i * page_size, where bit i of
+ * the bitmap (little endian) is set; the others are zeros, whatever the file has
+ * there.  Takes fd and the bitmap (malloc'd), also on failure.  size and page_size are
+ * multiples of 4 KiB; ERR_CORRUPT if the file is too short.
+ */
+int memory_source_open_pages(struct memory_source **out, int fd, uint64_t base, uint64_t size,
+    uint8_t *bitmap, uint32_t page_size, struct err *e);
+
 /* NULL is fine. */
 void memory_source_free(struct memory_source *src);
 

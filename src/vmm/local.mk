@@ -29,6 +29,7 @@ libgmem_a_SOURCES += \
 	%D%/qemu-check.c \
 	%D%/qemu-facts.c \
 	%D%/qemu-load.c %D%/qemu-load.h \
+	%D%/qemu-mapped.c %D%/qemu-mapped.h \
 	%D%/qemu-ram.c \
 	%D%/qemu-save.c \
 	%D%/qemu-settings.c \
