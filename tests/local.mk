@@ -112,10 +112,11 @@ restore_tests = \
 	%D%/cli/restore-manners.sh \
 	%D%/cli/restore-touch.sh \
 	%D%/vm/minivmm-restore.sh \
+	%D%/vm/qemu13.sh \
 	%D%/vm/restore-qemu.sh
 dist_check_SCRIPTS += $(restore_tests)
 TESTS += $(restore_tests)
-EXTRA_DIST += %D%/lib/vmm-cli.sh
+EXTRA_DIST += %D%/lib/qemu-guest.sh %D%/lib/vmm-cli.sh
 
 # gmem-snap
 check_PROGRAMS += hold-memory
@@ -133,7 +134,9 @@ snap_tests = \
 	%D%/cli/snap-file.sh \
 	%D%/cli/snap-handoff.sh \
 	%D%/cli/snap-pid.sh \
-	%D%/vm/snap-qemu.sh
+	%D%/vm/mapped-qemu13.sh \
+	%D%/vm/snap-qemu.sh \
+	%D%/vm/snap-qemu13.sh
 dist_check_SCRIPTS += $(snap_tests)
 TESTS += $(snap_tests)
 
@@ -249,7 +252,7 @@ TESTS += $(format_cli_tests)
 # what is run by people: the examples, and the guest of quickstart and tests/vm
 dist_check_SCRIPTS += %D%/cli/examples.sh
 TESTS += %D%/cli/examples.sh
-EXTRA_DIST += %D%/guest/build-guest %D%/guest/init %D%/guest/qemu-args
+EXTRA_DIST += %D%/guest/build-guest %D%/guest/build-qemu13 %D%/guest/init %D%/guest/qemu-args
 
 # minivmm of examples/: asked by vmm-control as gmem-snap asks, served by vmm-serve
 check_PROGRAMS += vmm-control vmm-serve

@@ -234,6 +234,48 @@ test_file(void)
 	close(other);
 }
 
+/* Pages in a file at an odd place, of which the bitmap tells; the rest is rubbish. */
+static void
+test_pages(void)
+{
+	static const uint64_t ranges[] = { 4096, 12288, 32 * 4096, 34 * 4096, 39 * 4096,
+		40 * 4096, 0, 0 };
+	static const uint8_t map[5] = { 0x06, 0, 0, 0, 0x83 };
+	const uint64_t size = 40 * 4096, base = 5 * 4096;
+	unsigned char *want = calloc(1, size), *file;
+	int fd = new_memfd("pages", base + size + 4096);
+	struct memory_source *src;
+	struct err e = ERR_INIT;
+	uint8_t *bitmap;
+
+	file = map_all(fd, base + size + 4096);
+	memset(file, 0xdd, base + size + 4096);
+	for (unsigned i = 0; i < 40; i++) {
+		if ((map[i / 8] >> i % 8 & 1) == 0)
+			continue;
+		fill_page(want, i * 4096);
+		memcpy(file + base + i * 4096, want + i * 4096, 4096);
+	}
+	for (size_t pages = 1; pages <= 2; pages++) {
+		bitmap = malloc(sizeof(map));
+		memcpy(bitmap, map, sizeof(map));
+		if (memory_source_open_pages(&src, dup(fd), base + (pages - 1) * 4097 * 4096,
+			size, bitmap, 4096, &e) == -1)
+			break;
+		ok(memory_source_size(src) == size, "pages in a file: size");
+		has_ranges(src, ranges, "pages in a file");
+		ok(same_bytes(src, want, 5000), "pages in a file: the bytes");
+		ok(same_bytes(src, want, 163840), "pages in a file: the bytes at once");
+		ok(resident(src) == 5 * 4096, "pages in a file: resident");
+		memory_source_free(src);
+	}
+	ok(e.kind == ERR_CORRUPT && strstr(e.msg, "the file has") != NULL,
+	    "pages beyond the file: %s", e.msg);
+	munmap(file, base + size + 4096);
+	free(want);
+	close(fd);
+}
+
 /* A loop device over a memfd, -1 if that is not allowed. */
 static int
 new_loop(int fd)
@@ -562,6 +604,7 @@ main(void)
 	test_odd();
 	test_shrink();
 	test_file();
+	test_pages();
 	test_block_device();
 	test_hugetlb();
 	test_threads();

@@ -4,7 +4,7 @@
 # of Debian 13 (10.x) differs: which memory it leaves out of its state, NUMA, memory that is
 # plugged in, and files that it wrote with mapped-ram.
 . "${abs_top_srcdir:?}/tests/lib/qemu-guest.sh"
-requires debootstrap socat
+requires socat
 qemu13=$("$abs_top_srcdir/tests/guest/build-qemu13" 2>"$tmp/build") ||
     skip_all "no QEMU of Debian 13: $(tail -n 1 "$tmp/build")"
 PATH=${qemu13%/*}:$PATH

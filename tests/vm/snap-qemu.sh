@@ -20,17 +20,14 @@ dir=$tmp/dir
 mkdir "$dir"
 qmp=$tmp/qmp
 shm=/dev/shm/gmem-test-$$
+machine=pc
 
-# From 8.1 on QEMU leaves only files out of its state.
 version=$(qemu-system-x86_64 --version | sed -n 's/.* version \([0-9]*\.[0-9]*\).*/\1/p')
-case $version in
-    [4-7].* | 8.0) ram=memory-backend-memfd,share=on ;;
-    *) ram=memory-backend-file,share=on,mem-path=$shm ;;
-esac
+ram="memory-backend-memfd,share=on"
 
 boot() { # ARG...: starts a QEMU with two monitors; $pid
     rm -f "$qmp" "$qmp.2"
-    qemu-system-x86_64 -machine pc,accel=tcg -nodefaults -display none -S \
+    qemu-system-x86_64 -machine "$machine,accel=${accel:-tcg}" -nodefaults -display none -S \
         -qmp "unix:$qmp,server=on,wait=off" -qmp "unix:$qmp.2,server=on,wait=off" \
         "$@" 2>"$tmp/qemu-err" &
     pid=$!
@@ -42,9 +39,20 @@ boot() { # ARG...: starts a QEMU with two monitors; $pid
     skip_all "QEMU does not start: $(cat "$tmp/qemu-err")"
 }
 boot_plain() { boot -m 64 -object "$ram,id=ram0,size=64M" -machine memory-backend=ram0; }
-ask() { # COMMAND: what QEMU answers, through the other monitor
-    printf '{"execute":"qmp_capabilities"}{"execute":"%s"}\n' "$1" |
-        socat -t 1 - "UNIX-CONNECT:$qmp.2" | tail -n 1
+# What QEMU answers, through the other monitor: COMMAND, or all of it as JSON [MONITOR].
+ask() {
+    case $1 in
+        '{'*) question=$1 ;;
+        *) question="{\"execute\":\"$1\"}" ;;
+    esac
+    # It answers at once, but for what the events in between are.
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        answer=$(printf '{"execute":"qmp_capabilities"}%s\n' "$question" |
+            socat -t 0.3 - "UNIX-CONNECT:${2:-$qmp.2}" 2>/dev/null |
+            grep -E '"(return|error)"' | sed 1d | tail -n 1)
+        [ -z "$answer" ] || break
+    done
+    printf '%s\n' "$answer"
 }
 status() { ask query-status | sed -n 's/.*"status": "\([a-z]*\)".*/\1/p'; }
 is() { # STATUS: soon
@@ -73,7 +81,7 @@ t "is whole" 0 gmem-inspect verify "$tmp/i"
 check "zstd accepts it" zstd -qt "$tmp/i"
 t "info" 0 gmem-inspect info "$tmp/i"
 for word in ram0 device qemu-migration memfd "$version" pc-i440fx tcg nodefaults; do
-    [ "$word $ram" = "memfd ${ram#*memfd}" ] || check "has $word" grep -q -- "$word" "$out"
+    check "has $word" grep -q -- "$word" "$out"
 done
 t "device state" 0 gmem-inspect extract "$tmp/i" --state device -o "$tmp/device"
 check "is a migration stream" test "$(head -c 4 "$tmp/device")" = QEVM
@@ -84,7 +92,6 @@ t "--leave paused" 0 gmem-snap --qmp "$qmp" --leave paused -o "$tmp/1" --threads
 check "is not running" is postmigrate
 gmem-inspect extract "$tmp/1" -o "$tmp/1.raw" 2>/dev/null
 fd=$(find "/proc/$pid/fd" -lname '*memory-backend*' | head -n 1)
-[ -n "$fd" ] || fd=$shm
 check "the memory is in the image" cmp "$tmp/1.raw" "$fd"
 t "once more" 5 gmem-snap --qmp "$qmp" -o "$dir/i"
 check "QEMU wants to run before" grep -q postmigrate "$err"
@@ -196,5 +203,94 @@ refused 'share=on' -m 64
 refused 'share=on' -m 64 -object memory-backend-ram,id=ram0,size=64M -machine memory-backend=ram0
 refused 'still being restored' -m 64 -object "$ram,id=ram0,size=64M" \
     -machine memory-backend=ram0 -incoming defer
-rm -f "$shm"
+refused 'memory device d0 (dimm): memory that can be plugged' \
+    -m 64,slots=2,maxmem=256M -object "$ram,id=ram0,size=64M" -machine memory-backend=ram0 \
+    -object "$ram,id=dimm0,size=64M" -device pc-dimm,memdev=dimm0,id=d0
+
+# Memory that is plugged while it runs, and taken away again; an object alone is no memory.
+boot -m 64,slots=2,maxmem=256M -object "$ram,id=ram0,size=64M" -machine memory-backend=ram0
+ask '{"execute":"object-add","arguments":{"qom-type":"memory-backend-memfd","id":"dimm0",
+"size":67108864,"share":true}}' >/dev/null
+t "an object that is nobody's memory" 0 gmem-snap --qmp "$qmp" -o "$tmp/i" -f --leave running
+t "is not in the image" 0 gmem-inspect info "$tmp/i"
+check "but the memory is" grep -q ram0 "$out"
+check "indeed" sh -c '! grep -q dimm0 "$1"' - "$out"
+ask '{"execute":"device_add","arguments":{"driver":"pc-dimm","id":"d1","memdev":"dimm0"}}' >/dev/null
+t "refused: memory that was plugged in" 5 gmem-snap --qmp "$qmp" -o "$dir/i"
+check "is told by name" grep -q 'memory device d1 (dimm)' "$err"
+check "the VM runs" is running
+nothing
+kill -KILL "$pid"
+
+# Each kind of memory, on each machine, both ways of running it: the image has what
+# is there, and QEMU loads it.
+runs() { ask query-status "$1" | grep -q '"status": "running"'; }
+whole() { # MACHINE ACCEL BACKEND [nodes]
+    machine=$1 accel=$2
+    name="$1, $2, $3${4:+, $4}"
+    # shellcheck disable=SC2054
+    if [ -n "${4:-}" ]; then
+        set -- -m 48 -numa node,memdev=n0 -numa node,memdev=n1
+        memory="-object $ram,id=n0,size=32M -object $ram,id=n1,size=16M"
+        again="-object $file={mem:n0},id=n0,size=32M -object $file={mem:n1},id=n1,size=16M"
+        region=n1 skip=0
+    else
+        set -- -m 48 -machine memory-backend=ram0
+        memory="-object $ram,id=ram0,size=48M"
+        again="-object $file={mem},id=ram0,size=48M"
+        region=ram0 skip=33554432
+    fi
+    # shellcheck disable=SC2086
+    boot "$@" $memory -device "loader,file=$tmp/noise,addr=0x2004000,force-raw=on"
+    ask cont >/dev/null
+    t "$name: is saved" 0 gmem-snap --qmp "$qmp" --leave paused -o "$tmp/w" -f
+    rm -f "$tmp/w.raw" "$tmp/w.mem"
+    gmem-inspect extract "$tmp/w" --region $region -o "$tmp/w.raw" 2>/dev/null
+    ask "{\"execute\":\"pmemsave\",\"arguments\":{\"val\":33554432,\"size\":16777216,
+\"filename\":\"$tmp/w.mem\"}}" >/dev/null
+    check "$name: the memory is in the image" cmp -i 0:$skip "$tmp/w.mem" "$tmp/w.raw"
+    check "$name: there is some" cmp -n 100000 -i 0:16384 "$tmp/noise" "$tmp/w.mem"
+    kill -KILL "$pid"
+    wait "$pid" 2>/dev/null
+    rm -f "$tmp/qmp3"
+    # shellcheck disable=SC2086
+    gmem-restore --qmp "$tmp/qmp3" "$tmp/w" -- qemu-system-x86_64 \
+        -machine "$machine,accel=$accel" -nodefaults -display none "$@" $again \
+        -qmp "unix:$tmp/qmp3,server=on,wait=off" -incoming defer >"$tmp/w.log" 2>&1 &
+    restore=$!
+    loaded=false
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        [ -S "$tmp/qmp3" ] && runs "$tmp/qmp3" && loaded=true && break
+        sleep 0.1
+    done
+    check "$name: QEMU loads it" $loaded
+    $loaded || sed 's/^/# /' "$tmp/w.log"
+    kill -TERM $restore
+    wait $restore
+    rm -f "$shm"
+}
+head -c 100000 /dev/urandom >"$tmp/noise"
+file="memory-backend-file,share=on,mem-path"
+ram="memory-backend-memfd,share=on"
+whole q35 tcg memfd
+whole pc tcg memfd nodes
+ram=$file=$shm
+whole microvm tcg file
+case $version in
+    [4-8].* | 9.0) ;;
+    *)
+        ram="memory-backend-shm,share=on"
+        whole pc tcg shm
+        ;;
+esac
+ram="memory-backend-ram,share=on"
+whole q35 tcg ram
+if [ -w /dev/kvm ]; then
+    ram="memory-backend-memfd,share=on"
+    whole microvm kvm memfd
+    whole pc kvm memfd
+    whole q35 kvm memfd nodes
+else
+    skip "KVM" "no access to /dev/kvm"
+fi
 done_testing
