@@ -22,15 +22,13 @@
 #define LONG_OPTIONS 32 /* room for our own */
 #define HELP_COLUMN 25 /* where --help explains */
 
-/* "      --firecracker SOCKET": a line of --help for each driver. */
+/* "      --firecracker SOCKET": two lines of --help for each driver. */
 static void
 list_drivers(void)
 {
-	for (size_t i = 0; vmm_drivers[i] != NULL; i++) {
-		int n = printf("      --%s SOCKET", vmm_drivers[i]->name);
-
-		printf("%*s%s\n", MAX(HELP_COLUMN - n, 1), "", vmm_drivers[i]->help);
-	}
+	for (size_t i = 0; vmm_drivers[i] != NULL; i++)
+		printf("      --%s SOCKET\n%*s%s\n", vmm_drivers[i]->name, HELP_COLUMN, "",
+		    vmm_drivers[i]->help);
 }
 
 /* clang-format off */
