@@ -69,11 +69,12 @@ make_way(struct server *s)
 	return atomic_load(&s->stop) || atomic_load(&s->state) == SERVER_FAILED;
 }
 
-/* What has no place in the VMM cannot be given.  False: the server is stopped or has failed. */
+/* What has no place in the VMM cannot be given; eagerly others do it.  False: the server is
+ * stopped or has failed. */
 static bool
 await_mapped(struct server *s, const struct served_object *o)
 {
-	while (!object_is_mapped(o)) {
+	while (!atomic_load(s->options.engine == SERVE_EAGER ? &o->filled : &o->all_mapped)) {
 		if (make_way(s))
 			return false;
 		nap_us(1000);
@@ -95,9 +96,6 @@ fill_object(struct server *s, size_t object, struct err *e)
 		return 1;
 	if (o->engine == SERVE_COPY && !await_mapped(s, o))
 		return 0;
-	/* Whoever completes the mappings sees to it. */
-	if (o->engine == SERVE_COPY && s->options.engine == SERVE_EAGER)
-		return 1;
 	while ((more = image_reader_next(f->reader, o->object, chunk, &chunk, &en, e)) == 1) {
 		if (make_way(s))
 			return 0;

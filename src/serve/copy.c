@@ -187,7 +187,7 @@ copy_next_mapped(
 {
 	const struct mapping *m;
 
-	if (object_is_mapped(&s->objects[object])) {
+	if (atomic_load(&s->objects[object].all_mapped)) {
 		*end = limit;
 		return *off < limit;
 	}

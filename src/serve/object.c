@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 
 #include "base/ckd.h"
 #include "base/fdio.h"
+#include "base/log.h"
 #include "format/layout.h"
 #include "memory/kind.h"
 #include "serve/uffd.h"
@@ -209,6 +211,30 @@ open_bitmap(struct served_object *o, int fd, struct err *e)
 	return 0;
 }
 
+/*
+ * Whoever registers its mapping for missing pages only (Cloud Hypervisor 53.0) sees a huge
+ * page as soon as it is there, and stores take their time; what UFFDIO_COPY puts there is
+ * complete.  Of small pages write(2) makes it so.
+ */
+static int
+open_whole(struct served_object *o, struct err *e)
+{
+	struct err why = ERR_INIT;
+	uint64_t features;
+
+	if (object_map(o, e) == -1)
+		return -1;
+	if (uffd_create(&o->whole, &why) == 0 &&
+	    uffd_handshake(o->whole, &features, &why) == 0 &&
+	    uffd_register(o->whole, (uintptr_t)o->map, o->map_len, &why) == 0)
+		return 0;
+	log_warn("%s: the guest may see a huge page before all of it is there, if the VMM does "
+		 "not ask for minor faults: %s",
+	    o->object->name, why.msg);
+	fd_close(&o->whole);
+	return 0;
+}
+
 static int
 open_source(struct served_object *o, struct err *e)
 {
@@ -221,7 +247,7 @@ open_source(struct served_object *o, struct err *e)
 	o->asked = calloc(1, bitmap_bytes(o->claims.npages) + 1);
 	if (o->asked == NULL)
 		return err_sys(e, "%s: memory", o->object->name);
-	return o->page_size > PAGE_GRANULE ? object_map(o, e) : 0;
+	return o->page_size > PAGE_GRANULE ? open_whole(o, e) : 0;
 }
 
 int
@@ -233,6 +259,7 @@ object_open(struct served_object *o, const struct object *object, const struct s
 		.base = m->offset,
 		.page_size = m->page_size,
 		.scratch = -1,
+		.whole = -1,
 		.claims.fd = -1 };
 	if (check_fits(o, m, e) == -1 ||
 	    claims_init(&o->claims, div_up(object->size, o->page_size), e) == -1)
@@ -261,18 +288,13 @@ object_open_foreign(
 		.fd = -1,
 		.page_size = page_size,
 		.scratch = -1,
+		.whole = -1,
 		.engine = SERVE_COPY,
 		.claims.fd = -1 };
 	if (!is_pow2(page_size) || page_size < PAGE_GRANULE || page_size > FOREIGN_PAGE_MAX)
 		return err_set(e, ERR_UNSUPPORTED, "%s: pages of %llu bytes", object->name,
 		    (unsigned long long)page_size);
 	return claims_init(&o->claims, div_up(object->size, page_size), e);
-}
-
-bool
-object_is_mapped(const struct served_object *o)
-{
-	return atomic_load(&o->mapped) == object_length(o);
 }
 
 void
@@ -287,6 +309,7 @@ object_fini(struct served_object *o)
 	claims_fini(&o->claims);
 	free(o->asked);
 	o->asked = NULL;
+	fd_close(&o->whole);
 	fd_close(&o->scratch);
 	fd_close(&o->fd);
 	o->object = NULL;
@@ -320,12 +343,43 @@ refused(const struct served_object *o, uint64_t off, struct err *e)
 	    o->object->name, (unsigned long long)off);
 }
 
+static int
+write_whole(
+    const struct served_object *o, const void *buf, size_t len, uint64_t off, struct err *e)
+{
+	uint64_t done;
+
+	for (size_t at = 0; at < len; at += done) {
+		switch (uffd_copy(o->whole, (uintptr_t)o->map + off + at,
+		    (const char *)buf + at, len - at, &done, e)) {
+		case UFFD_DONE:
+			break;
+		case UFFD_BUSY:
+			sched_yield();
+			break;
+		case UFFD_PRESENT:
+			errno = EEXIST;
+			return refused(o, off + at, e);
+		case UFFD_HOLE:
+		case UFFD_GONE:
+		case UFFD_DEAD:
+			return err_sys(e, "guest memory %s: a huge page at %llu",
+			    o->object->name, (unsigned long long)(off + at));
+		case UFFD_FAILED:
+			return err_wrap(e, "guest memory %s: a huge page", o->object->name);
+		}
+	}
+	return 0;
+}
+
 int
 object_write(
     const struct served_object *o, const void *buf, size_t len, uint64_t off, struct err *e)
 {
 	size_t done = 0;
 
+	if (o->whole != -1)
+		return write_whole(o, buf, len, off, e);
 	if (!o->writes) {
 		memcpy(o->map + off, buf, len);
 		return 0;

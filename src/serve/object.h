@@ -41,9 +41,13 @@ struct served_object {
 	struct claims claims;
 	/* SERVE_COPY */
 	unsigned process; /* that has it; once something is mapped */
-	_Atomic uint64_t mapped; /* bytes that were ever mapped */
+	uint64_t mapped; /* bytes that were ever mapped */
+	atomic_bool all_mapped; /* that is all: each page has its place in the VMM */
+	atomic_bool filled; /* eagerly */
 	/* The VMM asks for pages (served_memory.source): */
 	bool source;
+	int whole; /* a userfaultfd of ours, for the mapping: puts huge pages there at once; or
+		      -1 */
 	bitmap_word *asked; /* it did so for this page before */
 	_Atomic uint64_t last_asked; /* the chunk it asked for last */
 };
@@ -73,9 +77,6 @@ int object_open_foreign(
 
 /* Bytes of its memory: whole pages of page_size. */
 uint64_t object_length(const struct served_object *o);
-
-/* Whether all of it was mapped: each page has its place in the VMM (SERVE_COPY). */
-bool object_is_mapped(const struct served_object *o);
 
 /* Makes a mapping of ours, and lets stores through it take the place of write(2). */
 int object_map(struct served_object *o, struct err *e);

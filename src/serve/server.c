@@ -450,7 +450,24 @@ add_mapping(struct server *s, const struct mapping *new, struct err *e)
 	if (o->engine != SERVE_COPY)
 		return uffd_register(s->processes[new->process]->uffd, new->hva, new->len, e);
 	o->process = new->process;
-	atomic_fetch_add(&o->mapped, new->len);
+	o->mapped += new->len;
+	if (o->mapped == object_length(o))
+		atomic_store(&o->all_mapped, true);
+	return 0;
+}
+
+/* Eagerly, memory of the VMM's own is filled when all of it is mapped: it cannot be before. */
+static int
+fill_mapped(struct server *s, size_t object, struct err *e)
+{
+	struct served_object *o = &s->objects[object];
+
+	if (s->options.engine != SERVE_EAGER || o->engine != SERVE_COPY ||
+	    !atomic_load(&o->all_mapped) || atomic_load(&o->filled))
+		return 0;
+	if (fill_now(s, object, e) == -1)
+		return -1;
+	atomic_store(&o->filled, true);
 	return 0;
 }
 
@@ -478,11 +495,7 @@ server_add_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t le
 	if (atomic_load(&s->first_mapping) == 0)
 		atomic_store(&s->first_mapping, serve_now());
 	pthread_mutex_unlock(&s->lock);
-	/* Memory of the VMM's own cannot be filled before. */
-	if (rc == 0 && s->options.engine == SERVE_EAGER && o->engine == SERVE_COPY &&
-	    object_is_mapped(o))
-		rc = fill_now(s, object, e);
-	return rc;
+	return rc == -1 ? -1 : fill_mapped(s, object, e);
 }
 
 static bool
@@ -537,6 +550,28 @@ server_covers(const struct server *s, unsigned process, uint64_t hva, uint64_t l
 
 /* ---- faults ---- */
 
+/*
+ * The owner of an adopted process has registered what nobody has told us of.  True for a short
+ * while at most, unless it lies.
+ */
+static int
+wait_for_mapping(const struct worker *w, uint64_t hva, struct err *e)
+{
+	const struct timespec nap = { .tv_nsec = 200000 };
+	struct server *s = w->filler.server;
+	bool mapped = !atomic_load(&w->process->dead);
+
+	for (size_t i = 0; i < s->nobjects && mapped; i++)
+		mapped = s->objects[i].engine != SERVE_COPY ||
+			 atomic_load(&s->objects[i].all_mapped);
+	if (mapped && mapping_find(s, w->process->id, hva) == NULL)
+		return err_set(e, ERR_CORRUPT,
+		    "hand-off: the VMM waits for memory at %#llx, which it has not handed over",
+		    (unsigned long long)hva);
+	nanosleep(&nap, NULL);
+	return 0;
+}
+
 static int
 answer(struct worker *w, const struct uffd_fault *fault, struct err *e)
 {
@@ -549,6 +584,8 @@ answer(struct worker *w, const struct uffd_fault *fault, struct err *e)
 	if (m == NULL) {
 		/* Unmapped meanwhile, or all is complete: the access is to be tried again. */
 		stat_add(&w->filler.stats.faults_outside, 1);
+		if (w->filler.process != NULL && wait_for_mapping(w, fault->hva, e) == -1)
+			return -1;
 		r = uffd_wake(
 		    w->process->uffd, align_down(fault->hva, PAGE_GRANULE), PAGE_GRANULE, e);
 		return r == UFFD_FAILED ? -1 : 0;

@@ -56,6 +56,7 @@ lab_cases = \
 	%D%/cases/kernel.lab \
 	%D%/cases/restore-kill.lab \
 	%D%/cases/restore-touch.lab \
+	%D%/cases/serve.lab \
 	%D%/cases/snap-handoff.lab \
 	%D%/cases/snap-pid.lab \
 	%D%/cases/snap-refused.lab \

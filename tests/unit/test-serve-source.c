@@ -11,6 +11,7 @@
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -27,7 +28,7 @@
 #define HUGE (2u << 20)
 
 static uint8_t *memory; /* what the image holds */
-static const uint64_t length = 16u << 20;
+static const uint64_t length = 8u << 20;
 static const char *image_path;
 
 struct vmm {
@@ -143,6 +144,82 @@ await_server(const struct vmm *v, struct err *e)
 	return server_state(v->server, e);
 }
 
+/* ---- a VMM that registers for missing pages only, and wakes who waits ---- */
+
+struct waker {
+	const struct vmm *v;
+	atomic_bool stop;
+	int wrong;
+};
+
+static void *
+answer_faults(void *arg)
+{
+	struct waker *w = arg;
+	struct pollfd p = { .fd = w->v->uffd, .events = POLLIN };
+	struct err e = ERR_INIT;
+	struct uffd_msg m;
+
+	fcntl(p.fd, F_SETFL, O_NONBLOCK);
+	while (!atomic_load(&w->stop) && w->wrong == 0) {
+		struct uffdio_range r = { .len = w->v->page_size };
+
+		if (poll(&p, 1, 5) != 1 || read(p.fd, &m, sizeof(m)) != (ssize_t)sizeof(m))
+			continue;
+		r.start = align_down(m.arg.pagefault.address, w->v->page_size);
+		if (server_provide(w->v->server, 0, r.start - (uintptr_t)w->v->at, r.len, &e) ==
+			-1 ||
+		    ioctl(p.fd, UFFDIO_WAKE, &r) == -1)
+			w->wrong = 1;
+	}
+	return NULL;
+}
+
+/* Like look, but it does not ask: the kernel looks for us. */
+static void *
+touch_around(void *arg)
+{
+	struct looker *l = arg;
+	uint64_t n = length / PAGE, state = l->seed, step = random_next(&state) | 1;
+	uint64_t page = random_next(&state);
+	int scratch = memfd_create("scratch", MFD_CLOEXEC);
+	uint8_t got[PAGE];
+
+	for (uint64_t i = 0; i < n && l->wrong == 0; i++, page += step) {
+		uint64_t off = page % n * PAGE;
+
+		l->wrong = pwrite(scratch, l->v->at + off, PAGE, 0) != PAGE ||
+			   pread(scratch, got, PAGE, 0) != PAGE ||
+			   memcmp(got, memory + off, PAGE) != 0;
+		if (l->wrong != 0)
+			printf("# at %#lx: %#x, not %#x\n", off, got[0], memory[off]);
+	}
+	close(scratch);
+	return NULL;
+}
+
+static int
+by_faults(struct vmm *v)
+{
+	struct waker w = { .v = v };
+	struct looker l[3];
+	pthread_t thread;
+	int wrong = 0;
+
+	pthread_create(&thread, NULL, answer_faults, &w);
+	for (unsigned i = 0; i < 3; i++) {
+		l[i] = (struct looker){ .v = v, .seed = 9 + i };
+		pthread_create(&l[i].thread, NULL, touch_around, &l[i]);
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		pthread_join(l[i].thread, NULL);
+		wrong |= l[i].wrong;
+	}
+	atomic_store(&w.stop, true);
+	pthread_join(thread, NULL);
+	return wrong | w.wrong;
+}
+
 /* ---- how it is asked ---- */
 
 static int
@@ -232,6 +309,7 @@ struct setup {
 	uint64_t page_size; /* 0: 4096 */
 	uint64_t offset; /* of the region in the memory object */
 	enum serve_engine engine;
+	bool missing_only; /* it registers for these */
 };
 
 static const struct setup setups[] = {
@@ -250,6 +328,11 @@ static const struct setup setups[] = {
 	{ .name = "when all is there", .play = when_complete },
 	{ .name = "given back", .play = given_back },
 	{ .name = "given back, no background", .play = given_back, .no_background = true },
+	{ .name = "missing faults only", .play = by_faults, .missing_only = true },
+	{ .name = "missing faults only, no background",
+	    .play = by_faults,
+	    .missing_only = true,
+	    .no_background = true },
 	{ .name = "eager", .play = in_order, .engine = SERVE_EAGER },
 	{ .name = "eager, at random, by many", .play = by_many, .engine = SERVE_EAGER },
 	{ .name = "asked for by name", .play = in_order, .engine = SERVE_SOURCE },
@@ -262,6 +345,10 @@ static const struct setup huge_setups[] = {
 	    .play = by_many,
 	    .page_size = HUGE,
 	    .no_background = true },
+	{ .name = "huge pages, missing faults only",
+	    .play = by_faults,
+	    .page_size = HUGE,
+	    .missing_only = true },
 	{ .name = "huge pages, what is written stays", .play = written, .page_size = HUGE },
 	{ .name = "huge pages, when all is there", .play = when_complete, .page_size = HUGE },
 	{ .name = "huge pages, given back", .play = given_back, .page_size = HUGE },
@@ -274,12 +361,14 @@ static const struct setup huge_setups[] = {
 /* ---- the server ---- */
 
 static int
-start_vmm(struct vmm *v)
+start_vmm(struct vmm *v, bool missing_only)
 {
 	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register r = { .mode = UFFDIO_REGISTER_MODE_MISSING |
-					     UFFDIO_REGISTER_MODE_MINOR };
+	struct uffdio_register r = { .mode = UFFDIO_REGISTER_MODE_MISSING };
 	struct err e;
+
+	if (!missing_only)
+		r.mode |= UFFDIO_REGISTER_MODE_MINOR;
 
 	v->at = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, v->fd,
 	    (off_t)v->offset);
@@ -345,7 +434,7 @@ play(const struct setup *how)
 	memcpy(before, memory, length);
 	v.fd = memfd_create("vm", MFD_CLOEXEC | (v.page_size > PAGE ? MFD_HUGETLB : 0));
 	if (v.fd == -1 || ftruncate(v.fd, (off_t)(v.offset + length)) == -1 ||
-	    start_server(&v, how, &e) == -1 || start_vmm(&v) == -1) {
+	    start_server(&v, how, &e) == -1 || start_vmm(&v, how->missing_only) == -1) {
 		ok(false, "%s: start: %s", how->name, e.msg);
 	} else {
 		wrong = how->play(&v);
@@ -416,7 +505,7 @@ main(int argc, char **argv)
 		return 99;
 	close(fd);
 	image_path = path;
-	fill_memory(memory + PAGE, length / 4, 12, 1);
+	fill_memory(memory + PAGE, length / 4 - PAGE, 12, 1);
 	fill_memory(memory + length / 2, length / 2, 5, 2);
 	for (size_t i = 0; i < sizeof(chunks) / sizeof(chunks[0]); i++) {
 		printf("# chunks of %u\n", chunks[i]);
