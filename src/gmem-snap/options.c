@@ -39,7 +39,7 @@ static const struct opt_program program = {
 	    "       gmem-snap --handoff SOCKET [options] -o IMAGE\n"
 	    "       gmem-snap --VMM SOCKET [--leave HOW] [options] -o IMAGE\n"
 	    "       gmem-snap --pid PID [--region NAME|N]… [--pause HOW] [options] -o IMAGE\n"
-	    "       gmem-snap --file [NAME=]RAW… [options] -o IMAGE\n"
+	    "       gmem-snap --file [NAME=]RAW [--diff FILE]… [options] -o IMAGE\n"
 	    "       gmem-snap --mapped-ram FILE [--region NAME]… [options] -o IMAGE\n"
 	    "       gmem-snap --list --pid PID [--json]\n",
 	.help =
@@ -50,6 +50,8 @@ static const struct opt_program program = {
 	    "      --handoff SOCKET   a running VMM that speaks the gmem hand-off\n"
 	    "      --pid PID          any running process (with --qmp: the QEMU process)\n"
 	    "      --file [NAME=]RAW  a raw memory file; may be given several times\n"
+	    "      --diff FILE        a diff snapshot over that file: its data replaces, its\n"
+	    "                         holes leave what is below; may be given several times\n"
 	    "      --mapped-ram FILE  a VM that QEMU or libvirt saved with mapped-ram\n"
 	    "      --list             show the memory objects of --pid\n"
 	    "      --region NAME|N    only this object of the process, by name or number, or\n"
@@ -84,6 +86,7 @@ static const struct opt_program program = {
 enum {
 	OPT_ANNOTATE = CHAR_MAX + 1,
 	OPT_CHUNK_SIZE,
+	OPT_DIFF,
 	OPT_FILE,
 	OPT_HANDOFF,
 	OPT_JSON,
@@ -106,6 +109,7 @@ enum {
 static struct option long_options[LONG_OPTIONS + DRIVERS_MAX + 1] = {
 	{ "annotate", required_argument, NULL, OPT_ANNOTATE },
 	{ "chunk-size", required_argument, NULL, OPT_CHUNK_SIZE },
+	{ "diff", required_argument, NULL, OPT_DIFF },
 	{ "file", required_argument, NULL, OPT_FILE },
 	{ "force", no_argument, NULL, 'f' },
 	{ "handoff", required_argument, NULL, OPT_HANDOFF },
@@ -159,6 +163,7 @@ static const struct {
 } allowed[] = {
 	{ OPT_ANNOTATE, IMAGE, "--annotate goes with an image, not with --list" },
 	{ OPT_CHUNK_SIZE, IMAGE, "--chunk-size goes with an image, not with --list" },
+	{ OPT_DIFF, FILES, "--diff goes with --file" },
 	{ OPT_FILE, FILES, "--file excludes --list and other places of memory" },
 	{ 'f', IMAGE, "--force goes with an image, not with --list" },
 	{ OPT_HANDOFF, HANDOFF, "--handoff excludes --list and other places of memory" },
@@ -231,6 +236,15 @@ add_file(struct options *o, char *arg)
 	if (equals != NULL)
 		*equals = '=';
 	add_pair(&o->files, NULL, arg);
+}
+
+static void
+add_diff(struct options *o, const char *arg)
+{
+	if (o->files.n == 0)
+		opt_bad(&program, "--diff %s: stands behind the --file it is a diff to", arg);
+	o->diffs = grown(o->diffs, o->ndiffs, sizeof(*o->diffs));
+	o->diffs[o->ndiffs++] = (struct diff){ o->files.n - 1, arg };
 }
 
 static void
@@ -327,6 +341,9 @@ set_source(struct options *o, int option, char *arg)
 		break;
 	case OPT_PID:
 		o->pid = (pid_t)opt_number(&program, "--pid", arg, 1, INT_MAX);
+		break;
+	case OPT_DIFF:
+		add_diff(o, arg);
 		break;
 	case OPT_FILE:
 		add_file(o, arg);
@@ -491,6 +508,7 @@ options_fini(struct options *o)
 {
 	free(o->regions.v);
 	free(o->files.list);
+	free(o->diffs);
 	free(o->states.list);
 	free(o->annotations.list);
 }

@@ -30,6 +30,12 @@ struct arg_list {
 	size_t n;
 };
 
+/* A diff snapshot over a --file. */
+struct diff {
+	size_t file; /* number of the --file */
+	const char *path;
+};
+
 struct options {
 	enum snap_mode mode;
 	const char *output;
@@ -41,6 +47,8 @@ struct options {
 	const char *mapped_ram; /* the file */
 	struct arg_list regions; /* --region: names or numbers */
 	struct pairs files; /* --file: key is the name, or NULL */
+	struct diff *diffs; /* in their order */
+	size_t ndiffs;
 	struct pairs states; /* --state: name and file */
 	struct pairs annotations;
 	enum pause_method pause;

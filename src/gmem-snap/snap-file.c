@@ -4,7 +4,10 @@
 #include "gmem-snap/snapshot.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
+
+#include "base/log.h"
 
 /* Importing raw memory files. */
 
@@ -46,6 +49,35 @@ open_file(struct region *r, const char *path, struct err *e)
 	return 0;
 }
 
+static int
+open_diff(struct region *r, const char *path, struct err *e)
+{
+	uint64_t holes;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+	if (fd == -1)
+		return err_sys(e, "open %s", path);
+	if (memory_source_add_layer(r->source, fd, &holes, e) == -1)
+		return err_wrap(e, "%s", path);
+	if (holes == 0)
+		log_warn("%s: has no holes, so it replaces all that is below it", path);
+	log_info("%s: replaces %" PRIu64 " bytes, leaves %" PRIu64, path,
+	    r->object.size - holes, holes);
+	return 0;
+}
+
+static int
+open_diffs(struct snapshot *s, struct err *e)
+{
+	for (size_t i = 0; i < s->o->ndiffs; i++) {
+		const struct diff *d = &s->o->diffs[i];
+
+		if (open_diff(&s->regions.v[d->file], d->path, e) == -1)
+			return -1;
+	}
+	return 0;
+}
+
 int
 snap_files(struct snapshot *s, struct err *e)
 {
@@ -56,6 +88,8 @@ snap_files(struct snapshot *s, struct err *e)
 	for (size_t i = 0; i < files->n; i++)
 		if (open_file(&s->regions.v[i], files->list[i].value, e) == -1)
 			return -1;
+	if (open_diffs(s, e) == -1)
+		return -1;
 	if (snapshot_start(s, e) == -1 || snapshot_memory(s, e) == -1)
 		return -1;
 	return snapshot_commit(s, e);

@@ -11,7 +11,8 @@ libgmem_a_SOURCES += \
 	%D%/pause.c %D%/pause.h \
 	%D%/process.c %D%/process.h \
 	%D%/served.c %D%/served.h \
-	%D%/source.c %D%/source.h
+	%D%/source.c %D%/source.h \
+	%D%/source-layers.c %D%/source-layers.h
 
 check_PROGRAMS += test-memory test-memory-source test-memory-pause
 TESTS += test-memory test-memory-source test-memory-pause

@@ -17,6 +17,7 @@
 #include "base/ckd.h"
 #include "base/fdio.h"
 #include "memory/guest-memfd.h"
+#include "memory/source-layers.h"
 
 struct memory_source {
 	int fd; /* owned */
@@ -27,6 +28,7 @@ struct memory_source {
 	uint8_t *bitmap; /* owned; the pages that are in the file, or NULL: all are */
 	uint32_t page_size; /* of the bitmap */
 	struct guest_memfd_scratch scratch;
+	struct source_layers layers; /* on top */
 };
 
 /* How long the object is at this moment. */
@@ -148,11 +150,41 @@ memory_source_open_pages(struct memory_source **out, int fd, uint64_t base, uint
 	return 0;
 }
 
+static int
+check_layer(const struct memory_source *src, int fd, struct err *e)
+{
+	struct stat st;
+	uint64_t len;
+
+	if (length(fd, &st, &len, e) == -1)
+		return -1;
+	if (len != src->size)
+		return err_set(e, ERR_FAILED,
+		    "it has %llu bytes, what it is a diff to has %llu", (unsigned long long)len,
+		    (unsigned long long)src->size);
+	if (!S_ISREG(st.st_mode) || !has_seek(fd))
+		return err_set(e, ERR_UNSUPPORTED,
+		    "its file system does not tell holes from data (tmpfs, ext4, XFS and btrfs "
+		    "do), so it is not known what it replaces");
+	return 0;
+}
+
+int
+memory_source_add_layer(struct memory_source *src, int fd, uint64_t *holes, struct err *e)
+{
+	if (check_layer(src, fd, e) == -1) {
+		fd_close(&fd);
+		return -1;
+	}
+	return source_layers_add(&src->layers, fd, src->size, holes, e);
+}
+
 void
 memory_source_free(struct memory_source *src)
 {
 	if (src == NULL)
 		return;
+	source_layers_fini(&src->layers);
 	guest_memfd_scratch_fini(&src->scratch);
 	fd_close(&src->fd);
 	free(src->bitmap);
@@ -237,25 +269,41 @@ next_present(const struct memory_source *src, uint64_t from, uint64_t *start, ui
 	return 1;
 }
 
+/* Without layers. */
+static int
+next_below(
+    struct memory_source *src, uint64_t from, uint64_t *start, uint64_t *end, struct err *e)
+{
+	if (src->bitmap != NULL)
+		return next_present(src, from, start, end);
+	if (src->kind == MEMORY_GUEST_MEMFD)
+		return guest_memfd_next(src->fd, src->size, from, start, end, e);
+	if (src->seeks)
+		return next_seek(src, from, start, end, e);
+	return next_all(src, from, start, end, e);
+}
+
 int
 memory_source_next(
     struct memory_source *src, uint64_t from, uint64_t *start, uint64_t *end, struct err *e)
 {
-	uint64_t limit = align_up(src->size, MEMORY_SOURCE_BLOCK), first, last;
+	uint64_t limit = align_up(src->size, MEMORY_SOURCE_BLOCK);
+	uint64_t first = 0, last = 0, above, above_end;
 	int found;
 
 	if (from >= src->size)
 		return 0;
-	if (src->bitmap != NULL)
-		found = next_present(src, from, &first, &last);
-	else if (src->kind == MEMORY_GUEST_MEMFD)
-		found = guest_memfd_next(src->fd, src->size, from, &first, &last, e);
-	else if (src->seeks)
-		found = next_seek(src, from, &first, &last, e);
-	else
-		found = next_all(src, from, &first, &last, e);
-	if (found != 1)
-		return found;
+	found = next_below(src, from, &first, &last, e);
+	if (found == -1)
+		return -1;
+	if (source_layers_next(&src->layers, from, &above, &above_end) == 1 &&
+	    (found == 0 || above < first)) {
+		first = above;
+		last = above_end;
+		found = 1;
+	}
+	if (found == 0)
+		return 0;
 	*start = MAX(align_down(first, MEMORY_SOURCE_BLOCK), from);
 	*end = MIN(align_up(last, MEMORY_SOURCE_BLOCK), limit);
 	return 1;
@@ -305,6 +353,8 @@ memory_source_read(
 		r = guest_memfd_read(src->fd, &src->scratch, buf, have, off, e);
 	else if (have > 0)
 		r = read_file(src, buf, have, off, e);
+	if (r == 0 && have > 0)
+		r = source_layers_read(&src->layers, buf, have, off, e);
 	if (r == 0 && have < len)
 		memset((char *)buf + have, 0, len - have);
 	return r;

@@ -33,6 +33,14 @@ int memory_source_open(
 int memory_source_open_pages(struct memory_source **out, int fd, uint64_t base, uint64_t size,
     uint8_t *bitmap, uint32_t page_size, struct err *e);
 
+/*
+ * Puts a sparse file of the same length on top, a diff snapshot: its data takes the place of
+ * what is below, byte for byte, and its holes leave it.  Takes fd, also on failure; before the
+ * first use of the source.  ERR_UNSUPPORTED if the file is where holes can't be told from
+ * data.  *holes: how many bytes it leaves as they are.
+ */
+int memory_source_add_layer(struct memory_source *src, int fd, uint64_t *holes, struct err *e);
+
 /* NULL is fine. */
 void memory_source_free(struct memory_source *src);
 
@@ -60,7 +68,10 @@ int memory_source_next(
 int memory_source_read(
     struct memory_source *src, void *buf, size_t len, uint64_t off, struct err *e);
 
-/* How many bytes are allocated, also by pages of zeros; a block device counts whole. */
+/*
+ * How many bytes are allocated, also by pages of zeros; a block device counts whole, layers
+ * do not count.
+ */
 int memory_source_resident(struct memory_source *src, uint64_t *bytes, struct err *e);
 
 #endif
