@@ -3,6 +3,8 @@ bin_PROGRAMS += gmem-restore
 gmem_restore_SOURCES = \
 	%D%/driven.c %D%/driven.h \
 	%D%/guest.c %D%/guest.h \
+	%D%/listen.c %D%/listen.h \
+	%D%/listen-socket.c %D%/listen-socket.h \
 	%D%/load-qemu.c %D%/load-qemu.h \
 	%D%/loader.c %D%/loader.h \
 	%D%/main.c \

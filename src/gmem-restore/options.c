@@ -3,10 +3,15 @@
 
 #include "gmem-restore/options.h"
 
+#include <errno.h>
 #include <getopt.h>
+#include <grp.h>
 #include <limits.h>
+#include <pwd.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/opt.h"
@@ -23,8 +28,10 @@ static const struct opt_program program = {
 	.name = "gmem-restore",
 	.usage =
 	    "gmem-restore IMAGE [options] -- VMM ARG...\n"
+	    "gmem-restore IMAGE --listen SOCKET [options]\n"
 	    "Starts a VMM on the memory in IMAGE and serves its pages as they are needed.\n"
-	    "In the arguments {mem}, {mem:NAME}, {state} and {state:NAME} become paths.\n",
+	    "In the arguments {mem}, {mem:NAME}, {state} and {state:NAME} become paths.\n"
+	    "With --listen it serves VMMs that somebody else starts.\n",
 	.help =
 	    "  --api SOCKET        the VMM's API socket (default: as its arguments tell)\n"
 	    "  --eager             fill all memory before the VM runs: --engine eager\n"
@@ -33,10 +40,17 @@ static const struct opt_program program = {
 	    "  --handoff-timeout S seconds for a VMM to hand over its memory, 0 for ever\n"
 	    "                      (default: 10)\n"
 	    "  -h, --help          print this help\n"
+	    "  --listen SOCKET     start no VMM: serve those that connect, like Firecracker\n"
 	    "  --no-background     give pages only when they are asked for\n"
+	    "  --once              with --listen: one VMM, and end with it\n"
 	    "  --paused            load the state, leave the VM paused\n"
+	    "  --pid-from-peer     with --listen: any number of VMMs, known by their\n"
+	    "                      connections (default)\n"
 	    "  -q, --quiet         print errors only\n"
 	    "  --qmp SOCKET        load the state into a QEMU that has -incoming defer\n"
+	    "  --socket-mode OCTAL mode of the socket of --listen (default: 0600)\n"
+	    "  --socket-owner USER[:GROUP]\n"
+	    "                      whose that socket is, who may connect too\n"
 	    "  --state NAME        the state to load (default: the only one)\n"
 	    "  --stats FILE        write statistics as JSON at the end, and on SIGUSR1;\n"
 	    "                      - is standard output\n"
@@ -54,9 +68,14 @@ enum {
 	OPT_ENGINE,
 	OPT_HANDOFF_FD,
 	OPT_HANDOFF_TIMEOUT,
+	OPT_LISTEN,
 	OPT_NO_BACKGROUND,
+	OPT_ONCE,
 	OPT_PAUSED,
+	OPT_PID_FROM_PEER,
 	OPT_QMP,
+	OPT_SOCKET_MODE,
+	OPT_SOCKET_OWNER,
 	OPT_STATE,
 	OPT_STATS,
 	OPT_THREADS,
@@ -71,10 +90,15 @@ static const struct option longopts[] = {
 	{ "handoff-fd", no_argument, NULL, OPT_HANDOFF_FD },
 	{ "handoff-timeout", required_argument, NULL, OPT_HANDOFF_TIMEOUT },
 	{ "help", no_argument, NULL, 'h' },
+	{ "listen", required_argument, NULL, OPT_LISTEN },
 	{ "no-background", no_argument, NULL, OPT_NO_BACKGROUND },
+	{ "once", no_argument, NULL, OPT_ONCE },
 	{ "paused", no_argument, NULL, OPT_PAUSED },
+	{ "pid-from-peer", no_argument, NULL, OPT_PID_FROM_PEER },
 	{ "quiet", no_argument, NULL, 'q' },
 	{ "qmp", required_argument, NULL, OPT_QMP },
+	{ "socket-mode", required_argument, NULL, OPT_SOCKET_MODE },
+	{ "socket-owner", required_argument, NULL, OPT_SOCKET_OWNER },
 	{ "state", required_argument, NULL, OPT_STATE },
 	{ "stats", required_argument, NULL, OPT_STATS },
 	{ "threads", required_argument, NULL, OPT_THREADS },
@@ -111,6 +135,56 @@ set_vmm(struct options *o, const char *name)
 		opt_bad(&program, "--vmm %s: there is no such kind (--help lists them)", name);
 }
 
+/* Numbers are users and groups too, whether they have names or not. */
+static bool
+is_number(const char *text, unsigned *number)
+{
+	unsigned long value;
+	char *end;
+
+	errno = 0;
+	value = strtoul(text, &end, 10);
+	*number = (unsigned)value;
+	return text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0 &&
+	       value < UINT32_MAX;
+}
+
+static void
+set_owner(struct listen_settings *l, char *text)
+{
+	char *colon = strchr(text, ':');
+	const struct passwd *user;
+	const struct group *group;
+
+	if (colon != NULL)
+		*colon = '\0';
+	user = is_number(text, &l->owner) ? NULL : getpwnam(text);
+	if (user != NULL)
+		l->owner = user->pw_uid;
+	else if (!is_number(text, &l->owner))
+		opt_bad(&program, "--socket-owner: there is no user \"%s\"", text);
+	if (user != NULL && colon == NULL)
+		l->group = user->pw_gid;
+	if (colon == NULL || is_number(colon + 1, &l->group))
+		return;
+	group = getgrnam(colon + 1);
+	if (group == NULL)
+		opt_bad(&program, "--socket-owner: there is no group \"%s\"", colon + 1);
+	l->group = group->gr_gid;
+}
+
+static void
+set_mode(struct listen_settings *l, const char *text)
+{
+	char *end;
+	unsigned long mode = strtoul(text, &end, 8);
+
+	if (text[0] < '0' || text[0] > '7' || *end != '\0' || mode > 0777)
+		opt_bad(&program, "--socket-mode: \"%s\" is no mode from 0 to 0777", text);
+	l->mode = (mode_t)mode;
+	l->has_mode = true;
+}
+
 static void
 parse_one(struct options *o, int c)
 {
@@ -133,17 +207,32 @@ parse_one(struct options *o, int c)
 		break;
 	case 'h':
 		opt_help(&program);
+	case OPT_LISTEN:
+		o->listen.path = optarg;
+		break;
 	case OPT_NO_BACKGROUND:
 		o->background = false;
 		break;
+	case OPT_ONCE:
+		o->listen.once = true;
+		break;
 	case OPT_PAUSED:
 		o->paused = true;
+		break;
+	case OPT_PID_FROM_PEER:
+		o->listen.many = true;
 		break;
 	case 'q':
 		o->level = LOG_LEVEL_ERROR;
 		break;
 	case OPT_QMP:
 		o->qmp = optarg;
+		break;
+	case OPT_SOCKET_MODE:
+		set_mode(&o->listen, optarg);
+		break;
+	case OPT_SOCKET_OWNER:
+		set_owner(&o->listen, optarg);
 		break;
 	case OPT_STATE:
 		o->state = optarg;
@@ -165,6 +254,43 @@ parse_one(struct options *o, int c)
 	default:
 		break;
 	}
+}
+
+/* --listen starts no VMM, and without it the others have no meaning. */
+static void
+check_listen(struct options *o)
+{
+	struct listen_settings *l = &o->listen;
+	const struct {
+		bool given;
+		const char *name;
+	} about_vmm[] = {
+		{ o->api != NULL, "--api" },
+		{ o->handoff_fd, "--handoff-fd" },
+		{ o->qmp != NULL, "--qmp" },
+		{ o->paused, "--paused" },
+		{ o->state != NULL, "--state" },
+		{ o->stats != NULL, "--stats" },
+		{ o->vmm != VMM_AUTO && o->driver != vmm_driver("firecracker"), "--vmm" },
+		{ o->command != NULL, "a VMM" },
+	};
+
+	if (l->path == NULL && (l->once || l->many || l->has_mode || l->owner != LISTEN_NOBODY))
+		opt_bad(&program, "%s goes with --listen",
+		    l->once       ? "--once"
+		    : l->many     ? "--pid-from-peer"
+		    : l->has_mode ? "--socket-mode"
+				  : "--socket-owner");
+	if (l->once && l->many)
+		opt_bad(&program, "--once and --pid-from-peer exclude each other");
+	for (size_t i = 0; l->path != NULL && i < sizeof(about_vmm) / sizeof(about_vmm[0]); i++)
+		if (about_vmm[i].given)
+			opt_bad(
+			    &program, "--listen and %s exclude each other", about_vmm[i].name);
+	l->image = o->image;
+	l->engine = o->engine;
+	l->background = o->background;
+	l->threads = o->threads;
 }
 
 /* What excludes what. */
@@ -199,7 +325,10 @@ void
 options_parse(struct options *o, int argc, char **argv)
 {
 	*o = (struct options){
-		.background = true, .level = LOG_LEVEL_WARN, .handoff_timeout = 10
+		.background = true,
+		.level = LOG_LEVEL_WARN,
+		.handoff_timeout = 10,
+		.listen = { .mode = 0600, .owner = LISTEN_NOBODY, .group = LISTEN_NO_GROUP },
 	};
 	opterr = 0;
 	parse_some(o, argc, argv);
@@ -207,8 +336,10 @@ options_parse(struct options *o, int argc, char **argv)
 		opt_bad(&program, "no IMAGE given");
 	o->image = argv[optind++];
 	parse_some(o, argc, argv);
-	if (optind == argc)
+	if (optind < argc)
+		o->command = argv + optind;
+	else if (o->listen.path == NULL)
 		opt_bad(&program, "no VMM given: gmem-restore IMAGE -- VMM ARG...");
-	o->command = argv + optind;
+	check_listen(o);
 	check(o);
 }

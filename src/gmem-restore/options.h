@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "base/log.h"
+#include "gmem-restore/listen.h"
 #include "serve/engine.h"
 #include "vmm/driver.h"
 
@@ -29,6 +30,7 @@ struct options {
 	const char *qmp; /* path of the VMM's QMP socket, or NULL */
 	bool paused; /* load the state, do not resume */
 	const char *state; /* which state to load */
+	struct listen_settings listen; /* .path NULL: there is a VMM to start */
 	const char *stats; /* file, "-" for stdout, or NULL */
 	unsigned threads; /* 0: as many as CPUs */
 	enum log_level level;

@@ -285,8 +285,8 @@ take_userfaultfd(struct message *m, int *uffd, struct err *e)
 }
 
 int
-fc_receive(const struct fc_peer *peer, const struct fc_wait *w, struct fc_regions *regions,
-    int *uffd, struct err *e)
+fc_receive(struct fc_peer *peer, const struct fc_wait *w, struct fc_regions *regions, int *uffd,
+    struct err *e)
 {
 	struct message m = { .buf = malloc(FC_MESSAGE_MAX + PIECE) };
 	int rc;
@@ -294,6 +294,7 @@ fc_receive(const struct fc_peer *peer, const struct fc_wait *w, struct fc_region
 	if (m.buf == NULL)
 		return err_sys(e, "hand-off");
 	rc = read_message(peer->sock, w, &m, e);
+	peer->gave = m.nfds > 0;
 	if (rc == 1 && (fc_message_parse(m.buf, m.end, regions, e) == -1 ||
 			   take_userfaultfd(&m, uffd, e) == -1))
 		rc = -1;

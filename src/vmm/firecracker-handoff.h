@@ -22,6 +22,7 @@ struct fc_peer {
 	int pidfd;
 	pid_t pid; /* as we see it; 0: we don't */
 	uid_t uid;
+	bool gave; /* a descriptor: its memory may wait for us from then on */
 };
 
 #define FC_PEER_INIT                                                                           \
@@ -48,7 +49,7 @@ void fc_peer_fini(struct fc_peer *peer);
 bool fc_descends(pid_t pid, pid_t ancestor);
 
 /* Receives the message and the userfaultfd, which is the caller's.  As fc_accept. */
-int fc_receive(const struct fc_peer *peer, const struct fc_wait *w, struct fc_regions *regions,
+int fc_receive(struct fc_peer *peer, const struct fc_wait *w, struct fc_regions *regions,
     int *uffd, struct err *e);
 
 /*

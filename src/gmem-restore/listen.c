@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "gmem-restore/listen.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fdio.h"
+#include "base/log.h"
+#include "gmem-restore/listen-socket.h"
+#include "image/image.h"
+#include "serve/server.h"
+#include "vmm/firecracker-handoff.h"
+
+/*
+ * This process accepts, forks, and watches: the children have the page servers.  When one of
+ * them can't go on, or dies, its VMM is killed: it would hang in a page fault for ever.
+ */
+
+#define MESSAGE_MS 10000 /* for the message of a VMM that has connected */
+#define CHILDREN_MAX 4096
+
+/* How a child ends. */
+enum child_status {
+	CHILD_DONE, /* the VMM has ended */
+	CHILD_FAILED, /* it was stopped, or is to be */
+	CHILD_REFUSED, /* it was no VMM */
+};
+
+struct child {
+	pid_t pid;
+	struct fc_peer peer; /* of which it has the pidfd only */
+};
+
+struct listener {
+	const struct listen_settings *settings;
+	struct image *img;
+	struct listen_socket socket;
+	int signals;
+	struct child *children;
+	size_t nchildren;
+	bool stopping; /* no more VMMs */
+	bool served; /* one was */
+	bool failed; /* one was stopped */
+};
+
+/* ---- a child: one VMM ---- */
+
+static int
+finish(struct server *s, const struct fc_peer *peer, struct err *e)
+{
+	uint64_t count;
+
+	for (;;) {
+		struct pollfd p[2] = {
+			{ .fd = peer->pidfd, .events = POLLIN },
+			{ .fd = server_event_fd(s), .events = POLLIN },
+		};
+
+		if (poll(p, 2, -1) == -1 && errno != EINTR)
+			return err_sys(e, "poll");
+		if (p[1].revents != 0 &&
+		    read(server_event_fd(s), &count, sizeof(count)) == -1 && errno != EAGAIN)
+			return err_sys(e, "eventfd");
+		/* A VMM that has ended leaves faults behind that fail. */
+		if (p[0].revents != 0)
+			return 0;
+		if (server_state(s, e) == SERVER_FAILED)
+			return -1;
+	}
+}
+
+static int
+give_memory(const struct listener *l, struct server *s, struct fc_peer *peer, struct err *e)
+{
+	const struct fc_wait w = { .timeout_ms = MESSAGE_MS, .stop_fd = -1, .over_fd = -1 };
+	struct fc_regions *regions = malloc(sizeof(*regions));
+	int uffd, rc;
+
+	if (regions == NULL)
+		return err_sys(e, "hand-off");
+	rc = fc_receive(peer, &w, regions, &uffd, e);
+	if (rc == 1)
+		rc = fc_serve(s, l->img, regions, uffd, e);
+	free(regions);
+	return rc == 0 ? server_start(s, e) : -1;
+}
+
+static int
+serve_peer(const struct listener *l, struct fc_peer *peer, struct err *e)
+{
+	const struct server_options options = {
+		.nworkers = l->settings->threads,
+		.nfillers = l->settings->threads,
+		.background = l->settings->background,
+		.engine = l->settings->engine,
+	};
+	struct server *s;
+	int rc;
+
+	if (server_new(&s, l->img, &options, e) == -1)
+		return -1;
+	rc = give_memory(l, s, peer, e);
+	if (rc == 0) {
+		log_info("process %d: its memory is served", (int)peer->pid);
+		rc = finish(s, peer, e);
+	}
+	/* Before the userfaultfd is closed: faults would give zeros then. */
+	if (rc == -1 && peer->gave)
+		pidfd_send_signal(peer->pidfd, SIGKILL, NULL, 0);
+	server_stop(s);
+	server_free(s);
+	return rc;
+}
+
+static int
+child_main(const struct listener *l, struct fc_peer *peer)
+{
+	struct err e = ERR_INIT;
+
+	if (serve_peer(l, peer, &e) == 0) {
+		log_info("process %d has ended", (int)peer->pid);
+		return CHILD_DONE;
+	}
+	log_error("process %d: %s%s", (int)peer->pid, e.msg,
+	    peer->gave ? "; the VMM was stopped" : "");
+	return peer->gave ? CHILD_FAILED : CHILD_REFUSED;
+}
+
+/* Stays as long as its VMM, whatever is sent to all of us by a terminal or a service manager.
+ */
+static void __attribute__((noreturn)) become_child(struct listener *l, struct fc_peer *peer)
+{
+	static const int ignored[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM };
+	sigset_t none;
+
+	for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
+		signal(ignored[i], SIG_IGN);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	fd_close(&l->socket.fd);
+	fd_close(&l->signals);
+	for (size_t i = 0; i < l->nchildren; i++)
+		fc_peer_fini(&l->children[i].peer);
+	_exit(child_main(l, peer));
+}
+
+/* ---- the parent ---- */
+
+static bool
+may_connect(const struct listener *l, const struct fc_peer *peer)
+{
+	return peer->uid == geteuid() || peer->uid == 0 ||
+	       (l->settings->owner != LISTEN_NOBODY && peer->uid == l->settings->owner);
+}
+
+static int
+start_child(struct listener *l, struct fc_peer *peer, struct err *e)
+{
+	struct child *more;
+	pid_t pid;
+
+	if (l->nchildren >= CHILDREN_MAX)
+		return err_set(e, ERR_FAILED, "%zu VMMs are served already", l->nchildren);
+	more = realloc(l->children, (l->nchildren + 1) * sizeof(*more));
+	if (more == NULL)
+		return err_sys(e, "one more VMM");
+	l->children = more;
+	pid = fork();
+	if (pid == -1)
+		return err_sys(e, "fork");
+	if (pid == 0)
+		become_child(l, peer);
+	fd_close(&peer->sock);
+	l->children[l->nchildren++] = (struct child){ pid, *peer };
+	*peer = (struct fc_peer)FC_PEER_INIT;
+	return 0;
+}
+
+/* What goes wrong here is the peer's affair: others may come. */
+static void
+take_connection(struct listener *l)
+{
+	const struct fc_wait w = { .timeout_ms = 0, .stop_fd = -1, .over_fd = -1 };
+	struct err e = ERR_INIT;
+	struct fc_peer peer;
+
+	if (fc_accept(l->socket.fd, &w, &peer, &e) != 1) {
+		log_warn("%s: %s", l->settings->path, e.msg);
+		return;
+	}
+	if (!may_connect(l, &peer))
+		log_warn("process %d of user %u was sent away: not the user of the socket",
+		    (int)peer.pid, (unsigned)peer.uid);
+	else if (start_child(l, &peer, &e) == -1)
+		log_error("process %d was sent away: %s", (int)peer.pid, e.msg);
+	else
+		log_info(
+		    "process %d has connected", (int)l->children[l->nchildren - 1].peer.pid);
+	fc_peer_fini(&peer);
+}
+
+static void
+kill_peer(const struct child *c)
+{
+	pidfd_send_signal(c->peer.pidfd, SIGKILL, NULL, 0);
+}
+
+static void
+child_ended(struct listener *l, struct child *c, int status)
+{
+	if (WIFEXITED(status) && WEXITSTATUS(status) == CHILD_REFUSED)
+		return;
+	l->served = true;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == CHILD_DONE)
+		return;
+	l->failed = true;
+	kill_peer(c);
+	if (WIFSIGNALED(status))
+		log_error("process %d: its page server was killed by signal %d; the VMM was "
+			  "stopped",
+		    (int)c->peer.pid, WTERMSIG(status));
+}
+
+static void
+reap(struct listener *l)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		for (size_t i = 0; i < l->nchildren; i++)
+			if (l->children[i].pid == pid) {
+				child_ended(l, &l->children[i], status);
+				fc_peer_fini(&l->children[i].peer);
+				l->children[i] = l->children[--l->nchildren];
+				break;
+			}
+}
+
+/* The first time: no more VMMs.  The second time: those that are there, too. */
+static void
+stop(struct listener *l, int signo)
+{
+	bool again = l->stopping;
+
+	l->stopping = true;
+	listen_socket_close(&l->socket);
+	if (l->nchildren == 0)
+		return;
+	if (!again) {
+		log_warn("signal %d: serving on until the VMMs end (%zu now); another signal "
+			 "stops them",
+		    signo, l->nchildren);
+		return;
+	}
+	log_error("signal %d again: the VMMs are stopped (%zu)", signo, l->nchildren);
+	l->failed = true;
+	for (size_t i = 0; i < l->nchildren; i++)
+		kill_peer(&l->children[i]);
+}
+
+static void
+handle_signals(struct listener *l)
+{
+	struct signalfd_siginfo info;
+
+	while (read(l->signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		if (info.ssi_signo == SIGCHLD)
+			reap(l);
+		else
+			stop(l, (int)info.ssi_signo);
+	}
+}
+
+static int
+take_signals(struct listener *l, struct err *e)
+{
+	static const int handled[] = { SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM };
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < sizeof(handled) / sizeof(handled[0]); i++)
+		sigaddset(&set, handled[i]);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	l->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return l->signals == -1 ? err_sys(e, "signalfd") : 0;
+}
+
+static bool
+is_over(const struct listener *l)
+{
+	return l->nchildren == 0 && (l->stopping || (l->settings->once && l->served));
+}
+
+static int
+run(struct listener *l, struct err *e)
+{
+	while (!is_over(l)) {
+		bool accepts = !l->settings->once || (l->nchildren == 0 && !l->served);
+		struct pollfd p[2] = {
+			{ .fd = l->signals, .events = POLLIN },
+			{ .fd = accepts ? l->socket.fd : -1, .events = POLLIN },
+		};
+
+		if (poll(p, 2, -1) == -1 && errno != EINTR)
+			return err_sys(e, "poll");
+		handle_signals(l);
+		if (p[1].revents != 0 && l->socket.fd != -1)
+			take_connection(l);
+	}
+	return 0;
+}
+
+static int
+prepare(struct listener *l, struct err *e)
+{
+	if (image_open(&l->img, l->settings->image, e) == -1)
+		return -1;
+	if (l->img->manifest.nregions == 0)
+		return err_set(e, ERR_FAILED, "%s: holds no memory", l->img->path);
+	if (take_signals(l, e) == -1 || listen_socket_open(&l->socket, l->settings, e) == -1)
+		return -1;
+	log_info("%s: waiting for VMMs", l->settings->path);
+	return 0;
+}
+
+int
+listen_run(const struct listen_settings *settings)
+{
+	struct listener l = {
+		.settings = settings, .socket = LISTEN_SOCKET_INIT, .signals = -1
+	};
+	struct err e = ERR_INIT;
+	int status = STATUS_OK;
+
+	if (prepare(&l, &e) == -1 || run(&l, &e) == -1) {
+		log_error("%s", e.msg);
+		status = err_status(&e);
+	} else if (l.failed) {
+		status = STATUS_FAILED;
+	}
+	for (size_t i = 0; i < l.nchildren; i++)
+		kill_peer(&l.children[i]);
+	listen_socket_close(&l.socket);
+	fd_close(&l.signals);
+	free(l.children);
+	image_close(l.img);
+	return status;
+}
