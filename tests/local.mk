@@ -69,6 +69,8 @@ stand_in_firecracker_SOURCES = %D%/lib/stand-in-firecracker.c \
 	%D%/lib/stand-in-firecracker-http.c \
 	%D%/lib/stand-in-firecracker-lies.c \
 	%D%/lib/stand-in-firecracker-memory.c \
+	%D%/lib/stand-in-firecracker-message.c \
+	%D%/lib/stand-in-firecracker-regions.c \
 	%D%/lib/stand-in-firecracker-snapshot.c \
 	%D%/lib/stand-in-firecracker-uffd.c \
 	%D%/lib/stand-in-firecracker.h %D%/lib/vmm-pattern.h
@@ -78,6 +80,8 @@ stand_in_firecracker_LDADD = $(JANSSON_LIBS)
 raw_uffd_server_SOURCES = %D%/lib/raw-uffd-server.c
 raw_uffd_server_CFLAGS = -std=gnu11 $(WARN_CFLAGS) $(JANSSON_CFLAGS)
 raw_uffd_server_LDADD = $(JANSSON_LIBS)
+dist_check_SCRIPTS += %D%/cli/stand-in-firecracker.sh
+TESTS += %D%/cli/stand-in-firecracker.sh
 
 # Cloud Hypervisor, as one sees it from outside: ordinary programs too
 check_PROGRAMS += stand-in-cloud-hypervisor raw-ch-source raw-ch-sink

@@ -10,6 +10,10 @@
  * describe as an example of a handler; the other side of the benchmark, and the proof that
  * stand-in-firecracker can be served by somebody who isn't us.
  *
+ * raw-uffd-server --dump SOCKET serves nobody: it prints what it is sent, a line each,
+ * "BYTES bytes, descriptors (KIND...), N: TEXT", until nothing came for 300 ms, or for 3 s,
+ * kills its peer, and ends.
+ *
  * If it fails it kills its peer.  It ends when the peer's socket does, or, since a peer up
  * to 1.11 closes that at once, when the peer is dead.
  */
@@ -30,6 +34,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <jansson.h>
@@ -214,6 +219,83 @@ handle_events(void)
 	} while (left > 0);
 }
 
+/* ---- --dump ---- */
+
+static void
+print_kind(int fd)
+{
+	char path[64], kind[256];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, kind, sizeof(kind) - 1);
+	printf(" %.*s", n > 0 ? (int)n : 0, kind);
+}
+
+/* Of a userfaultfd: a line "features F flags L", as the kernel shows them; bit 31 is its own.
+ */
+static void
+print_features(int fd)
+{
+	char path[64], line[256];
+	unsigned features, flags = 0;
+	FILE *info;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	info = fopen(path, "re");
+	while (info != NULL && fgets(line, sizeof(line), info) != NULL) {
+		sscanf(line, "flags: %o", &flags);
+		if (sscanf(line, "API: aa:%x:", &features) == 1)
+			printf("features %#x flags %#o\n", features & ~(1u << 31),
+			    flags & O_NONBLOCK);
+	}
+	if (info != NULL)
+		fclose(info);
+}
+
+static size_t
+print_descriptors(struct msghdr *msg, void (*print)(int))
+{
+	struct cmsghdr *c = CMSG_FIRSTHDR(msg);
+	size_t n = c != NULL ? (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
+
+	for (size_t i = 0; i < n; i++) {
+		int fd;
+
+		memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
+		print(fd);
+	}
+	return n;
+}
+
+static void
+dump(int sock)
+{
+	static char text[1 << 20];
+	char space[CMSG_SPACE(sizeof(int) * 256)];
+	struct pollfd fds = { .fd = sock, .events = POLLIN };
+
+	for (time_t end = time(NULL) + 3; time(NULL) < end && poll(&fds, 1, 300) == 1;) {
+		struct iovec iov = { text, sizeof(text) };
+		struct msghdr msg = { .msg_iov = &iov,
+			.msg_iovlen = 1,
+			.msg_control = space,
+			.msg_controllen = sizeof(space) };
+		ssize_t n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+
+		if (n <= 0) {
+			printf("end\n");
+			break;
+		}
+		printf("%zd bytes, descriptors (", n);
+		printf(" ), %zu: ", print_descriptors(&msg, print_kind));
+		fwrite(text, 1, (size_t)n, stdout);
+		printf("\n");
+		print_descriptors(&msg, print_features);
+	}
+	kill(peer, SIGKILL);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -221,8 +303,12 @@ main(int argc, char **argv)
 	int sock;
 
 	if (argc != 3) {
-		fprintf(stderr, "usage: raw-uffd-server FILE SOCKET\n");
+		fprintf(stderr, "usage: raw-uffd-server FILE|--dump SOCKET\n");
 		return 2;
+	}
+	if (strcmp(argv[1], "--dump") == 0) {
+		dump(accept_peer(argv[2]));
+		return 0;
 	}
 	map_file(argv[1]);
 	sock = accept_peer(argv[2]);

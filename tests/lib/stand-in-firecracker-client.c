@@ -23,8 +23,8 @@ connect_api(void)
 	if (strlen(opt.api_sock) >= sizeof(sa.sun_path))
 		quit(EXIT_USAGE, "%s: no socket can be there", opt.api_sock);
 	memcpy(sa.sun_path, opt.api_sock, strlen(opt.api_sock));
-	/* Ten seconds: it may just be starting. */
-	for (int i = 0; i < 1000; i++) {
+	/* Ten seconds: it may just be starting; one, if it has died. */
+	for (int i = 0; i < 1000; i += errno == ECONNREFUSED ? 10 : 1) {
 		int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 		if (connect(sock, (struct sockaddr *)&sa, sizeof(sa)) == 0)
@@ -35,27 +35,43 @@ connect_api(void)
 	quit(EXIT_CALL, "%s: %s", opt.api_sock, strerror(errno));
 }
 
+/* Whether text has all of an answer; *body is where its body begins. */
+static bool
+is_whole(const char *text, size_t len, const char **body)
+{
+	const char *length = strstr(text, "Content-Length: ");
+	const char *end = strstr(text, "\r\n\r\n");
+
+	if (end == NULL)
+		return false;
+	*body = end + 4;
+	if (length == NULL || length > end)
+		return true;
+	return (size_t)(text + len - *body) >= strtoul(length + 16, NULL, 10);
+}
+
 /* Prints "STATUS BODY"; 0 for 2xx. */
 int
 client_request(const char *method, const char *path, const char *body)
 {
 	static char text[65536];
+	const char *answer = NULL;
 	size_t len = 0;
-	ssize_t n;
+	ssize_t n = 1;
 	int sock = connect_api(), status = 0;
-	char *rest;
 
 	dprintf(sock,
 	    "%s %s HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n"
 	    "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
 	    method, path, body != NULL ? strlen(body) : 0, body != NULL ? body : "");
-	shutdown(sock, SHUT_WR);
-	while ((n = recv(sock, text + len, sizeof(text) - 1 - len, 0)) > 0)
-		len += (size_t)n;
-	rest = strstr(text, "\r\n\r\n");
-	if (sscanf(text, "HTTP/1.1 %d", &status) != 1 || rest == NULL)
+	while (n > 0 && !is_whole(text, len, &answer)) {
+		n = recv(sock, text + len, sizeof(text) - 1 - len, 0);
+		if (n > 0)
+			len += (size_t)n;
+	}
+	if (sscanf(text, "HTTP/1.1 %d", &status) != 1 || answer == NULL)
 		quit(EXIT_CALL, "no answer: %.60s", text);
-	printf("%d %s\n", status, rest + 4);
+	printf("%d %s\n", status, answer);
 	return status / 100 == 2 ? 0 : 1;
 }
 

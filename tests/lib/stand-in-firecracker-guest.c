@@ -262,7 +262,7 @@ report(void)
 	    (unsigned long)guest.npages, (unsigned long)removed, (unsigned long)guest.written,
 	    opt.threads, seconds() - guest.began);
 	fflush(stdout);
-	if (!opt.stay)
+	if (!opt.stay && !opt.busy)
 		_exit(0);
 }
 

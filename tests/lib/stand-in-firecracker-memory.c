@@ -149,7 +149,7 @@ wrong(uint64_t page, unsigned word, uint64_t is, uint64_t want)
 	while (page * PAGE >= vm.regions[i].offset + vm.regions[i].size)
 		i++;
 	quit(EXIT_WRONG,
-	    "guest: WRONG: region %u, page %#lx of the memory file, address %p, word %u: "
+	    "guest: WRONG: region %u, page 0x%lx of the memory file, address %p, word %u: "
 	    "%#lx, should be %#lx",
 	    i, (unsigned long)page, (void *)page_at(page), word, (unsigned long)is,
 	    (unsigned long)want);

@@ -156,7 +156,16 @@ void handover_text(struct handover *h);
 bool handover_to(const char *path, struct handover *h, char *why);
 bool hand_over(const char *path, char *why);
 
-/* ---- -lies.c ---- */
+/* ---- -lies.c, -regions.c, -message.c ---- */
+
+struct lie {
+	const char *name;
+	void (*change)(struct handover *h);
+	const char *help;
+};
+
+/* The last has no name. */
+extern const struct lie lies_of_regions[], lies_of_message[];
 
 bool lie_known(const char *name);
 void lies_list(void);
@@ -164,8 +173,8 @@ void lies_list(void);
 uint64_t lie_register(uint64_t size); /* bytes to register of a region */
 void lie_wires(struct handover *h);
 void lie_text(struct handover *h);
-bool lie_sends(struct handover *h, int sock); /* true: it has sent instead */
-void lie_afterwards(struct handover *h, int sock);
+bool lie_sends(const struct handover *h, int sock); /* true: it has sent instead */
+void lie_afterwards(const struct handover *h, int sock);
 
 /* ---- -guest.c ---- */
 
