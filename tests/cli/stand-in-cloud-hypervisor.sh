@@ -120,99 +120,147 @@ for lie in die-at=config die-in=state close-at=start fd-none slot-missing \
 done
 
 # ---- as a destination ----
-needs_userfaultfd
 begin --memory size=64M,shared=on --slots 3 --gap 2M --guest-writes 20000 --seed 11
-sent true >"$tmp/check"
-wait "$vmm"
-for version in v53.0 main; do
-    for how in "" --inline; do
-        begin --version-as $version
-        # shellcheck disable=SC2086
-        check "$version, postcopy ${how:-memfd}" receive Postcopy $how
-        check "$version, postcopy ${how:-memfd}: all is right" ended 0
-        check "$version, postcopy ${how:-memfd}: on demand" \
-            grep -q ' [1-9][0-9]* faults, [1-9][0-9]* prefaulted' "$tmp/vmm.out"
-        check "$version, postcopy ${how:-memfd}: each page once" \
-            grep -q '16384 requests' "$tmp/vmm.out"
+check "a VM of 64 MiB" sent true
+check "has gone" ended 0
+
+on_demand() {
+    for version in v53.0 main; do
+        for how in "" --inline; do
+            begin --version-as $version
+            # shellcheck disable=SC2086
+            check "$version, postcopy ${how:-memfd}" receive Postcopy $how
+            check "$version, postcopy ${how:-memfd}: all is right" ended 0
+            check "$version, postcopy ${how:-memfd}: on demand" \
+                grep -q ' [1-9][0-9]* faults, [1-9][0-9]* prefaulted' "$tmp/vmm.out"
+            check "$version, postcopy ${how:-memfd}: each page once" \
+                grep -q '16384 requests' "$tmp/vmm.out"
+        done
     done
-done
-begin
-check "CompletePaused" receive Postcopy --paused
-check "it is paused" state_is Paused
-check "resumed" put vm.resume
-check "all is right" ended 0
-begin --state-slow=300 --fault-twice --leave-early
-check "State is slow, pages are asked for twice, and it leaves early" receive Postcopy
-check "all is right all the same" ended 0
-begin
-receive Postcopy --rewrite >"$tmp/check"
-check "a page that is put in again after it was written is found" ended 3
-begin --stay
-check "restored, and it stays" receive Postcopy
-check "all was seen" await grep -q 'pages right' "$tmp/vmm.out"
-cp -r "$dir" "$tmp/first"
-check "sent on" sent true
-check "and ended" ended 0
-check "its memory is the same" cmp "$dir/memory" "$tmp/first/memory"
-begin
-check "restored again" receive Postcopy
-check "all is right" ended 0
-sed 's/"hugepages":false/"hugepages":true/g' "$tmp/zones/config.json" >"$tmp/huge.json"
-begin
-cp "$tmp/zones"/* "$dir" && cp "$tmp/huge.json" "$dir/config.json"
-check "pages of 2 MiB" receive Postcopy
-check "all is right" ended 0
-check "there are few of them" grep -q ' 8 requests' "$tmp/vmm.out"
-cp "$tmp/first"/* "$dir"
-sed 's/"prefault":false/"prefault":true/' "$tmp/first/config.json" >"$dir/config.json"
-begin
-receive Postcopy >"$tmp/check"
-check "prefault and postcopy: refused" test $served -eq 1
-shuts_down >"$tmp/check"
-cp "$tmp/first"/* "$dir"
-begin --version-as v52.0
-check "v52.0 does not know postcopy" receive Postcopy --precopy
-check "all is right" ended 0
-begin --bench
-check "bench" receive Postcopy
-check "bench: all is right" ended 0
-check "bench: tells how fast it was" grep -q '16384 requests in .* requests/s' "$tmp/vmm.out"
+    begin
+    check "CompletePaused" receive Postcopy --paused
+    check "it is paused" state_is Paused
+    check "resumed" put vm.resume
+    check "all is right" ended 0
+    begin --state-slow=300 --fault-twice --leave-early
+    check "State is slow, pages are asked for twice, and it leaves early" receive Postcopy
+    check "all is right all the same" ended 0
+}
 
-cp "$dir/memory" "$tmp/memory"
-printf x | dd of="$dir/memory" bs=1 seek=12345678 conv=notrunc 2>"$tmp/check"
-begin
-receive Postcopy >"$tmp/check"
-check "a wrong byte is found" ended 3
-check "and told" grep -q 'WRONG byte at 0xbc614e ' "$tmp/vmm.out"
-cp "$tmp/memory" "$dir/memory"
+what_comes_back() {
+    begin
+    receive Postcopy --rewrite >"$tmp/check"
+    check "a page that is put in again after it was written is found" ended 3
+    begin --stay
+    check "restored, and it stays" receive Postcopy
+    check "all was seen" await grep -q 'pages right' "$tmp/vmm.out"
+    cp -r "$dir" "$tmp/first"
+    check "sent on" sent true
+    check "and ended" ended 0
+    check "its memory is the same" cmp "$dir/memory" "$tmp/first/memory"
+    begin
+    check "restored again" receive Postcopy
+    check "all is right" ended 0
+    sed 's/"hugepages":false/"hugepages":true/g' "$tmp/zones/config.json" >"$tmp/huge.json"
+    begin
+    cp "$tmp/zones"/* "$dir" && cp "$tmp/huge.json" "$dir/config.json"
+    check "pages of 2 MiB" receive Postcopy
+    check "all is right" ended 0
+    check "there are few of them" grep -q ' 8 requests' "$tmp/vmm.out"
+    cp "$tmp/first"/* "$dir"
+    sed 's/"prefault":false/"prefault":true/' "$tmp/first/config.json" >"$dir/config.json"
+    begin
+    receive Postcopy >"$tmp/check"
+    check "prefault and postcopy: refused" test $served -eq 1
+    shuts_down >"$tmp/check"
+    cp "$tmp/first"/* "$dir"
+    begin --version-as v52.0
+    check "v52.0 does not know postcopy" receive Postcopy --precopy
+    check "all is right" ended 0
+}
 
-begin --fault-wait=1
-receive Postcopy --precopy >"$tmp/check"
-check "no fault connection in time: the source has failed" test $served -eq 1
-check "no fault connection in time: status 500" grep -q '^500' "$tmp/asked"
-check "and there is no VM" test "$(ask GET /api/v1/vm.info | head -n 1)" = 404
-shuts_down >"$tmp/check"
-begin --version-as v52.0 --error-at=config
-receive Precopy --precopy >"$tmp/check"
-check "v52.0 says 204 when it has refused" grep -q '^204' "$tmp/asked"
-check "and the source has failed" test $served -eq 1
-shuts_down >"$tmp/check"
-begin --fault-close=5000
-receive Postcopy >"$tmp/check"
-check "the fault connection ends early: the VMM ends with the next fault" ended 4
-for lie in error-at=memory-fd error-at=config error-late-at=state garbage-at=start \
-    invalid-at=config die-at=state close-at=complete; do
-    begin "--$lie"
+huge_pages() {
+    free=$(cat /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages 2>/dev/null || echo 0)
+    if [ "$free" -lt 24 ]; then
+        skip "huge pages" "needs 24 free huge pages of 2 MiB"
+        return
+    fi
+    for local in true false; do
+        begin --memory size=16M,hugepages=on --slots 2 --guest-writes 20000
+        check "huge pages, local $local: sent" sent $local
+        check "huge pages, local $local: gone" ended 0
+        for how in "" --inline; do
+            begin
+            # shellcheck disable=SC2086
+            check "huge pages, local $local: restored ${how:-memfd}" receive Postcopy $how
+            check "huge pages, local $local: all is right" ended 0
+            check "huge pages, local $local: 8 of them" grep -q ' 8 requests' "$tmp/vmm.out"
+        done
+    done
+    cp "$tmp/first"/* "$dir"
+}
+
+bench() {
+    begin --bench
+    check "bench" receive Postcopy
+    check "bench: all is right" ended 0
+    check "bench: tells how fast it was" grep -q '16384 requests in .* requests/s' "$tmp/vmm.out"
+}
+
+goes_wrong() {
+    cp "$dir/memory" "$tmp/memory"
+    printf x | dd of="$dir/memory" bs=1 seek=12345678 conv=notrunc 2>"$tmp/check"
+    begin
     receive Postcopy >"$tmp/check"
-    check "--$lie: the source has failed" test $served -ne 0
-    stop
-done
-for lie in fault-outside fault-straddle fault-wrap fault-length=0 fault-huge; do
-    begin "--$lie" --guest-threads 1
+    check "a wrong byte is found" ended 3
+    check "and told" grep -q 'WRONG byte at 0xbc614e ' "$tmp/vmm.out"
+    cp "$tmp/memory" "$dir/memory"
+
+    begin --fault-wait=1
+    receive Postcopy --precopy >"$tmp/check"
+    check "no fault connection in time: the source has failed" test $served -eq 1
+    check "no fault connection in time: status 500" grep -q '^500' "$tmp/asked"
+    check "and there is no VM" test "$(ask GET /api/v1/vm.info | head -n 1)" = 404
+    shuts_down >"$tmp/check"
+    begin --version-as v52.0 --error-at=config
+    receive Precopy --precopy >"$tmp/check"
+    check "v52.0 says 204 when it has refused" grep -q '^204' "$tmp/asked"
+    check "and the source has failed" test $served -eq 1
+    shuts_down >"$tmp/check"
+    begin --fault-close=5000
     receive Postcopy >"$tmp/check"
-    check "--$lie is sent" await said "${lie%=*}: "
-    stop
-done
+    check "the fault connection ends early: the VMM ends with the next fault" ended 4
+}
+
+lies() {
+    for lie in error-at=memory-fd error-at=config error-late-at=state garbage-at=start \
+        invalid-at=config die-at=state close-at=complete; do
+        begin "--$lie"
+        receive Postcopy >"$tmp/check"
+        check "--$lie: the source has failed" test $served -ne 0
+        stop
+    done
+    for lie in fault-outside fault-straddle fault-wrap fault-length=0 fault-huge; do
+        begin "--$lie" --guest-threads 1
+        receive Postcopy >"$tmp/check"
+        check "--$lie is sent" await said "${lie%=*}: "
+        stop
+    done
+}
+
+begin
+receive Postcopy >"$tmp/check" 2>&1
+stop
+if said 'Failed to create userfaultfd'; then
+    skip "on demand" "no permission for userfaultfd"
+else
+    on_demand
+    what_comes_back
+    huge_pages
+    bench
+    goes_wrong
+    lies
+fi
 
 # ---- the API ----
 begin

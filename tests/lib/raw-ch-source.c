@@ -30,6 +30,7 @@
 
 static struct slot slots[SLOTS_MAX];
 static uint64_t at[SLOTS_MAX]; /* where a slot is in FILE */
+static uint8_t *huge[SLOTS_MAX]; /* a slot in huge pages, which can't be written to otherwise */
 static size_t nslots;
 static int file = -1;
 static bool inlined, rewriting;
@@ -60,6 +61,11 @@ copy(size_t i, uint64_t offset, uint64_t len, int out)
 {
 	static uint8_t buf[2 << 20];
 
+	if (huge[i] != NULL)
+		return pread(file, huge[i] + slots[i].file_offset + offset, len,
+			   (off_t)(at[i] + offset)) == (ssize_t)len
+			   ? out
+			   : -1;
 	while (len > 0) {
 		size_t part = len < sizeof(buf) ? len : sizeof(buf);
 
@@ -133,15 +139,34 @@ serve(void *arg)
 	return NULL;
 }
 
+/* In huge pages if the zone has them and there are any. */
+static int
+make_file(size_t i)
+{
+	struct slot *s = &slots[i];
+	uint64_t size = s->file_offset + s->size;
+	unsigned order = (unsigned)__builtin_ctzll(s->page) << MAP_HUGE_SHIFT;
+	void *map = MAP_FAILED;
+
+	if (s->page > PAGE)
+		s->fd = memfd_create("raw", MFD_CLOEXEC | MFD_HUGETLB | order);
+	if (s->fd != -1 && ftruncate(s->fd, (off_t)size) == 0)
+		map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
+	if (map != MAP_FAILED) {
+		huge[i] = map;
+		return 0;
+	}
+	s->fd = memfd_create("raw", MFD_CLOEXEC);
+	return s->fd == -1 ? -1 : ftruncate(s->fd, (off_t)size);
+}
+
 static void
 send_slots(int fd, bool full, struct why *why)
 {
 	for (size_t i = 0; i < nslots; i++) {
 		struct slot *s = &slots[i];
 
-		s->fd = memfd_create("raw", MFD_CLOEXEC);
-		if (s->fd == -1 || ftruncate(s->fd, (off_t)(s->file_offset + s->size)) == -1 ||
-		    (full && copy(i, 0, s->size, 0) == -1))
+		if (make_file(i) == -1 || (full && copy(i, 0, s->size, 0) == -1))
 			die("memory", why);
 		if (wire_request(fd, MEMORY_FD, 4, why) == -1 ||
 		    wire_send_slot(fd, s->slot, &s->fd, 1, why) == -1 ||

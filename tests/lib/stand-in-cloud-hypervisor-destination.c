@@ -478,9 +478,7 @@ destination_receive(const char *path, bool postcopy, struct why *why)
 		return -1;
 	/* For ever, and the socket stays behind: so does the real one. */
 	d.fd = accept4(d.listener, NULL, NULL, SOCK_CLOEXEC);
-	if (sad_before(&d, "connect") == -1)
-		return -1;
-	int rc = d.fd == -1 ? -1 : converse(&d);
+	int rc = d.fd == -1 || sad_before(&d, "connect") == -1 ? -1 : converse(&d);
 	stop_accepting(&d);
 	if (rc == 1)
 		forget_vm();

@@ -284,6 +284,7 @@ send_rounds(struct source *s)
 		usleep(20000);
 		list = memory_dirty(&n);
 	}
+	usleep(20000); /* what is written now is only in the last message */
 	pause_vm();
 	return send_last(s, list, n);
 }

@@ -394,6 +394,20 @@ option(const char *name, const char *value)
 		set_number(name, number(value));
 }
 
+/* --NAME=VALUE; false: it is --NAME VALUE. */
+static bool
+joined(const char *text)
+{
+	const char *value = strchr(text, '=');
+	char name[32] = "";
+
+	if (value == NULL || (size_t)(value - text) >= sizeof(name))
+		return false;
+	memcpy(name, text, (size_t)(value - text));
+	option(name, value + 1);
+	return true;
+}
+
 /* Only the API's other end does not come back. */
 static void
 options(char **argv)
@@ -403,7 +417,7 @@ options(char **argv)
 			continue;
 		if (strncmp(*argv, "--", 2) != 0)
 			usage("it takes options only");
-		if (flag(*argv + 2))
+		if (flag(*argv + 2) || joined(*argv + 2))
 			continue;
 		if (strcmp(*argv, "--request") == 0) {
 			if (api_socket == NULL || argv[1] == NULL || argv[2] == NULL)
