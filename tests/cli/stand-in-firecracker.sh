@@ -71,6 +71,9 @@ restore() { # NAME STATUS OPTION...
     server=''
 }
 
+fc --bench "$tmp/none" 2>"$tmp/why"
+! grep -q 'userfaultfd: ' "$tmp/why" || skip_all "$(cat "$tmp/why")"
+
 t "--help" 0 fc --help
 lies=$(sed -n '/^Lies:/,$s/^  \([a-z0-9-]*\) .*/\1/p' "$out")
 check "has lies" test "$(echo "$lies" | wc -l)" -gt 60
@@ -81,8 +84,6 @@ for bad in '--version-as 2.0' '--version-as 1.18' '--lie x' '--die x' '--sizes 3
     # shellcheck disable=SC2086
     t "usage: $bad" 2 fc --api-sock "$api" $bad --boot x
 done
-fc --bench "$tmp/none" 2>"$tmp/why"
-! grep -q 'userfaultfd: ' "$tmp/why" || skip_all "$(cat "$tmp/why")"
 
 # The API before there is a VM.
 make --mem-size 4
@@ -196,6 +197,9 @@ check "nothing is written" test ! -e "$mem" -a ! -e "$state"
 t "Paused" 0 ask PATCH /vm '{"state":"Paused"}'
 t "Paused again" 0 ask PATCH /vm '{"state":"Paused"}'
 t "Full" 0 create "$mem" "$state"
+sleep 0.1
+t "Full again" 0 create "$tmp/again" "$tmp/again-state"
+check "nothing moves in between" cmp "$mem" "$tmp/again"
 cp "$mem" "$tmp/base"
 t "Resumed" 0 ask PATCH /vm '{"state":"Resumed"}'
 sleep 0.1
@@ -389,6 +393,7 @@ done
 
 if fc --make --page-size 2097152 --mem-size 8 --regions 2 "$mem" "$state" 2>"$tmp/why"; then
     restore "huge pages" 0
+    restore "huge pages apart" 0 --hole --threads 4
     restore "huge pages, given back" 0 --storm 3
 else
     skip "huge pages" "no free huge page: $(cat "$tmp/why")"
