@@ -72,9 +72,9 @@ make_way(struct server *s)
 /* What has no place in the VMM cannot be given; eagerly others do it.  False: the server is
  * stopped or has failed. */
 static bool
-await_mapped(struct server *s, const struct served_object *o)
+await_mapped(struct server *s)
 {
-	while (!atomic_load(s->options.engine == SERVE_EAGER ? &o->filled : &o->all_mapped)) {
+	while (!atomic_load(s->options.engine == SERVE_EAGER ? &s->filled : &s->mapped)) {
 		if (make_way(s))
 			return false;
 		nap_us(1000);
@@ -94,7 +94,7 @@ fill_object(struct server *s, size_t object, struct err *e)
 
 	if (atomic_load(&o->complete))
 		return 1;
-	if (o->engine == SERVE_COPY && !await_mapped(s, o))
+	if (o->engine == SERVE_COPY && !await_mapped(s))
 		return 0;
 	while ((more = image_reader_next(f->reader, o->object, chunk, &chunk, &en, e)) == 1) {
 		if (make_way(s))

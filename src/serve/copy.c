@@ -181,24 +181,6 @@ copy_pages(struct filler *f, size_t object, uint64_t off, const uint8_t *from, u
 	return 0;
 }
 
-bool
-copy_next_mapped(
-    const struct server *s, size_t object, uint64_t *off, uint64_t *end, uint64_t limit)
-{
-	const struct mapping *m;
-
-	if (atomic_load(&s->objects[object].all_mapped)) {
-		*end = limit;
-		return *off < limit;
-	}
-	m = mapping_of(s, object, *off);
-	if (m == NULL || m->offset >= limit)
-		return false;
-	*off = MAX(*off, m->offset);
-	*end = MIN(limit, m->offset + m->len);
-	return *off < limit;
-}
-
 /* ---- zeros ---- */
 
 int

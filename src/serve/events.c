@@ -29,6 +29,8 @@
  * Who discards all the time could keep everybody from copying.  Where nothing is left to be
  * given nobody needs to be told: discarded there, memory is let go of, and makes no more
  * events.  That splits mappings, of which a process may have so many (vm.max_map_count).
+ *
+ * Nothing is read before all memory is mapped: nobody could tell what was discarded.
  */
 #define QUEUE_MAX 1024u
 #define READS_AT_ONCE 16 /* while the gate is shut */
@@ -308,7 +310,8 @@ events_yield(const struct filler *f, struct served_process *p, unsigned *tries, 
 static bool
 readable(struct served_process *p, int timeout_ms)
 {
-	struct pollfd fds[] = { { .fd = p->uffd, .events = POLLIN },
+	bool mapped = atomic_load(&p->server->mapped);
+	struct pollfd fds[] = { { .fd = mapped ? p->uffd : -1, .events = POLLIN },
 		{ .fd = timeout_ms == 0 ? -1 : p->events->kick, .events = POLLIN } };
 	uint64_t count;
 

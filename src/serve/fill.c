@@ -294,23 +294,6 @@ give_run(struct filler *f, size_t object, uint64_t first, const struct run *run,
 	return map_everywhere(f, object, off, len, NULL, e);
 }
 
-/* Of pages [at, to) of the loaded chunk. */
-static int
-give_pages(struct filler *f, size_t object, uint64_t chunk, const struct entry *en,
-    const uint8_t *pages, uint32_t at, uint32_t to, stat_counter *count, struct err *e)
-{
-	struct served_object *o = &f->server->objects[object];
-	uint64_t first = chunk * f->server->img->g.pages;
-	struct run run;
-
-	while (take_run(o, en, first, to, &at, &run)) {
-		if (give_run(f, object, first, &run, pages, e) == -1)
-			return -1;
-		stat_add(count, run.n);
-	}
-	return 0;
-}
-
 /*
  * Gives all of the loaded chunk that nobody took.  Everything is decoded
  * before anything more is taken: what is taken is given soon.
@@ -319,21 +302,19 @@ static int
 give_rest(struct filler *f, struct image_reader *reader, size_t object, uint64_t chunk,
     const struct entry *en, stat_counter *count, struct err *e)
 {
-	uint32_t npages = f->server->img->g.pages;
-	uint64_t off = chunk * npages * PAGE_GRANULE, end = 0;
-	uint64_t limit = off + npages * (uint64_t)PAGE_GRANULE;
+	struct served_object *o = &f->server->objects[object];
+	uint32_t npages = f->server->img->g.pages, at = 0;
+	uint64_t first = chunk * npages;
 	const uint8_t *pages;
+	struct run run;
 
 	if (image_reader_pages(reader, image_reader_stored(reader, en), &pages, e) == -1)
 		return -1;
-	if (f->server->objects[object].engine != SERVE_COPY)
-		return give_pages(f, object, chunk, en, pages, 0, npages, count, e);
-	/* What has no place yet stays for the one who will ask for it there. */
-	for (; copy_next_mapped(f->server, object, &off, &end, limit); off = end)
-		if (give_pages(f, object, chunk, en, pages,
-			(uint32_t)(off / PAGE_GRANULE % npages),
-			npages - (uint32_t)((limit - end) / PAGE_GRANULE), count, e) == -1)
+	while (take_run(o, en, first, npages, &at, &run)) {
+		if (give_run(f, object, first, &run, pages, e) == -1)
 			return -1;
+		stat_add(count, run.n);
+	}
 	return 0;
 }
 

@@ -107,6 +107,10 @@ struct server {
 	/* The filler that answers who asks with words: vCPUs, and VMMs of engine source. */
 	pthread_mutex_t asked_lock;
 	struct filler asked_filler; /* .reader NULL: nobody has asked yet */
+	/* Memory of VMMs' own is copied into when all of it is mapped: each page has its place.
+	 */
+	atomic_bool mapped;
+	atomic_bool filled; /* eagerly */
 	_Atomic uint64_t ahead; /* a chunk that somebody will ask for soon (source.c), or 0 */
 	atomic_bool stop;
 	atomic_uint busy; /* workers that are answering faults just now */
@@ -189,10 +193,6 @@ int copy_pages(struct filler *f, size_t object, uint64_t off, const uint8_t *fro
 
 /* A page of zeros for a fault, unless there is a page. */
 int copy_zeros(struct filler *f, const struct mapping *m, uint64_t off, struct err *e);
-
-/* Moves to the first piece [*off, *end) below limit that has or had a place in the VMM. */
-bool copy_next_mapped(
-    const struct server *s, size_t object, uint64_t *off, uint64_t *end, uint64_t limit);
 
 /* ---- events.c: userfaultfds that were adopted ---- */
 

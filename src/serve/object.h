@@ -42,8 +42,6 @@ struct served_object {
 	/* SERVE_COPY */
 	unsigned process; /* that has it; once something is mapped */
 	uint64_t mapped; /* bytes that were ever mapped */
-	atomic_bool all_mapped; /* that is all: each page has its place in the VMM */
-	atomic_bool filled; /* eagerly */
 	/* The VMM asks for pages (served_memory.source): */
 	bool source;
 	int whole; /* a userfaultfd of ours, for the mapping: puts huge pages there at once; or

@@ -430,6 +430,26 @@ check_foreign(const struct server *s, const struct mapping *new, struct err *e)
 	return 0;
 }
 
+static bool
+foreign_mapped(const struct server *s)
+{
+	for (size_t i = 0; i < s->nobjects; i++)
+		if (s->objects[i].engine == SERVE_COPY &&
+		    s->objects[i].mapped != object_length(&s->objects[i]))
+			return false;
+	return true;
+}
+
+/* What was discarded before it was known where would be lost: so nobody has read until now. */
+static void
+begin_copying(struct server *s)
+{
+	atomic_store(&s->mapped, true);
+	for (unsigned i = 0; i < s->nprocesses; i++)
+		if (s->processes[i]->events != NULL)
+			events_kick(s->processes[i]);
+}
+
 /* With s->lock. */
 static int
 add_mapping(struct server *s, const struct mapping *new, struct err *e)
@@ -451,23 +471,22 @@ add_mapping(struct server *s, const struct mapping *new, struct err *e)
 		return uffd_register(s->processes[new->process]->uffd, new->hva, new->len, e);
 	o->process = new->process;
 	o->mapped += new->len;
-	if (o->mapped == object_length(o))
-		atomic_store(&o->all_mapped, true);
+	if (foreign_mapped(s))
+		begin_copying(s);
 	return 0;
 }
 
-/* Eagerly, memory of the VMM's own is filled when all of it is mapped: it cannot be before. */
+/* Eagerly: with the mapping that was the last to come. */
 static int
-fill_mapped(struct server *s, size_t object, struct err *e)
+fill_foreign(struct server *s, struct err *e)
 {
-	struct served_object *o = &s->objects[object];
-
-	if (s->options.engine != SERVE_EAGER || o->engine != SERVE_COPY ||
-	    !atomic_load(&o->all_mapped) || atomic_load(&o->filled))
+	if (s->options.engine != SERVE_EAGER || !atomic_load(&s->mapped) ||
+	    atomic_load(&s->filled))
 		return 0;
-	if (fill_now(s, object, e) == -1)
-		return -1;
-	atomic_store(&o->filled, true);
+	for (size_t i = 0; i < s->nobjects; i++)
+		if (s->objects[i].engine == SERVE_COPY && fill_now(s, i, e) == -1)
+			return -1;
+	atomic_store(&s->filled, true);
 	return 0;
 }
 
@@ -495,7 +514,7 @@ server_add_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t le
 	if (atomic_load(&s->first_mapping) == 0)
 		atomic_store(&s->first_mapping, serve_now());
 	pthread_mutex_unlock(&s->lock);
-	return rc == -1 ? -1 : fill_mapped(s, object, e);
+	return rc == -1 ? -1 : fill_foreign(s, e);
 }
 
 static bool
@@ -550,28 +569,6 @@ server_covers(const struct server *s, unsigned process, uint64_t hva, uint64_t l
 
 /* ---- faults ---- */
 
-/*
- * The owner of an adopted process has registered what nobody has told us of.  True for a short
- * while at most, unless it lies.
- */
-static int
-wait_for_mapping(const struct worker *w, uint64_t hva, struct err *e)
-{
-	const struct timespec nap = { .tv_nsec = 200000 };
-	struct server *s = w->filler.server;
-	bool mapped = !atomic_load(&w->process->dead);
-
-	for (size_t i = 0; i < s->nobjects && mapped; i++)
-		mapped = s->objects[i].engine != SERVE_COPY ||
-			 atomic_load(&s->objects[i].all_mapped);
-	if (mapped && mapping_find(s, w->process->id, hva) == NULL)
-		return err_set(e, ERR_CORRUPT,
-		    "hand-off: the VMM waits for memory at %#llx, which it has not handed over",
-		    (unsigned long long)hva);
-	nanosleep(&nap, NULL);
-	return 0;
-}
-
 static int
 answer(struct worker *w, const struct uffd_fault *fault, struct err *e)
 {
@@ -584,8 +581,12 @@ answer(struct worker *w, const struct uffd_fault *fault, struct err *e)
 	if (m == NULL) {
 		/* Unmapped meanwhile, or all is complete: the access is to be tried again. */
 		stat_add(&w->filler.stats.faults_outside, 1);
-		if (w->filler.process != NULL && wait_for_mapping(w, fault->hva, e) == -1)
-			return -1;
+		if (w->filler.process != NULL && !atomic_load(&w->process->dead))
+			return err_set(e, ERR_CORRUPT,
+			    "hand-off: the VMM waits for memory at %#llx, which it has not "
+			    "handed "
+			    "over",
+			    (unsigned long long)fault->hva);
 		r = uffd_wake(
 		    w->process->uffd, align_down(fault->hva, PAGE_GRANULE), PAGE_GRANULE, e);
 		return r == UFFD_FAILED ? -1 : 0;

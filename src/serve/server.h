@@ -91,9 +91,9 @@ int server_adopt_process(struct server *s, int uffd, unsigned *id, struct err *e
  * Serves [hva, hva + len) of that process, which shows the object from
  * `offset` on.  When it returns 0 accesses there wait for their pages.
  *
- * Of an adopted process nothing is registered, and no part may be mapped twice.  What nobody
- * asks for is filled as soon as all of the region is mapped; with options.engine EAGER that
- * is done when the mapping that completes it is added.
+ * Of an adopted process nothing is registered, and no part may be mapped twice.  It is served
+ * as soon as all foreign memory is mapped, from end to end; with options.engine EAGER all of
+ * it is filled before the call that adds the last mapping returns.
  */
 int server_add_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t len,
     size_t object, uint64_t offset, struct err *e);

@@ -61,7 +61,8 @@ struct setup {
 	bool no_background;
 	bool split; /* into many VMAs */
 	bool populated; /* each seventh page was there before it registered */
-	bool late; /* the second part comes when the first was looked at */
+	bool late; /* its parts are mapped while it runs already */
+	bool dense; /* no page of zeros */
 	bool killed; /* it is, in the middle */
 	bool untold; /* nobody tells the server that it is dead */
 	bool wants_complete; /* it waits until all is there before it goes on */
@@ -245,6 +246,38 @@ play_discard_first(struct vm *vm)
 	return with_threads(vm, 2);
 }
 
+/* Discards every other page, once, one by one. */
+static void *
+discard_once(void *arg)
+{
+	const struct vm *vm = arg;
+	uint64_t n = length / PAGE, state = vm->seed, step = random_next(&state) | 1;
+
+	for (uint64_t i = 0, page = 0; i < n; i++, page += step)
+		if (page % 2 == 1 && discard(vm, page % n, 1) != 0)
+			_exit(1);
+	return NULL;
+}
+
+static int
+play_discard_while(struct vm *vm)
+{
+	pthread_t thread;
+	int wrong;
+
+	pthread_create(&thread, NULL, discard_once, vm);
+	wrong = with_threads(vm, 2);
+	pthread_join(thread, NULL);
+	return wrong || await(vm, 'c') || look_at_all(vm);
+}
+
+static int
+play_discard_while_filled(struct vm *vm)
+{
+	discard_once(vm);
+	return await(vm, 'c') || look_at_all(vm);
+}
+
 static int
 play_discard_then(struct vm *vm)
 {
@@ -378,12 +411,12 @@ play_untold(struct vm *vm)
 }
 
 static int
-play_first_part(struct vm *vm)
+play_late(struct vm *vm)
 {
 	unsigned n = vm->offer.n;
 
 	vm->offer.n = 1;
-	if (look_at_all(vm) != 0 || write(vm->sock, "1", 1) != 1)
+	if (look_at_all(vm) != 0)
 		return 1;
 	vm->offer.n = n;
 	return with_threads(vm, 2) || await(vm, 'c') || look_at_all(vm);
@@ -523,7 +556,7 @@ start_server(struct game *g, struct err *e)
 		.nfillers = 2,
 		.background = !g->how->no_background,
 		.engine = g->how->engine };
-	unsigned n = g->how->late ? 1 : g->offer.n;
+	unsigned n = g->how->late ? 0 : g->offer.n;
 
 	if (image_open(&g->img, image_path, e) == -1 ||
 	    server_new(&g->server, g->img, &o, e) == -1 ||
@@ -576,6 +609,19 @@ sleep_ms(long ms)
 }
 
 static void
+map_late(struct game *g)
+{
+	struct err e = ERR_INIT;
+	int rc = 0;
+
+	for (unsigned i = 0; i < g->offer.n && rc == 0; i++) {
+		sleep_ms(2);
+		rc = add_part(g, i, &e);
+	}
+	ok(rc == 0, "%s: mapped late %s", g->how->name, e.msg);
+}
+
+static void
 conclude(struct game *g)
 {
 	const struct setup *how = g->how;
@@ -584,12 +630,9 @@ conclude(struct game *g)
 	enum server_state state = SERVER_FILLING;
 	struct err e = ERR_INIT;
 	int status;
-	char c;
 
-	if (how->late) {
-		ok(read(g->sock, &c, 1) == 1 && add_part(g, 1, &e) == 0, "%s: the second part",
-		    how->name);
-	}
+	if (how->late)
+		map_late(g);
 	if ((!how->no_background && !how->killed) || how->fails != NULL)
 		state = await_server(g, &e);
 	if (how->killed) {
@@ -688,10 +731,7 @@ static const struct setup setups[] = {
 	{ .name = "parts, in the background alone",
 	    .play = play_complete,
 	    .cuts = { 37, 38, 1003 } },
-	{ .name = "a part that comes later",
-	    .play = play_first_part,
-	    .late = true,
-	    .cuts = { 1003 } },
+	{ .name = "parts that come late", .play = play_late, .late = true, .cuts = { 1003 } },
 	{ .name = "many VMAs",
 	    .play = play_threads,
 	    .features = UFFD_FEATURE_EVENT_REMOVE,
@@ -719,6 +759,21 @@ static const struct setup setups[] = {
 	    .features = UFFD_FEATURE_EVENT_REMOVE,
 	    .no_background = true,
 	    .cuts = { 37, 38, 1003 } },
+	{ .name = "discarded while it is filled",
+	    .play = play_discard_while_filled,
+	    .features = UFFD_FEATURE_EVENT_REMOVE,
+	    .late = true,
+	    .dense = true },
+	{ .name = "discarded while it is filled and touched",
+	    .play = play_discard_while,
+	    .features = UFFD_FEATURE_EVENT_REMOVE,
+	    .late = true,
+	    .dense = true },
+	{ .name = "discarded before it is known",
+	    .play = play_discard_first,
+	    .features = UFFD_FEATURE_EVENT_REMOVE,
+	    .late = true,
+	    .cuts = { 37, 1003 } },
 	{ .name = "discarded when all is there",
 	    .play = play_discard_then,
 	    .features = UFFD_FEATURE_EVENT_REMOVE },
@@ -925,21 +980,32 @@ huge_pages_free(uint64_t n)
 	return true;
 }
 
+static int
+make_image(bool dense, uint32_t chunk, struct err *e)
+{
+	memset(memory, 0, length);
+	fill_memory(memory, length / 4, dense ? 16 : 12, 1);
+	if (dense)
+		fill_memory(memory + length / 4, length / 4, 16, 3);
+	fill_memory(memory + length / 2, length / 2, dense ? 16 : 5, 2);
+	return small_image(image_path, memory, length, chunk, e);
+}
+
 static void
 play_all(const struct setup *list, size_t n, uint32_t chunk, int argc, char **argv)
 {
 	struct err e = ERR_INIT;
 
-	memset(memory, 0, length);
-	fill_memory(memory, length / 4, 12, 1);
-	fill_memory(memory + length / 2, length / 2, 5, 2);
-	if (small_image(image_path, memory, length, chunk, &e) == -1) {
-		ok(false, "image: %s", e.msg);
-		return;
+	for (unsigned dense = 0; dense < 2; dense++) {
+		if (make_image(dense, chunk, &e) == -1) {
+			ok(false, "image: %s", e.msg);
+			return;
+		}
+		for (size_t i = 0; i < n; i++)
+			if (list[i].dense == dense &&
+			    (argc < 2 || strstr(list[i].name, argv[1]) != NULL))
+				play(&list[i]);
 	}
-	for (size_t i = 0; i < n; i++)
-		if (argc < 2 || strstr(list[i].name, argv[1]) != NULL)
-			play(&list[i]);
 }
 
 int
