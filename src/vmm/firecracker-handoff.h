@@ -42,12 +42,6 @@ int fc_accept(int listener, const struct fc_wait *w, struct fc_peer *peer, struc
 
 void fc_peer_fini(struct fc_peer *peer);
 
-/*
- * Whether the process is one of ours: `ancestor` itself, or below it.  Also true if /proc does
- * not tell.
- */
-bool fc_descends(pid_t pid, pid_t ancestor);
-
 /* Receives the message and the userfaultfd, which is the caller's.  As fc_accept. */
 int fc_receive(struct fc_peer *peer, const struct fc_wait *w, struct fc_regions *regions,
     int *uffd, struct err *e);

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "image/reader.h"
 #include "serve/stats.h"
+#include "vmm/descent.h"
 #include "vmm/firecracker-api.h"
 #include "vmm/firecracker-handoff.h"
 #include "vmm/firecracker-impl.h"
@@ -269,7 +270,7 @@ await_peer(struct session *s, struct err *e)
 	int rc;
 
 	while ((rc = fc_accept(s->listener, &w, &peer, e)) == 1) {
-		if (fc_descends(peer.pid, getpid()))
+		if (descends(peer.pid, getpid()))
 			break;
 		log_warn("process %d of user %u wants the guest's memory, and is not the VMM: "
 			 "sent away",
@@ -313,7 +314,7 @@ find_vmm(const struct session *s, pid_t *pid, struct err *e)
 {
 	if (fc_api_peer(&s->api, pid, e) == -1)
 		return -1;
-	if (*pid == 0 || fc_descends(*pid, getpid()))
+	if (*pid == 0 || descends(*pid, getpid()))
 		return 0;
 	return err_set(e, ERR_FAILED,
 	    "%s: process %d answers there, which is not the VMM that was started",

@@ -11,6 +11,7 @@ libgmem_a_SOURCES += \
 	%D%/cloud-hypervisor-stream.c %D%/cloud-hypervisor-stream.h \
 	%D%/cloud-hypervisor-wire.c %D%/cloud-hypervisor-wire.h \
 	%D%/control.c %D%/control.h \
+	%D%/descent.c %D%/descent.h \
 	%D%/driver.h %D%/drivers.c \
 	%D%/firecracker.c %D%/firecracker-impl.h \
 	%D%/firecracker-api.c %D%/firecracker-api.h \
