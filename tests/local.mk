@@ -111,6 +111,7 @@ dist_check_SCRIPTS += $(ch_tests)
 TESTS += $(ch_tests)
 
 restore_tests = \
+	%D%/cli/driven-others.sh \
 	%D%/cli/restore-handoff.sh \
 	%D%/cli/restore-kill.sh \
 	%D%/cli/restore-manners.sh \

@@ -554,8 +554,8 @@ handle_loader(struct restore *r, struct err *e)
 
 	r->loading = false;
 	/*
-	 * A VMM that is about to end tells more by its own message and status; its
-	 * sockets are closed a moment before.
+	 * A VMM that is about to end tells more by its own message and status, unless that
+	 * is 0; its sockets are closed a moment before.
 	 */
 	if (rc == -1 && r->child != 0) {
 		struct pollfd p = { .fd = r->pidfd, .events = POLLIN };
@@ -563,7 +563,7 @@ handle_loader(struct restore *r, struct err *e)
 		poll(&p, 1, LAST_MS);
 		reap(r);
 	}
-	if (rc == 0 || is_over(r))
+	if (rc == 0 || (r->status != 0 && is_over(r)))
 		return 0;
 	*e = why;
 	return -1;

@@ -22,6 +22,7 @@
 #include "vmm/cloud-hypervisor-impl.h"
 #include "vmm/cloud-hypervisor-memory.h"
 #include "vmm/cloud-hypervisor-place.h"
+#include "vmm/descent.h"
 #include "vmm/http.h"
 
 /*
@@ -582,6 +583,21 @@ receive(struct session *s, const struct ch_api *api, uid_t uid, struct vmm_load_
 	return r == 1 ? 0 : -1;
 }
 
+/* Somebody else's VMM may listen there, and must not be taken for ours, which may be killed. */
+static int
+find_vmm(struct session *s, uid_t *uid, struct err *e)
+{
+	pid_t peer = ch_api_peer(s->socket, uid);
+
+	if (peer != 0 && !descends(peer, getpid()))
+		return err_set(e, ERR_FAILED,
+		    "process %d answers there, which is not the VMM that was started",
+		    (int)peer);
+	if (peer != 0)
+		atomic_store(&s->pids[1], peer);
+	return 0;
+}
+
 static int
 load(struct session *s, pid_t vmm, struct vmm_load_times *t, struct err *e)
 {
@@ -591,15 +607,11 @@ load(struct session *s, pid_t vmm, struct vmm_load_times *t, struct err *e)
 		.stop_fd = s->how->stop_fd,
 	};
 	uid_t uid = geteuid();
-	pid_t peer;
 
 	if (http_await(s->socket, vmm, s->how->timeout_ms, s->how->stop_fd, e) == -1 ||
-	    ch_api_ping(&api, &s->version, e) == -1)
+	    find_vmm(s, &uid, e) == -1 || ch_api_ping(&api, &s->version, e) == -1)
 		return -1;
 	t->connected = now_ns();
-	peer = ch_api_peer(s->socket, &uid);
-	if (peer != 0)
-		atomic_store(&s->pids[1], peer);
 	choose(s);
 	if (s->fds != NULL && !is_complete(s) && give(s, provide, e) == -1)
 		return -1;
