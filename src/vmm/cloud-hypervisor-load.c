@@ -533,7 +533,7 @@ begin(struct session *s, const struct ch_api *api, uid_t uid, struct err *e)
 	json_t *o;
 	int r;
 
-	if (ch_place_make(&s->place, uid, e) == -1)
+	if (ch_place_make(&s->place, e) == -1 || ch_place_give(&s->place, uid, e) == -1)
 		return -1;
 	snprintf(url, sizeof(url), "unix:%s", s->place.path);
 	o = json_pack("{s:s}", "receiver_url", url);

@@ -19,18 +19,21 @@
 
 #define RETRY_MS_MAX 20
 
-/* Gives it to whom the VMM runs as, if that is not us. */
+/*
+ * Gives it to whom the VMM runs as, if that is not us: what is in the folder before the folder
+ * itself, for from then on it may be a link to whatever the VMM wants to have.
+ */
 static int
 give_to(const char *path, uid_t uid, struct err *e)
 {
-	if (uid == geteuid() || uid == 0 || chown(path, uid, (gid_t)-1) == 0)
+	if (uid == geteuid() || uid == 0 || lchown(path, uid, (gid_t)-1) == 0)
 		return 0;
 	return err_sys(
 	    e, "give %s to the VMM's user %u (be root, or that user)", path, (unsigned)uid);
 }
 
 int
-ch_place_make(struct ch_place *p, uid_t uid, struct err *e)
+ch_place_make(struct ch_place *p, struct err *e)
 {
 	const char *parent = getenv("TMPDIR");
 
@@ -45,10 +48,13 @@ ch_place_make(struct ch_place *p, uid_t uid, struct err *e)
 		return -1;
 	}
 	snprintf(p->path, sizeof(p->path), "%s/migration", p->dir);
-	if (give_to(p->dir, uid, e) == 0)
-		return 0;
-	ch_place_remove(p);
-	return -1;
+	return 0;
+}
+
+int
+ch_place_give(const struct ch_place *p, uid_t uid, struct err *e)
+{
+	return give_to(p->dir, uid, e);
 }
 
 void
@@ -82,7 +88,7 @@ ch_place_listen(const struct ch_place *p, uid_t uid, int *fd, struct err *e)
 		return -1;
 	if (bind(*fd, (struct sockaddr *)&sa, sizeof(sa)) == -1 || listen(*fd, 8) == -1)
 		err_sys(e, "listen on %s", p->path);
-	else if (give_to(p->path, uid, e) == 0)
+	else if (give_to(p->path, uid, e) == 0 && ch_place_give(p, uid, e) == 0)
 		return 0;
 	fd_close(fd);
 	return -1;

@@ -8,20 +8,23 @@
 #include "vmm/cloud-hypervisor-wire.h"
 
 /*
- * A folder for one socket, which nobody else can enter: of a user id (that of the VMM, if we
- * may give it away).  All zero: there is none.
+ * A folder for one socket, which nobody else can enter: of ours until it is given to the VMM's
+ * user id, if that is another one and we may.  All zero: there is none.
  */
 struct ch_place {
 	char dir[64];
 	char path[96]; /* of the socket */
 };
 
-int ch_place_make(struct ch_place *p, uid_t uid, struct err *e);
+int ch_place_make(struct ch_place *p, struct err *e);
+
+/* The VMM of that user id may make its socket there. */
+int ch_place_give(const struct ch_place *p, uid_t uid, struct err *e);
 
 /* Removes socket and folder; what is missing is fine. */
 void ch_place_remove(struct ch_place *p);
 
-/* Listens there; the VMM of that user id may connect. */
+/* Listens there, and gives it: the VMM of that user id may connect.  Once. */
 int ch_place_listen(const struct ch_place *p, uid_t uid, int *fd, struct err *e);
 
 /*

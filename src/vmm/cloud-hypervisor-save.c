@@ -560,7 +560,7 @@ begin(struct saver *s, struct err *e)
 	char *body;
 	int r;
 
-	if (ch_place_make(&s->place, s->uid, e) == -1 ||
+	if (ch_place_make(&s->place, e) == -1 ||
 	    ch_place_listen(&s->place, s->uid, &s->listener, e) == -1)
 		return -1;
 	body = request_body(s);

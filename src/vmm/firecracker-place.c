@@ -235,8 +235,9 @@ fc_place_listen(const struct fc_place *p, const char *file, int *fd, struct err 
 	*fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (*fd == -1)
 		return err_sys(e, "socket");
-	if (bind(*fd, (struct sockaddr *)&addr, sizeof(addr)) == -1 ||
-	    fchmodat(p->dir, file, 0600, 0) == -1 || listen(*fd, 8) == -1)
+	/* Its mode before it has a name, which may be a link a moment later. */
+	if (fchmod(*fd, 0600) == -1 ||
+	    bind(*fd, (struct sockaddr *)&addr, sizeof(addr)) == -1 || listen(*fd, 8) == -1)
 		err_sys(e, "listen on %s/%s", p->seen, file);
 	else if (give(p, file, e) == 0)
 		return 0;
