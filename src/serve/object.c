@@ -244,9 +244,6 @@ open_source(struct served_object *o, struct err *e)
 		    o->object->name);
 	o->source = true;
 	o->last_asked = UINT64_MAX;
-	o->asked = calloc(1, bitmap_bytes(o->claims.npages) + 1);
-	if (o->asked == NULL)
-		return err_sys(e, "%s: memory", o->object->name);
 	return o->page_size > PAGE_GRANULE ? open_whole(o, e) : 0;
 }
 
@@ -307,8 +304,6 @@ object_fini(struct served_object *o)
 	if (o->bitmap != NULL)
 		munmap(o->bitmap, o->bitmap_len);
 	claims_fini(&o->claims);
-	free(o->asked);
-	o->asked = NULL;
 	fd_close(&o->whole);
 	fd_close(&o->scratch);
 	fd_close(&o->fd);

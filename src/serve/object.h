@@ -46,7 +46,6 @@ struct served_object {
 	bool source;
 	int whole; /* a userfaultfd of ours, for the mapping: puts huge pages there at once; or
 		      -1 */
-	bitmap_word *asked; /* it did so for this page before */
 	_Atomic uint64_t last_asked; /* the chunk it asked for last */
 };
 

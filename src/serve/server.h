@@ -61,7 +61,7 @@ int server_add_foreign(struct server *s, size_t index, uint64_t page_size, struc
 /*
  * Engine source (served_memory.source): when it returns 0, [offset, offset + len) of region
  * `object` are in its memory object, zeros included.  Any thread; also when all is complete.
- * A page that is asked for again is there too, whoever has discarded it meanwhile.
+ * A page that somebody has discarded meanwhile is there too, of zeros.
  */
 int server_provide(
     struct server *s, size_t object, uint64_t offset, uint64_t len, struct err *e);

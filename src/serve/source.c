@@ -136,15 +136,15 @@ static int
 provide(struct server *s, size_t object, uint64_t page, struct err *e)
 {
 	struct served_object *o = &s->objects[object];
-	bool asked = !bitmap_claim(o->asked, page);
 
 	if (!claims_given(&o->claims, page)) {
 		if (give_missing(s, object, page, e) == -1)
 			return -1;
 		return await_given(s, &o->claims, page, e);
 	}
-	/* Who asks again has not found it: the guest gave it back (a balloon), it is a hole. */
-	return asked ? object_allocate(o, page * o->page_size, o->page_size, e) : 0;
+	/* The guest may have given it back (a balloon), before the VMM asks for the first time
+	 * too: then it is a hole, and nothing that the VMM could map. */
+	return object_allocate(o, page * o->page_size, o->page_size, e);
 }
 
 int

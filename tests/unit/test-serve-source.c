@@ -302,6 +302,21 @@ given_back(struct vmm *v)
 	return look_at_all(v);
 }
 
+/* Before anybody has asked for it; not that of the first chunk, nor the zeros with it. */
+static int
+given_back_first(struct vmm *v)
+{
+	const uint64_t from = HUGE, len = length - 2 * HUGE;
+	struct err e = ERR_INIT;
+
+	if (await_server(v, &e) != SERVER_COMPLETE || look(v, 0) != 0 ||
+	    fallocate(v->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		(off_t)(v->offset + from), (off_t)len) == -1)
+		return 1;
+	memset(memory + from, 0, len);
+	return look_at_all(v) || look_at_all(v);
+}
+
 struct setup {
 	const char *name;
 	int (*play)(struct vmm *v);
@@ -333,6 +348,10 @@ static const struct setup setups[] = {
 	    .play = by_faults,
 	    .missing_only = true,
 	    .no_background = true },
+	{ .name = "given back before it was asked for", .play = given_back_first },
+	{ .name = "given back before it was asked for, eager",
+	    .play = given_back_first,
+	    .engine = SERVE_EAGER },
 	{ .name = "eager", .play = in_order, .engine = SERVE_EAGER },
 	{ .name = "eager, at random, by many", .play = by_many, .engine = SERVE_EAGER },
 	{ .name = "asked for by name", .play = in_order, .engine = SERVE_SOURCE },
@@ -352,6 +371,9 @@ static const struct setup huge_setups[] = {
 	{ .name = "huge pages, what is written stays", .play = written, .page_size = HUGE },
 	{ .name = "huge pages, when all is there", .play = when_complete, .page_size = HUGE },
 	{ .name = "huge pages, given back", .play = given_back, .page_size = HUGE },
+	{ .name = "huge pages, given back before they were asked for",
+	    .play = given_back_first,
+	    .page_size = HUGE },
 	{ .name = "huge pages, eager",
 	    .play = in_order,
 	    .page_size = HUGE,
