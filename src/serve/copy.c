@@ -27,6 +27,22 @@ struct piece {
 	unsigned tries;
 };
 
+/* Copies whole pages, as they are behind the object; else its owner has told us wrongly. */
+static enum uffd_result
+copy_whole(const struct served_object *o, const struct served_process *p, uint64_t hva,
+    const uint8_t *from, uint64_t len, uint64_t *done, struct err *e)
+{
+	enum uffd_result r = uffd_copy(p->uffd, hva, from, len, done, e);
+
+	if (r != UFFD_DONE || *done % o->page_size == 0)
+		return r;
+	*done = 0;
+	err_set(e, ERR_CORRUPT,
+	    "hand-off: the VMM's pages at %#llx are not of %llu KiB, as it has said",
+	    (unsigned long long)hva, (unsigned long long)(o->page_size >> 10));
+	return UFFD_FAILED;
+}
+
 static void
 give_pages(struct served_object *o, uint64_t off, uint64_t len)
 {
@@ -57,7 +73,7 @@ copy_some(struct served_object *o, struct served_process *p, const struct piece 
 	events_begin_copy(p);
 	n = wanted_bytes(o, c);
 	if (n > 0)
-		r = uffd_copy(p->uffd, hva, c->from, n, done, e);
+		r = copy_whole(o, p, hva, c->from, n, done, e);
 	if (r == UFFD_DEAD)
 		*done = c->len;
 	/* One call stays in one VMA, and there may be many. */
@@ -195,7 +211,7 @@ copy_zeros(struct filler *f, const struct mapping *m, uint64_t off, struct err *
 	/* There is no UFFDIO_ZEROPAGE for huge pages. */
 	while (!atomic_load(&p->dead)) {
 		r = o->page_size > PAGE_GRANULE
-			? uffd_copy(p->uffd, hva, f->zeros, o->page_size, &done, e)
+			? copy_whole(o, p, hva, f->zeros, o->page_size, &done, e)
 			: uffd_zeropage(p->uffd, hva, e);
 		switch (r) {
 		case UFFD_BUSY:

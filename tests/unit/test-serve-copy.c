@@ -63,6 +63,7 @@ struct setup {
 	bool populated; /* each seventh page was there before it registered */
 	bool late; /* its parts are mapped while it runs already */
 	bool dense; /* no page of zeros */
+	bool lies; /* its pages are small, whatever page_size says */
 	bool killed; /* it is, in the middle */
 	bool untold; /* nobody tells the server that it is dead */
 	bool wants_complete; /* it waits until all is there before it goes on */
@@ -427,13 +428,15 @@ play_late(struct vm *vm)
 static int
 make_part(struct vm *vm, const struct setup *how, uint64_t from, uint64_t to)
 {
-	int flags = MAP_PRIVATE | MAP_ANONYMOUS | (vm->page_size > PAGE ? MAP_HUGETLB : 0);
+	bool huge = vm->page_size > PAGE && !how->lies;
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | (huge ? MAP_HUGETLB : 0);
 	struct part p = { NULL, from, to - from };
 	struct uffdio_register r = { .mode = UFFDIO_REGISTER_MODE_MISSING };
 
-	p.at = mmap(NULL, p.len, PROT_READ | PROT_WRITE, flags, -1, 0);
+	p.at = mmap(NULL, p.len + (how->lies ? HUGE : 0), PROT_READ | PROT_WRITE, flags, -1, 0);
 	if (p.at == MAP_FAILED)
 		return -1;
+	p.at += how->lies ? align_up((uintptr_t)p.at, HUGE) - (uintptr_t)p.at : 0;
 	for (uint64_t off = 0; populated && off < p.len; off += PAGE)
 		for (unsigned i = 0; is_populated((from + off) / PAGE) && i < PAGE; i++)
 			p.at[off + i] = (uint8_t)~memory[from + off + i];
@@ -814,6 +817,19 @@ static const struct setup setups[] = {
 	    .no_background = true,
 	    .play = play_untold,
 	    .fails = "not handed over" },
+	{ .name = "says that its pages are huge",
+	    .play = play_threads,
+	    .lies = true,
+	    .populated = true,
+	    .page_size = HUGE,
+	    .fails = "are not of 2048 KiB" },
+	{ .name = "says that its pages are huge, no background",
+	    .no_background = true,
+	    .play = play_threads,
+	    .lies = true,
+	    .populated = true,
+	    .page_size = HUGE,
+	    .fails = "are not of 2048 KiB" },
 	{ .name = "forks",
 	    .no_background = true,
 	    .play = play_fork,
