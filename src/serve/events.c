@@ -311,6 +311,7 @@ static bool
 readable(struct served_process *p, int timeout_ms)
 {
 	bool mapped = atomic_load(&p->server->mapped);
+	struct err unused;
 	struct pollfd fds[] = { { .fd = mapped ? p->uffd : -1, .events = POLLIN },
 		{ .fd = timeout_ms == 0 ? -1 : p->events->kick, .events = POLLIN } };
 	uint64_t count;
@@ -320,6 +321,9 @@ readable(struct served_process *p, int timeout_ms)
 	/* Read, unless all are to end: then the next one has to see it too. */
 	if (fds[1].revents != 0 && !atomic_load(&p->stop) &&
 	    read(p->events->kick, &count, sizeof(count)) == -1)
+		return false;
+	/* So poll(2) says that it blocks, and nothing else. */
+	if ((fds[0].revents & POLLERR) != 0 && uffd_unblock(p->uffd, &unused) == 0)
 		return false;
 	return fds[0].revents != 0;
 }

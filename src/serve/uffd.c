@@ -65,19 +65,25 @@ uffd_handshake(int fd, uint64_t *features, struct err *e)
 }
 
 int
-uffd_adopt(int fd, struct err *e)
+uffd_unblock(int fd, struct err *e)
 {
-	/* It wakes nobody, and only a userfaultfd after its handshake does that. */
-	struct uffdio_range somewhere = { .start = UINT64_C(1) << 30, .len = PAGE_GRANULE };
-	int flags;
+	int flags = fcntl(fd, F_GETFL);
 
-	if (ioctl(fd, UFFDIO_WAKE, &somewhere) == -1)
-		return err_sys(e, "the descriptor is no userfaultfd, or had no handshake");
-	flags = fcntl(fd, F_GETFL);
 	if (flags == -1 ||
 	    ((flags & O_NONBLOCK) == 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == -1))
 		return err_sys(e, "userfaultfd");
 	return 0;
+}
+
+int
+uffd_adopt(int fd, struct err *e)
+{
+	/* It wakes nobody, and only a userfaultfd after its handshake does that. */
+	struct uffdio_range somewhere = { .start = UINT64_C(1) << 30, .len = PAGE_GRANULE };
+
+	if (ioctl(fd, UFFDIO_WAKE, &somewhere) == -1)
+		return err_sys(e, "the descriptor is no userfaultfd, or had no handshake");
+	return uffd_unblock(fd, e);
 }
 
 int
@@ -185,9 +191,13 @@ int
 uffd_read_events(int fd, struct uffd_event list[UFFD_EVENTS_MAX], struct err *e)
 {
 	struct uffd_msg msgs[UFFD_EVENTS_MAX];
-	ssize_t got = read(fd, msgs, sizeof(msgs));
+	struct iovec iov = { msgs, sizeof(msgs) };
+	/* Its owner may have made it block; before Linux 6.10 there is no other way. */
+	ssize_t got = preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
 	int n;
 
+	if (got == -1 && errno == EOPNOTSUPP)
+		got = read(fd, msgs, sizeof(msgs));
 	if (got == -1 && (errno == EINTR || errno == EAGAIN))
 		return 0;
 	if (got == -1)

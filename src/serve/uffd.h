@@ -35,6 +35,9 @@ int uffd_handshake(int fd, uint64_t *features, struct err *e);
  */
 int uffd_adopt(int fd, struct err *e);
 
+/* The same once more: its owner shares the flag, and may have taken it away. */
+int uffd_unblock(int fd, struct err *e);
+
 /* MISSING and MINOR events for [hva, hva + len). */
 int uffd_register(int fd, uint64_t hva, uint64_t len, struct err *e);
 int uffd_unregister(int fd, uint64_t hva, uint64_t len, struct err *e);

@@ -423,6 +423,13 @@ play_late(struct vm *vm)
 	return with_threads(vm, 2) || await(vm, 'c') || look_at_all(vm);
 }
 
+/* Behind the server's back. */
+static int
+play_block(struct vm *vm)
+{
+	return fcntl(vm->uffd, F_SETFL, 0) == -1 || with_threads(vm, 4);
+}
+
 /* ---- its start ---- */
 
 static int
@@ -723,6 +730,12 @@ static const struct setup setups[] = {
 	    .play = play_complete,
 	    .features = UFFD_FEATURE_EVENT_REMOVE },
 	{ .name = "a blocking descriptor", .play = play_threads, .blocking = true },
+	{ .name = "a descriptor that is blocking again",
+	    .play = play_block,
+	    .features = UFFD_FEATURE_EVENT_REMOVE },
+	{ .name = "a descriptor that is blocking again, no background",
+	    .play = play_block,
+	    .no_background = true },
 	{ .name = "parts that cut chunks",
 	    .play = play_threads,
 	    .features = UFFD_FEATURE_EVENT_REMOVE,
