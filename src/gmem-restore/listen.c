@@ -90,7 +90,7 @@ give_memory(const struct listener *l, struct server *s, struct fc_peer *peer, st
 		return err_sys(e, "hand-off");
 	rc = fc_receive(peer, &w, regions, &uffd, e);
 	if (rc == 1)
-		rc = fc_serve(s, l->img, regions, uffd, e);
+		rc = fc_serve(s, l->img, peer, regions, uffd, e);
 	free(regions);
 	return rc == 0 ? server_start(s, e) : -1;
 }

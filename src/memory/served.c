@@ -82,6 +82,53 @@ memory_is_served(pid_t pid, dev_t dev, ino_t ino, bool *served, struct err *e)
 	return r;
 }
 
+/* How much of [start, end) is within the ranges. */
+static uint64_t
+within(uint64_t start, uint64_t end, const struct memory_range *ranges, size_t n)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		uint64_t from = MAX(start, ranges[i].hva);
+		uint64_t to = MIN(end, ranges[i].hva + ranges[i].len);
+
+		sum += to > from ? to - from : 0;
+	}
+	return sum;
+}
+
+int
+memory_is_registered(
+    pid_t pid, const struct memory_range *ranges, size_t n, bool *registered, struct err *e)
+{
+	uint64_t start = 0, end = 0, missing = 0, s, t;
+	char path[64], *line = NULL;
+	size_t room = 0;
+	FILE *smaps;
+	int rc = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps", (int)pid);
+	smaps = fopen(path, "re");
+	if (smaps == NULL)
+		return err_sys(e, "open %s", path);
+	for (size_t i = 0; i < n; i++)
+		missing += ranges[i].len;
+	while (getline(&line, &room, smaps) != -1) {
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &s, &t) == 2) {
+			start = s;
+			end = t;
+		} else if (strncmp(line, "VmFlags:", 8) == 0 && strstr(line, " um") != NULL) {
+			missing -= within(start, end, ranges, n);
+		}
+	}
+	if (ferror(smaps))
+		rc = err_set(e, ERR_FAILED, "%s: cannot be read", path);
+	*registered = missing == 0;
+	free(line);
+	fclose(smaps);
+	return rc;
+}
+
 bool
 memory_is_filler(pid_t pid)
 {

@@ -3,6 +3,8 @@
 #define GMEM_MEMORY_SERVED_H
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/err.h"
@@ -14,6 +16,18 @@
  * for the kernel walks the page tables: about 10 ms for each GiB that is there.
  */
 int memory_is_served(pid_t pid, dev_t dev, ino_t ino, bool *served, struct err *e);
+
+/* Addresses of a process; bytes. */
+struct memory_range {
+	uint64_t hva, len;
+};
+
+/*
+ * Whether whoever touches a missing page of these ranges waits for a userfaultfd, in all of
+ * them: else he gets zeros.  The ranges don't overlap.  -1 if the process can't be seen.
+ */
+int memory_is_registered(
+    pid_t pid, const struct memory_range *ranges, size_t n, bool *registered, struct err *e);
 
 /* The name of a memfd that whoever fills a VM's memory has open until all is there. */
 #define MEMORY_CLAIMS "gmem-claims"

@@ -15,6 +15,7 @@
 
 #include "base/ckd.h"
 #include "base/fdio.h"
+#include "memory/served.h"
 #include "vmm/wait.h"
 
 #ifndef SO_PEERPIDFD
@@ -202,16 +203,6 @@ hung_up(struct message *m, struct err *e)
 	return 0;
 }
 
-static int
-check_rest(const struct message *m, struct err *e)
-{
-	for (size_t i = m->end; i < m->len; i++)
-		if (strchr(" \t\r\n", m->buf[i]) == NULL || m->buf[i] == '\0')
-			return err_set(
-			    e, ERR_CORRUPT, "%zu bytes behind its array", m->len - m->end);
-	return 0;
-}
-
 /* As fc_accept. */
 static int
 read_message(int sock, const struct fc_wait *w, struct message *m, struct err *e)
@@ -227,7 +218,7 @@ read_message(int sock, const struct fc_wait *w, struct message *m, struct err *e
 		if (rc == -1 || (rc == 0 && hung_up(m, e) == -1))
 			return -1;
 	}
-	return whole == 1 && check_rest(m, e) == 0 ? 1 : -1;
+	return whole;
 }
 
 static bool
@@ -301,6 +292,30 @@ check_image(const struct image *img, const struct fc_regions *r, struct err *e)
 	return 0;
 }
 
+/* Where nothing is registered the guest would read zeros.  A process we can't see is believed.
+ */
+static int
+check_registered(const struct fc_peer *peer, const struct fc_regions *r, struct err *e)
+{
+	struct memory_range *ranges = calloc(r->n, sizeof(*ranges));
+	struct err unused = ERR_INIT;
+	bool registered;
+	int rc = 0;
+
+	if (ranges == NULL)
+		return err_sys(e, "hand-off");
+	for (size_t i = 0; i < r->n; i++)
+		ranges[i] = (struct memory_range){ r->v[i].hva, r->v[i].size };
+	if (peer->pid > 0 &&
+	    memory_is_registered(peer->pid, ranges, r->n, &registered, &unused) == 0 &&
+	    !registered)
+		rc = err_set(e, ERR_FAILED,
+		    "not all of the VMM's memory is registered with a userfaultfd: it would "
+		    "read zeros there");
+	free(ranges);
+	return rc;
+}
+
 /* One piece of the VMM's memory, which may go over several regions of the image. */
 static int
 map_piece(struct server *s, const struct image *img, unsigned id, const struct fc_region *r,
@@ -322,12 +337,12 @@ map_piece(struct server *s, const struct image *img, unsigned id, const struct f
 }
 
 int
-fc_serve(struct server *s, const struct image *img, const struct fc_regions *regions, int uffd,
-    struct err *e)
+fc_serve(struct server *s, const struct image *img, const struct fc_peer *peer,
+    const struct fc_regions *regions, int uffd, struct err *e)
 {
 	unsigned id;
 
-	if (check_image(img, regions, e) == -1) {
+	if (check_image(img, regions, e) == -1 || check_registered(peer, regions, e) == -1) {
 		fd_close(&uffd);
 		return -1;
 	}

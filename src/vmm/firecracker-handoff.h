@@ -47,10 +47,10 @@ int fc_receive(struct fc_peer *peer, const struct fc_wait *w, struct fc_regions 
     int *uffd, struct err *e);
 
 /*
- * Serves that memory from now on; takes the userfaultfd, also on failure.  The regions of the
- * image are the memory file, one after the other.
+ * Serves that memory of the peer from now on; takes the userfaultfd, also on failure.  The
+ * regions of the image are the memory file, one after the other.
  */
-int fc_serve(struct server *s, const struct image *img, const struct fc_regions *regions,
-    int uffd, struct err *e);
+int fc_serve(struct server *s, const struct image *img, const struct fc_peer *peer,
+    const struct fc_regions *regions, int uffd, struct err *e);
 
 #endif

@@ -28,6 +28,7 @@
  */
 
 #define API_DEFAULT "/run/firecracker.socket"
+#define MESSAGE_MS 10000 /* from the connection to the end of the message */
 #define STATE_PIECE (256u << 10)
 
 struct session {
@@ -254,18 +255,18 @@ no_handoff(struct session *s, struct err *e)
 }
 
 static struct fc_wait
-patience(const struct session *s)
+patience(const struct session *s, int timeout_ms)
 {
-	return (struct fc_wait){ .timeout_ms = s->how->timeout_ms,
-		.stop_fd = s->how->stop_fd,
-		.over_fd = s->done_fd };
+	return (struct fc_wait){
+		.timeout_ms = timeout_ms, .stop_fd = s->how->stop_fd, .over_fd = s->done_fd
+	};
 }
 
 /* The VMM's connection; whoever else may connect is sent away. */
 static int
 await_peer(struct session *s, struct err *e)
 {
-	const struct fc_wait w = patience(s);
+	const struct fc_wait w = patience(s, s->how->timeout_ms);
 	struct fc_peer peer;
 	int rc;
 
@@ -288,7 +289,7 @@ await_peer(struct session *s, struct err *e)
 static int
 take_memory(struct session *s, struct err *e)
 {
-	const struct fc_wait w = patience(s);
+	const struct fc_wait w = patience(s, MESSAGE_MS);
 	struct fc_regions *regions;
 	int uffd, rc;
 
@@ -299,11 +300,14 @@ take_memory(struct session *s, struct err *e)
 		return err_sys(e, "hand-off");
 	rc = fc_receive(&s->peer, &w, regions, &uffd, e);
 	if (rc == 1)
-		rc = fc_serve(s->how->server, s->how->img, regions, uffd, e);
+		rc = fc_serve(s->how->server, s->how->img, &s->peer, regions, uffd, e);
 	else if (rc == 0)
-		rc = no_handoff(s, e);
+		rc = no_handoff(s, e) == -1 ? -2 : 0;
 	free(regions);
-	return rc;
+	/* The VMM waits for us, and has nothing to say itself. */
+	if (rc == -1 && e->kind != ERR_INTERRUPTED)
+		server_fail(s->how->server, e);
+	return rc == 0 ? 0 : -1;
 }
 
 /* ---- all of it ---- */

@@ -13,6 +13,8 @@
 #include "format/layout.h"
 #include "vmm/text.h"
 
+#define DEPTH_MAX 64 /* 2 are of use */
+
 /* ---- where it ends ---- */
 
 static bool
@@ -40,6 +42,8 @@ fc_message_end(const char *buf, size_t len, size_t *end, struct err *e)
 			depth++;
 		else if (!in_text && (c == ']' || c == '}'))
 			depth--;
+		if (depth > DEPTH_MAX)
+			return err_set(e, ERR_CORRUPT, "it is nested too deep");
 		begun = begun || c == '[';
 		if (begun && depth == 0) {
 			*end = i + 1;

@@ -18,7 +18,7 @@
  */
 
 #define FC_MESSAGE_MAX (256u << 10) /* bytes */
-#define FC_REGIONS_MAX 256u
+#define FC_REGIONS_MAX 1024u
 
 /* Bytes, all of them; multiples of page_size. */
 struct fc_region {
