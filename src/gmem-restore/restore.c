@@ -690,7 +690,8 @@ kill_vmm(struct restore *r)
 static void
 explain(const struct restore *r)
 {
-	if (!serves(r) || has_memory(r))
+	/* Memory of a driven VMM's own is none of the server's, and its driver knows more. */
+	if (!serves(r) || r->driven.driver != NULL || has_memory(r))
 		return;
 	if (!gives_memory(r))
 		log_error("%s ended without having handed over its memory", r->guest.argv[0]);
