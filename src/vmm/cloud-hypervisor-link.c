@@ -196,8 +196,10 @@ ch_link_write(const struct ch_link *l, const void *buf, size_t len, int fd, cons
 			if (wait_ready(l, POLLOUT, end, what, e) == -1)
 				return err_wrap(e, "sending");
 		} else if (errno == EPIPE || errno == ECONNRESET) {
-			return err_set(e, ERR_FAILED,
+			err_set(e, ERR_FAILED,
 			    "the VMM has closed the connection before the %s", what);
+			e->sysno = EPIPE;
+			return -1;
 		} else if (errno != EINTR) {
 			return err_sys(e, "send %s", what);
 		}
@@ -225,6 +227,13 @@ ch_link_respond(const struct ch_link *l, bool ok, uint64_t length, struct err *e
 	return ch_link_write(l, header, sizeof(header), -1, "answer", e);
 }
 
+static int
+refused(enum ch_command command, struct err *e)
+{
+	return err_set(e, ERR_FAILED, "%s: the VMM refused it; its log tells why",
+	    ch_command_name(command));
+}
+
 int
 ch_link_expect_ok(const struct ch_link *l, enum ch_command command, struct err *e)
 {
@@ -236,8 +245,7 @@ ch_link_expect_ok(const struct ch_link *l, enum ch_command command, struct err *
 	    ch_response_parse(&ok, &length, header, e) == -1)
 		return err_wrap(e, "%s", ch_command_name(command));
 	if (!ok)
-		return err_set(e, ERR_FAILED, "%s: the VMM refused it; its log tells why",
-		    ch_command_name(command));
+		return refused(command, e);
 	if (length != 0)
 		return err_set(e, ERR_CORRUPT,
 		    "%s: the VMM answered with %" PRIu64 " bytes that nobody asked for",
@@ -245,9 +253,23 @@ ch_link_expect_ok(const struct ch_link *l, enum ch_command command, struct err *
 	return 0;
 }
 
-int
-ch_link_command(const struct ch_link *l, enum ch_command command, const void *payload,
-    size_t len, int fd, struct err *e)
+/* It may have refused a request before it had all of it, and hung up. */
+static bool
+was_refused(const struct ch_link *l)
+{
+	const struct ch_link now = { .fd = l->fd, .timeout_ms = 0, .stop_fd = -1 };
+	struct err ignored = ERR_INIT;
+	uint8_t header[CH_HEADER_SIZE];
+	uint64_t length;
+	bool ok;
+
+	return ch_link_read(&now, header, sizeof(header), NULL, "answer", &ignored) == 0 &&
+	       ch_response_parse(&ok, &length, header, &ignored) == 0 && !ok;
+}
+
+static int
+write_request(const struct ch_link *l, enum ch_command command, const void *payload, size_t len,
+    int fd, struct err *e)
 {
 	const char *name = ch_command_name(command);
 	uint8_t header[CH_HEADER_SIZE];
@@ -255,7 +277,14 @@ ch_link_command(const struct ch_link *l, enum ch_command command, const void *pa
 	ch_request_format(header, command, len);
 	if (ch_link_write(l, header, sizeof(header), -1, name, e) == -1)
 		return -1;
-	if (len != 0 && ch_link_write(l, payload, len, fd, name, e) == -1)
-		return -1;
+	return len != 0 ? ch_link_write(l, payload, len, fd, name, e) : 0;
+}
+
+int
+ch_link_command(const struct ch_link *l, enum ch_command command, const void *payload,
+    size_t len, int fd, struct err *e)
+{
+	if (write_request(l, command, payload, len, fd, e) == -1)
+		return e->kind == ERR_FAILED && was_refused(l) ? refused(command, e) : -1;
 	return ch_link_expect_ok(l, command, e);
 }

@@ -35,6 +35,7 @@
  * complete.
  */
 
+#define VERB "vm.receive-migration"
 #define PAGE_SIZE 4096
 #define LAST_MS 2000 /* for the VMM to say what was wrong */
 #define BATCH (UINT64_C(64) << 20) /* bytes of a Memory message */
@@ -543,13 +544,15 @@ begin(struct session *s, const struct ch_api *api, uid_t uid, struct err *e)
 	json_decref(o);
 	if (body == NULL)
 		return err_set(e, ERR_FAILED, "out of memory");
-	r = ch_api_begin(&s->request, api, "vm.receive-migration", body, e);
+	r = ch_api_begin(&s->request, api, VERB, body, e);
 	free(body);
 	if (r == -1)
 		return -1;
 	r = ch_place_connect(&s->place, &s->link, ch_api_failed_fd(s->request), e);
+	if (r == -1)
+		return err_wrap(e, VERB);
 	/* 0: it has failed, and tells why. */
-	return r == 0 ? ch_api_result(s->request, -1, e) : r == 1 ? 0 : -1;
+	return r == 0 ? ch_api_result(s->request, -1, e) : 0;
 }
 
 /* The VMM may know more about what went wrong. */
@@ -561,8 +564,8 @@ explain(struct session *s, struct err *e)
 
 	fd_close(&s->link.fd);
 	if (first.kind == ERR_INTERRUPTED || ch_api_result(s->request, LAST_MS, &why) != -1)
-		return -1;
-	return err_set(e, first.kind, "%.255s (%.220s)", first.msg, why.msg);
+		return err_wrap(e, VERB);
+	return err_set(e, first.kind, VERB ": %.255s (%.220s)", first.msg, why.msg);
 }
 
 static int
@@ -579,7 +582,8 @@ receive(struct session *s, const struct ch_api *api, uid_t uid, struct vmm_load_
 	ch_place_remove(&s->place);
 	r = ch_api_result(s->request, s->how->timeout_ms, e);
 	if (r == 0)
-		return err_set(e, ERR_FAILED, "no answer within %d ms", s->how->timeout_ms);
+		return err_set(
+		    e, ERR_FAILED, VERB ": no answer within %d ms", s->how->timeout_ms);
 	return r == 1 ? 0 : -1;
 }
 
@@ -615,9 +619,7 @@ load(struct session *s, pid_t vmm, struct vmm_load_times *t, struct err *e)
 	choose(s);
 	if (s->fds != NULL && !is_complete(s) && give(s, provide, e) == -1)
 		return -1;
-	if (receive(s, &api, uid, t, e) == -1)
-		return err_wrap(e, "vm.receive-migration");
-	return 0;
+	return receive(s, &api, uid, t, e);
 }
 
 int

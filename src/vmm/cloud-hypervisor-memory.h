@@ -15,7 +15,7 @@
  */
 
 /* It has numbers beyond 2^63, which the JSON library takes only as reals. */
-#define CH_JSON JSON_DECODE_INT_AS_REAL
+#define CH_JSON (JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL)
 
 #define CH_MAPPINGS_MAX 1024
 #define CH_ZONE_MAX 128 /* bytes of a zone's name, with its NUL */

@@ -386,7 +386,10 @@ on_state(struct saver *s, const struct ch_request *r, struct err *e)
 	state = take_payload(s, r, e);
 	if (state == NULL)
 		return -1;
-	rc = put_state(s, CH_STATE_NAME, CH_STATE_KIND, state, r->length, e);
+	if (ch_json_is_whole(state, r->length))
+		rc = put_state(s, CH_STATE_NAME, CH_STATE_KIND, state, r->length, e);
+	else
+		rc = err_set(e, ERR_CORRUPT, "State: it is no JSON document");
 	free(state);
 	if (rc == 0 && !s->local)
 		rc = put_regions(s, e);
@@ -577,12 +580,19 @@ begin(struct saver *s, struct err *e)
 
 /* ---- the end ---- */
 
+/* A VMM whose sockets are closed already may take a moment. */
 static bool
 is_gone(const struct saver *s)
 {
 	struct pollfd p = { .fd = s->pidfd, .events = POLLIN };
+	int r;
 
-	return s->pidfd != -1 && poll(&p, 1, 0) == 1;
+	if (s->pidfd == -1)
+		return false;
+	do
+		r = poll(&p, 1, LAST_MS);
+	while (r == -1 && errno == EINTR);
+	return r == 1;
 }
 
 static bool
@@ -718,7 +728,7 @@ resume(void *arg)
 	struct err e = ERR_INIT;
 	enum vmm_outcome outcome;
 
-	if (is_gone(s) || ch_api_settle(&api, s->was_running, &outcome, &e) == 0) {
+	if (ch_api_settle(&api, s->was_running, &outcome, &e) == 0 || is_gone(s)) {
 		log_warn("died before its end; the VM of process %d is as it was before",
 		    (int)s->pid);
 		return 0;

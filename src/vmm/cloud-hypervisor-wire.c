@@ -152,3 +152,31 @@ ch_range_format(uint8_t bytes[CH_RANGE_SIZE], const struct ch_range *r)
 	put64(bytes, r->gpa);
 	put64(bytes + 8, r->length);
 }
+
+/*
+ * A document of many megabytes is not worth being parsed while a VM is paused for it; this
+ * finds what was cut off.
+ */
+bool
+ch_json_is_whole(const void *text, size_t len)
+{
+	bool in_string = false, escaped = false;
+	const char *p = text;
+	size_t depth = 0, i;
+
+	for (i = 0; i < len; i++) {
+		if (in_string) {
+			in_string = escaped || p[i] != '"';
+			escaped = !escaped && p[i] == '\\';
+			continue;
+		}
+		if (i == 0 && p[i] != '{')
+			return false;
+		in_string = p[i] == '"';
+		if (p[i] == '{' || p[i] == '[')
+			depth++;
+		else if ((p[i] == '}' || p[i] == ']') && --depth == 0)
+			break;
+	}
+	return len != 0 && i == len - 1;
+}

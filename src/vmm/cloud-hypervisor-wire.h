@@ -63,6 +63,9 @@ void ch_response_format(uint8_t bytes[CH_HEADER_SIZE], bool ok, uint64_t length)
 void ch_range_parse(struct ch_range *r, const uint8_t bytes[CH_RANGE_SIZE]);
 void ch_range_format(uint8_t bytes[CH_RANGE_SIZE], const struct ch_range *r);
 
+/* Whether this may be one JSON object and nothing else: what is open is closed. */
+bool ch_json_is_whole(const void *text, size_t len);
+
 /* ---- a connection ---- */
 
 /* Descriptors are borrowed.  Each read and each write has a limit of its own. */
@@ -84,7 +87,10 @@ int ch_link_read(
 int ch_link_read_fd(
     const struct ch_link *l, void *buf, size_t len, int *fd, const char *what, struct err *e);
 
-/* All of it; fd goes with the first byte unless it is -1. */
+/*
+ * All of it; fd goes with the first byte unless it is -1.  The sysno of the error is EPIPE
+ * when the peer has hung up.
+ */
 int ch_link_write(const struct ch_link *l, const void *buf, size_t len, int fd,
     const char *what, struct err *e);
 
