@@ -106,7 +106,8 @@ raw_ch_sink_SOURCES = %D%/lib/raw-ch-sink.c $(ch_wire)
 raw_ch_sink_CPPFLAGS = $(CH_CPPFLAGS)
 raw_ch_sink_CFLAGS = $(CH_CFLAGS)
 raw_ch_sink_LDADD = $(JANSSON_LIBS)
-ch_tests = %D%/cli/stand-in-cloud-hypervisor.sh
+ch_tests = %D%/cli/stand-in-cloud-hypervisor.sh \
+	%D%/cli/cloud-hypervisor-save.sh %D%/cli/cloud-hypervisor-restore.sh
 dist_check_SCRIPTS += $(ch_tests)
 TESTS += $(ch_tests)
 
@@ -129,6 +130,8 @@ hold_memory_SOURCES = %D%/lib/hold-memory.c
 hold_memory_CPPFLAGS = $(UNIT_CPPFLAGS)
 hold_memory_LDADD = $(UNIT_LDADD)
 
+check_PROGRAMS += vmm-drive
+vmm_drive_SOURCES = %D%/lib/vmm-drive.c
 check_PROGRAMS += vmm-server
 vmm_server_SOURCES = %D%/lib/vmm-server.c %D%/unit/test-memory-lib.c %D%/unit/test-memory-lib.h
 vmm_server_CPPFLAGS = $(UNIT_CPPFLAGS) -I$(srcdir)/tests/unit
@@ -194,7 +197,7 @@ test_format_hostile_LDADD = $(UNIT_LDADD)
 # Fuzz targets: without --enable-fuzzers they replay their seeds.
 reseal = %D%/fuzz/reseal.c %D%/fuzz/reseal.h
 fuzz_targets = fuzz-header fuzz-entry-node fuzz-cbor-manifest fuzz-trailer fuzz-image \
-	fuzz-firecracker fuzz-qemu-stream
+	fuzz-cloud-hypervisor fuzz-firecracker fuzz-qemu-stream
 check_PROGRAMS += $(fuzz_targets) make-seeds
 FUZZ_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests/lib -I$(srcdir)/tests/fuzz
 if FUZZERS
@@ -219,6 +222,10 @@ fuzz_cbor_manifest_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
 fuzz_trailer_SOURCES = %D%/fuzz/fuzz-trailer.c %D%/fuzz/fuzz.h $(fuzz_main)
 fuzz_trailer_CPPFLAGS = $(FUZZ_CPPFLAGS)
 fuzz_trailer_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
+
+fuzz_cloud_hypervisor_SOURCES = %D%/fuzz/fuzz-cloud-hypervisor.c %D%/fuzz/fuzz.h $(fuzz_main)
+fuzz_cloud_hypervisor_CPPFLAGS = $(FUZZ_CPPFLAGS)
+fuzz_cloud_hypervisor_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
 
 fuzz_firecracker_SOURCES = %D%/fuzz/fuzz-firecracker.c %D%/fuzz/fuzz.h $(fuzz_main)
 fuzz_firecracker_CPPFLAGS = $(FUZZ_CPPFLAGS)

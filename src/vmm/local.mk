@@ -42,8 +42,12 @@ libgmem_a_SOURCES += \
 	%D%/qmp-frame.c %D%/qmp-frame.h \
 	%D%/wait.c %D%/wait.h
 
-check_PROGRAMS += test-control test-firecracker test-http test-qmp test-qemu-stream test-guard
-TESTS += test-control test-firecracker test-http test-qmp test-qemu-stream test-guard
+check_PROGRAMS += test-cloud-hypervisor test-control test-firecracker test-http test-qmp test-qemu-stream test-guard
+TESTS += test-cloud-hypervisor test-control test-firecracker test-http test-qmp test-qemu-stream test-guard
+
+test_cloud_hypervisor_SOURCES = tests/unit/test-cloud-hypervisor.c
+test_cloud_hypervisor_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_cloud_hypervisor_LDADD = $(UNIT_LDADD)
 
 test_control_SOURCES = tests/unit/test-control.c
 test_control_CPPFLAGS = $(UNIT_CPPFLAGS)

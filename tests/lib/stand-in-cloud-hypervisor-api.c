@@ -53,8 +53,9 @@ take(json_t *document)
 static struct answer
 vmm_ping(void)
 {
-	static const char *const versions[] = { "52.0.0", "53.0.0", "54.0.0" };
-	static const char *const builds[] = { "v52.0", "v53.0", "v53.0-215-gae44c29" };
+	static const char *const versions[] = { "52.0.0", "53.0.0", "54.0.0", "54.0.0" };
+	static const char *const builds[] = { "v52.0", "v53.0", "v53.0-215-gae44c29",
+		"v54.0" };
 
 	return take(json_pack("{sssssIs[s]}", "build_version", builds[vmm.version], "version",
 	    versions[vmm.version], "pid", (json_int_t)getpid(), "features", "kvm"));
@@ -317,7 +318,7 @@ vm_send_migration(const json_t *body)
 	const char *url = json_string_value(json_object_get(body, "destination_url")), *path;
 	const json_t *local = json_object_get(body, "local");
 	const json_t *preserve =
-	    vmm.version == MAIN ? json_object_get(body, "preserve_source") : NULL;
+	    vmm.version >= MAIN ? json_object_get(body, "preserve_source") : NULL;
 	struct sending how = { .local = json_is_true(local),
 		.preserve = json_is_true(preserve),
 		.was_running = vmm.state == VM_RUNNING };

@@ -408,7 +408,7 @@ fault_start(int socket, bool with_fds, struct why *why)
 
 	handler.socket = socket;
 	handler.shared = with_fds;
-	handler.minor = with_fds && vmm.version == MAIN;
+	handler.minor = with_fds && vmm.version >= MAIN;
 	handler.uffd = open_uffd(features(), why);
 	if (handler.uffd == -1 || register_slots(why) == -1)
 		return -1;

@@ -277,7 +277,7 @@ send_rounds(struct source *s)
 
 	free(memory_dirty(&n)); /* the log starts */
 	/* v52 and v53 send all, later ones leave out holes. */
-	struct range *list = memory_ranges(vmm.version == MAIN, &n);
+	struct range *list = memory_ranges(vmm.version >= MAIN, &n);
 	for (unsigned round = 0; round < vmm.rounds && n > 0; round++) {
 		if (send_and_free(s, list, n) == -1)
 			return -1;

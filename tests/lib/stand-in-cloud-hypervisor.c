@@ -17,7 +17,8 @@
  *
  *	--api-socket [path=]S	the API: /api/v1/vmm.ping, vm.info, vm.pause, vm.resume,
  *vm.shutdown, vmm.shutdown, vm.send-migration, vm.receive-migration
- *	--version-as V		v52.0, v53.0 or main, which is what it is without
+ *	--version-as V		v52.0, v53.0 or main, which is what it is without; v54.0 is main
+ *				but for what it calls itself
  *	--memory size=N,shared=on|off,hugepages=on|off,hugepage_size=N
  *	--memory-zone id=ID,size=N,shared=...	one for each zone
  *	--slots N		cuts each zone into N slots that share its file ...
@@ -311,6 +312,8 @@ set_version(const char *text)
 		vmm.version = V53;
 	else if (strcmp(text, "main") == 0)
 		vmm.version = MAIN;
+	else if (strcmp(text, "v54.0") == 0)
+		vmm.version = V54;
 	else
 		usage("no such version");
 }

@@ -18,7 +18,7 @@
 #define SLOTS_MAX 64
 #define PAGE 4096u
 
-enum version { V52, V53, MAIN };
+enum version { V52, V53, MAIN, V54 };
 
 /* Requests, replies and roles of the migration protocol. */
 enum command {
