@@ -154,6 +154,24 @@ substitute_argument(struct guest *g, const char *arg, char **to, struct err *e)
 	return rc;
 }
 
+/* QEMU leaves only this kind of memory out of its state, whatever the saved VM had. */
+static int
+not_named(const struct manifest *m, const struct object *o, struct err *e)
+{
+	const char *kind = pairs_get(&m->vmm, "kind");
+	unsigned long long size = (unsigned long long)o->size;
+
+	if (kind != NULL && strcmp(kind, "qemu") == 0)
+		return err_set(e, ERR_USAGE,
+		    "no argument of QEMU names the memory {mem:%s}: -object "
+		    "memory-backend-file,id=%s,size=%llu,share=on,mem-path={mem:%s} is wanted",
+		    o->name, o->name, size, o->name);
+	return err_set(e, ERR_USAGE,
+	    "no argument of the VMM names the memory {mem:%s} of %llu bytes "
+	    "(a VMM that speaks the hand-off needs --vmm handoff)",
+	    o->name, size);
+}
+
 static int
 check_used(const struct guest *g, struct err *e)
 {
@@ -161,10 +179,7 @@ check_used(const struct guest *g, struct err *e)
 
 	for (size_t i = 0; i < m->nregions; i++)
 		if (!g->memory[i].used)
-			return err_set(e, ERR_USAGE,
-			    "no argument of the VMM names the memory {mem:%s} of %llu bytes "
-			    "(a VMM that speaks the hand-off needs --vmm handoff)",
-			    m->regions[i].name, (unsigned long long)m->regions[i].size);
+			return not_named(m, &m->regions[i], e);
 	return 0;
 }
 

@@ -234,7 +234,7 @@ take_page(struct qemu_stream *s, struct err *e)
 	unsigned flags = (unsigned)s->word & (RAM_ZERO | RAM_PAGE);
 	struct qemu_stream_block *b = s->in;
 
-	if (offset >= b->size || b->size - offset < s->page_size)
+	if (offset >= b->size)
 		return corrupt(s, e, "a page beyond its block");
 	b->records++;
 	if (!b->ours && put_page_header(s, b, offset, flags, e) == -1)

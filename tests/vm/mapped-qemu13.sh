@@ -135,6 +135,12 @@ gmem-restore --qmp "$qmp" "$tmp/i" -- qemu-system-x86_64 -accel tcg -nodefaults 
     >"$tmp/log" 2>&1
 check "QEMU takes no node for another" grep -q 'Mismatched GPAs' "$tmp/log"
 
+t "memory that QEMU would want in the state" 2 gmem-restore --qmp "$qmp" "$tmp/i" -- \
+    qemu-system-x86_64 -machine pc -m 48 -object memory-backend-memfd,id=n0,size=16M,share=on \
+    -object "$backend={mem:n1},id=n1,size=32M"
+check "is refused with what is wanted" \
+    grep -q -- 'id=n0,size=16777216,share=on,mem-path={mem:n0} is wanted' "$err"
+
 # What is wrong.
 wrong() { # NAME STATUS FILE SAYS OPTION...
     says=$4
