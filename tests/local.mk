@@ -234,6 +234,10 @@ fuzz_firecracker_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
 fuzz_qemu_stream_SOURCES = %D%/fuzz/fuzz-qemu-stream.c %D%/fuzz/fuzz.h $(fuzz_main)
 fuzz_qemu_stream_CPPFLAGS = $(FUZZ_CPPFLAGS)
 fuzz_qemu_stream_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
+fuzz_targets += fuzz-qemu-mapped
+fuzz_qemu_mapped_SOURCES = %D%/fuzz/fuzz-qemu-mapped.c %D%/fuzz/fuzz.h $(fuzz_main)
+fuzz_qemu_mapped_CPPFLAGS = $(FUZZ_CPPFLAGS)
+fuzz_qemu_mapped_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
 
 fuzz_image_SOURCES = %D%/fuzz/fuzz-image.c %D%/fuzz/fuzz.h $(reseal) $(fuzz_main)
 fuzz_image_CPPFLAGS = $(FUZZ_CPPFLAGS)
