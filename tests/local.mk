@@ -271,6 +271,24 @@ dist_check_SCRIPTS += %D%/cli/examples.sh
 TESTS += %D%/cli/examples.sh
 EXTRA_DIST += %D%/guest/build-guest %D%/guest/build-qemu13 %D%/guest/init %D%/guest/qemu-args
 
+# a kernel that real VMMs boot
+if X86_64
+check_PROGRAMS += tiny-guest
+endif
+tiny_guest_SOURCES = %D%/guest/tiny/tiny.S
+EXTRA_tiny_guest_DEPENDENCIES = $(srcdir)/%D%/guest/tiny/tiny.lds
+tiny_guest_CFLAGS = $(WARN_CFLAGS)
+tiny_guest_LDFLAGS = -nostdlib -static -Wl,--build-id=none -Wl,-z,max-page-size=4096 \
+	-Wl,-T,$(srcdir)/%D%/guest/tiny/tiny.lds
+tiny_guest_LDADD =
+check_PROGRAMS += tiny-ticks
+tiny_ticks_SOURCES = %D%/guest/tiny/ticks.c
+tiny_ticks_LDADD =
+real_tests = %D%/vm/firecracker-real.sh %D%/vm/cloud-hypervisor-real.sh
+dist_check_SCRIPTS += $(real_tests)
+TESTS += $(real_tests)
+EXTRA_DIST += %D%/guest/tiny/tiny.lds %D%/lib/vmm-real.sh
+
 # minivmm of examples/: asked by vmm-control as gmem-snap asks, served by vmm-serve
 check_PROGRAMS += vmm-control vmm-serve
 vmm_control_SOURCES = %D%/lib/vmm-control.c
