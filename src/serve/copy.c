@@ -18,6 +18,9 @@
 /* Of the image's pages that lie together; they are taken.  At most this is copied at once. */
 #define SPAN_BYTES (UINT64_C(256) << 10)
 
+/* Around a page of zeros that was asked for, others are given: they take no memory. */
+#define ZEROS_BYTES (UINT64_C(256) << 10)
+
 struct piece {
 	const struct mapping *m;
 	uint64_t off; /* in the object */
@@ -212,7 +215,7 @@ copy_zeros(struct filler *f, const struct mapping *m, uint64_t off, struct err *
 	while (!atomic_load(&p->dead)) {
 		r = o->page_size > PAGE_GRANULE
 			? copy_whole(o, p, hva, f->zeros, o->page_size, &done, e)
-			: uffd_zeropage(p->uffd, hva, e);
+			: uffd_zeropage(p->uffd, hva, PAGE_GRANULE, e);
 		switch (r) {
 		case UFFD_BUSY:
 			if (events_yield(f, p, &tries, e) == -1)
@@ -231,5 +234,65 @@ copy_zeros(struct filler *f, const struct mapping *m, uint64_t off, struct err *
 			return no_page(o, off, e);
 		}
 	}
+	return 0;
+}
+
+/* Pages of zeros that were taken.  One that cannot be put there now is asked for then. */
+static int
+put_zeros(struct filler *f, const struct mapping *m, uint64_t off, uint64_t len, struct err *e)
+{
+	struct served_process *p = f->server->processes[m->process];
+	enum uffd_result r;
+
+	if (len == 0)
+		return 0;
+	r = uffd_zeropage(p->uffd, m->hva + (off - m->offset), len, e);
+	give_pages(&f->server->objects[m->object], off, len);
+	if (r == UFFD_DEAD)
+		atomic_store(&p->dead, true);
+	stat_add(&f->stats.pages_around, len / PAGE_GRANULE);
+	/* Whoever came upon a page that was taken waits for it. */
+	if (r != UFFD_DONE && r != UFFD_DEAD)
+		r = uffd_wake(p->uffd, m->hva + (off - m->offset), len, e);
+	return r == UFFD_FAILED ? -1 : 0;
+}
+
+/* Those of one chunk, from *at on up to its end or the window's. */
+static int
+zeros_of_chunk(
+    struct filler *f, const struct mapping *m, uint64_t *at, uint64_t window_end, struct err *e)
+{
+	const struct geometry *g = &f->server->img->g;
+	struct served_object *o = &f->server->objects[m->object];
+	uint64_t chunk = *at / g->chunk_size,
+		 end = MIN((chunk + 1) * g->chunk_size, window_end);
+	uint64_t from = *at;
+	struct entry en;
+
+	if (image_reader_entry(f->reader, o->object, chunk, &en, e) == -1)
+		return -1;
+	for (; *at < end; *at += PAGE_GRANULE) {
+		uint32_t page = (uint32_t)(*at % g->chunk_size / PAGE_GRANULE);
+
+		if (!entry_is_stored(&en, page) && claims_take(&o->claims, *at / PAGE_GRANULE))
+			continue;
+		if (put_zeros(f, m, from, *at - from, e) == -1)
+			return -1;
+		from = *at + PAGE_GRANULE;
+	}
+	return put_zeros(f, m, from, end - MIN(from, end), e);
+}
+
+int
+copy_zeros_around(struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
+{
+	const struct served_object *o = &f->server->objects[m->object];
+	uint64_t window = align_down(off, ZEROS_BYTES), at = MAX(window, m->offset);
+	uint64_t end = MIN(MIN(window + ZEROS_BYTES, m->offset + m->len),
+	    align_up(o->object->size, PAGE_GRANULE));
+
+	while (at < end)
+		if (zeros_of_chunk(f, m, &at, end, e) == -1)
+			return -1;
 	return 0;
 }

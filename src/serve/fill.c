@@ -148,7 +148,7 @@ zero_at(struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
 		r = uffd_continue(p->uffd, hva, PAGE_GRANULE, PAGE_GRANULE, &done, e);
 	} else {
 		/* Its address space is changing right now. */
-		while ((r = uffd_zeropage(p->uffd, hva, e)) == UFFD_BUSY)
+		while ((r = uffd_zeropage(p->uffd, hva, PAGE_GRANULE, e)) == UFFD_BUSY)
 			sched_yield();
 		if (r == UFFD_PRESENT)
 			r = uffd_continue(p->uffd, hva, PAGE_GRANULE, PAGE_GRANULE, &done, e);
@@ -369,6 +369,8 @@ give_zero(struct filler *f, size_t object, const struct mapping *m, uint64_t off
 	stat_add(&f->stats.faults_zero, 1);
 	stat_add(&f->stats.pages_demand, 1);
 	histogram_add(&f->stats.latency, serve_now() - f->began);
+	if (o->engine == SERVE_COPY)
+		return copy_zeros_around(f, m, off, e);
 	return map_everywhere(f, object, off, PAGE_GRANULE, m, e);
 }
 
@@ -428,6 +430,24 @@ fill_pending(struct filler *f, struct err *e)
 	return finish(f, newest, e) == -1 ? -1 : 1;
 }
 
+/*
+ * What was decoded is given before its place is needed: in memory that is touched all over,
+ * without a break, each chunk would be decoded for each of its pages.
+ */
+static int
+make_room(struct filler *f, struct err *e)
+{
+	struct loaded *oldest = &f->loaded[0];
+
+	for (unsigned i = 0; i < f->nloaded; i++) {
+		if (!f->loaded[i].pending)
+			return 0;
+		if (f->loaded[i].when < oldest->when)
+			oldest = &f->loaded[i];
+	}
+	return finish(f, oldest, e);
+}
+
 static int
 give_page(struct filler *f, size_t object, uint64_t off, const struct entry *en, struct err *e)
 {
@@ -447,7 +467,7 @@ give_page(struct filler *f, size_t object, uint64_t off, const struct entry *en,
 	stat_add(&f->stats.faults_stored, 1);
 	stat_add(&f->stats.pages_demand, 1);
 	/* Who asks for a second page of a chunk goes through all of it. */
-	return again ? finish(f, l, e) : 0;
+	return again ? finish(f, l, e) : make_room(f, e);
 }
 
 static int

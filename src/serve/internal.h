@@ -194,6 +194,9 @@ int copy_pages(struct filler *f, size_t object, uint64_t off, const uint8_t *fro
 /* A page of zeros for a fault, unless there is a page. */
 int copy_zeros(struct filler *f, const struct mapping *m, uint64_t off, struct err *e);
 
+/* More of them around a page of 4 KiB that was given just now. */
+int copy_zeros_around(struct filler *f, const struct mapping *m, uint64_t off, struct err *e);
+
 /* ---- events.c: userfaultfds that were adopted ---- */
 
 int events_new(struct served_process *p, struct err *e);

@@ -280,9 +280,9 @@ outcome(int64_t bytes, uint64_t *done)
 
 /* Fields are 0 before the call: not every kernel fills them in when it fails. */
 enum uffd_result
-uffd_zeropage(int fd, uint64_t hva, struct err *e)
+uffd_zeropage(int fd, uint64_t hva, uint64_t len, struct err *e)
 {
-	struct uffdio_zeropage z = { .range = { .start = hva, .len = PAGE_GRANULE } };
+	struct uffdio_zeropage z = { .range = { .start = hva, .len = len } };
 	enum uffd_result r;
 	uint64_t done;
 
@@ -290,7 +290,8 @@ uffd_zeropage(int fd, uint64_t hva, struct err *e)
 		return UFFD_DONE;
 	r = outcome(z.zeropage, &done);
 	if (r == UFFD_FAILED)
-		err_sys(e, "a page of zeros at %#llx", (unsigned long long)hva);
+		err_sys(e, "%llu bytes of zeros at %#llx", (unsigned long long)len,
+		    (unsigned long long)hva);
 	return r;
 }
 

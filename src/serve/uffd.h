@@ -97,7 +97,7 @@ enum uffd_result uffd_continue(
     int fd, uint64_t hva, uint64_t len, uint64_t page_size, uint64_t *done, struct err *e);
 
 /* Gives one page of zeros, of 4 KiB, where there is none.  UFFD_HOLE does not happen. */
-enum uffd_result uffd_zeropage(int fd, uint64_t hva, struct err *e);
+enum uffd_result uffd_zeropage(int fd, uint64_t hva, uint64_t len, struct err *e);
 
 /*
  * Gives copies of whole pages where there are none, and wakes whoever waits for them.  One

@@ -63,6 +63,7 @@ struct setup {
 	bool populated; /* each seventh page was there before it registered */
 	bool late; /* its parts are mapped while it runs already */
 	bool dense; /* no page of zeros */
+	bool sparing; /* neighbours spare most of the faults */
 	bool lies; /* its pages are small, whatever page_size says */
 	bool killed; /* it is, in the middle */
 	bool untold; /* nobody tells the server that it is dead */
@@ -669,6 +670,9 @@ conclude(struct game *g)
 		    state == (how->no_background ? SERVER_FILLING : SERVER_COMPLETE),
 		"%s", how->name))
 		printf("# status %#x, state %u %s\n", (unsigned)status, state, e.msg);
+	if (how->sparing)
+		ok(stat_get(&stats.pages_demand) * 2 < length / PAGE, "%s: few faults",
+		    how->name);
 	printf("# faults: %lu stored, %lu zero, %lu present, %lu waited, %lu outside; "
 	       "pages: %lu demand, %lu around, %lu background\n",
 	    stat_get(&stats.faults_stored), stat_get(&stats.faults_zero),
@@ -723,7 +727,10 @@ static const struct setup setups[] = {
 	{ .name = "touched in order",
 	    .play = play_look,
 	    .features = UFFD_FEATURE_EVENT_REMOVE },
-	{ .name = "touched in order, no background", .play = play_look, .no_background = true },
+	{ .name = "touched in order, no background",
+	    .play = play_look,
+	    .no_background = true,
+	    .sparing = true },
 	{ .name = "4 threads", .play = play_threads, .features = UFFD_FEATURE_EVENT_REMOVE },
 	{ .name = "4 threads, no background", .play = play_threads, .no_background = true },
 	{ .name = "in the background alone",
