@@ -305,18 +305,16 @@ memfds_may_be_huge(void)
 
 /*
  * 53.0 is stopped by pages that are missing, not by pages that are there and not finished
- * (its issue 8663): the first byte of a huge page makes all of it accessible.
+ * (its issue 8663): the first byte of a huge page makes all of it accessible.  The server puts
+ * pages of hugetlbfs there at once, but those that the kernel chooses to make huge it
+ * can't.
  */
 static const char *
 why_not_lazy(const struct session *s)
 {
 	if (s->version.major < CH_HAS_POSTCOPY)
 		return "this version can't ask for memory";
-	if (s->fds == NULL || s->version.major >= CH_HAS_MINOR)
-		return NULL;
-	if (s->memory.huge)
-		return "with huge pages this version would see pages half filled";
-	if (memfds_may_be_huge())
+	if (s->fds != NULL && s->version.major < CH_HAS_MINOR && memfds_may_be_huge())
 		return "transparent huge pages are on for shared memory (shmem_enabled), and "
 		       "this version would see pages half filled";
 	return NULL;

@@ -21,7 +21,7 @@
 struct zone {
 	char id[CH_ZONE_MAX];
 	uint64_t page_size;
-	bool shared, named, huge, prefault;
+	bool shared, named, prefault;
 };
 
 struct zones {
@@ -97,7 +97,6 @@ parse_zone(struct zone *z, const json_t *o, struct err *e)
 {
 	z->named = json_is_string(json_object_get(o, "file"));
 	z->shared = is_true(o, "shared") || (is_true(o, "hugepages") && !z->named);
-	z->huge = is_true(o, "hugepages");
 	z->prefault = is_true(o, "prefault");
 	return zone_page_size(o, &z->page_size, e);
 }
@@ -149,7 +148,6 @@ sum_up(struct ch_memory *m, const struct zones *zones, const json_t *memory)
 	for (size_t i = 0; i < zones->n; i++) {
 		m->shared = m->shared && zones->v[i].shared;
 		m->named = m->named || zones->v[i].named;
-		m->huge = m->huge || zones->v[i].huge;
 		m->prefault = m->prefault || zones->v[i].prefault;
 	}
 }

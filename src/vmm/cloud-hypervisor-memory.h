@@ -35,7 +35,6 @@ struct ch_memory {
 	size_t n;
 	bool shared; /* what is behind all of it can be handed over, and is all there is */
 	bool named; /* some of it is behind a file that has a name */
-	bool huge; /* some of it is in huge pages */
 	bool prefault; /* to be there before the VM runs */
 };
 

@@ -269,14 +269,14 @@ static void
 test_zones(void)
 {
 	ok(takes(CONFIG("\"size\":8192", ONE)) && m.n == 1 && !m.shared && !m.named &&
-		!m.huge && !m.prefault && m.v[0].page_size == 4096,
+		!m.prefault && m.v[0].page_size == 4096,
 	    "private memory");
 	ok(takes(CONFIG("\"size\":8192,\"shared\":true,\"prefault\":true", ONE)) && m.shared &&
 		m.prefault,
 	    "shared memory, prefault");
 	ok(takes(CONFIG("\"size\":2097152,\"hugepages\":true,\"hugepage_size\":2097152",
 	       MAP("0", "0", "2097152", "mem0", "0"))) &&
-		m.shared && m.huge && m.v[0].page_size == 2097152,
+		m.shared && m.v[0].page_size == 2097152,
 	    "huge pages are shared");
 	ok(takes(CONFIG("\"size\":0,\"zones\":[{\"id\":\"a\",\"size\":4096,\"shared\":true},"
 			"{\"id\":\"b\",\"size\":4096}]",
