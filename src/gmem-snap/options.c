@@ -141,7 +141,7 @@ add_drivers(void)
 
 	while (long_options[n].name != NULL)
 		n++;
-	for (size_t i = 0; vmm_drivers[i] != NULL && i < DRIVERS_MAX; i++)
+	for (size_t i = 0; i < DRIVERS_MAX && vmm_drivers[i] != NULL; i++)
 		long_options[n + i] = (struct option){ vmm_drivers[i]->name, required_argument,
 			NULL, OPT_DRIVER + (int)i };
 }

@@ -47,7 +47,6 @@ on_body(char *data, size_t size, size_t n, void *arg)
 {
 	struct call *c = arg;
 	size_t len = size * n, want = c->reply->len + len;
-	char *body = c->reply->body;
 
 	if (want > HTTP_BODY_MAX) {
 		c->too_long = true;
@@ -55,8 +54,8 @@ on_body(char *data, size_t size, size_t n, void *arg)
 	}
 	if (want > c->room) {
 		size_t room = MIN(MAX(2 * c->room, want), (size_t)HTTP_BODY_MAX);
+		char *body = realloc(c->reply->body, room + 1);
 
-		body = realloc(body, room + 1);
 		if (body == NULL) {
 			c->no_memory = true;
 			return 0;
@@ -64,9 +63,9 @@ on_body(char *data, size_t size, size_t n, void *arg)
 		c->reply->body = body;
 		c->room = room;
 	}
-	memcpy(body + c->reply->len, data, len);
+	memcpy(c->reply->body + c->reply->len, data, len);
 	c->reply->len = want;
-	body[want] = '\0';
+	c->reply->body[want] = '\0';
 	return len;
 }
 

@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck disable=SC2086 # lists of arguments
 # VMMs that are driven, and are not ours: those of somebody else, or of another user.
 . "${abs_top_srcdir:?}/tests/lib/vmm-cli.sh"
 needs_userfaultfd

@@ -54,8 +54,7 @@ static struct answer
 vmm_ping(void)
 {
 	static const char *const versions[] = { "52.0.0", "53.0.0", "54.0.0", "54.0.0" };
-	static const char *const builds[] = { "v52.0", "v53.0", "v53.0-215-gae44c29",
-		"v54.0" };
+	static const char *const builds[] = { "v52.0", "v53.0", "v53.0-215-gae44c29", "v54.0" };
 
 	return take(json_pack("{sssssIs[s]}", "build_version", builds[vmm.version], "version",
 	    versions[vmm.version], "pid", (json_int_t)getpid(), "features", "kvm"));
