@@ -49,8 +49,12 @@ patiently() {
 
 says() { patiently grep -aEq "$2" "$1"; }
 ticks_there() { [ "$(grep -ac '^tick' "$1")" -ge "$2" ]; }
-ticks() { patiently ticks_there "$1" "$2" && right "$1"; }
-ticks_on() { patiently ticks_there "$1" $(($(grep -ac '^tick' "$1") + $2)); }
+settled() { ticks_there "$1" "$2" || grep -aq BAD "$1"; }
+ticks() { patiently settled "$1" "$2" && right "$1"; }
+ticks_on() {
+    ticks_wanted=$(($(grep -ac '^tick' "$1") + $2))
+    patiently settled "$1" "$ticks_wanted" && ticks_there "$1" "$ticks_wanted"
+}
 right() { tiny-ticks "$@"; }
 last_tick() { sed -n 's/^tick \([0-9]*\) ok [0-9a-f]\{8\}.*$/\1/p' "$1" | tail -n 1; }
 first_tick() { sed -n 's/^tick \([0-9]*\) ok [0-9a-f]\{8\}.*$/\1/p' "$1" | head -n 1; }
