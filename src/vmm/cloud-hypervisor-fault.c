@@ -14,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bitmap.h"
@@ -21,6 +22,7 @@
 #include "base/fdio.h"
 #include "base/log.h"
 #include "image/reader.h"
+#include "memory/process.h"
 #include "vmm/cloud-hypervisor-wire.h"
 
 #define PAGE_SIZE 4096
@@ -142,7 +144,7 @@ give_page(struct ch_fault *f, const struct ch_range *r, struct err *e)
 	region = f->p.regions[i];
 	offset = r->gpa - m->gpa;
 	count_asked(f, i, offset, r->length);
-	if (f->p.sent)
+	if (f->p.fds == NULL)
 		return send_pages(f, &f->p.img->manifest.regions[region], offset, r->length, e);
 	if (server_provide(f->p.server, region, offset, r->length, e) == -1)
 		return -1;
@@ -204,9 +206,38 @@ next_request(struct ch_fault *f, struct asked *a, struct err *e)
 	return 1;
 }
 
+static bool
+is_ours(const struct ch_fault *f, const struct memory_object *o)
+{
+	struct stat st;
+
+	for (size_t i = 0; i < f->p.memory->n; i++)
+		if (fstat(f->p.fds[i], &st) == 0 && st.st_dev == o->dev && st.st_ino == o->ino)
+			return true;
+	return false;
+}
+
+/* Whether the VMM has the guest's memory; also true if that can't be told. */
+static bool
+has_memory(const struct ch_fault *f)
+{
+	struct memory_object *list;
+	struct err ignored = ERR_INIT;
+	bool has = false;
+	size_t n;
+
+	if (f->p.fds == NULL || memory_list(f->p.vmm, &list, &n, &ignored) == -1)
+		return true;
+	for (size_t i = 0; i < n && !has; i++)
+		has = list[i].nmappings != 0 && is_ours(f, &list[i]);
+	memory_list_free(list, n);
+	return has;
+}
+
 /*
  * The VMM has hung up without having had everything.  If it ends too there is
- * nothing to tell; if it runs on its guest has pages that nobody gave it.
+ * nothing to tell, nor if it has let go of the memory: the VM was shut down, or the guest
+ * has rebooted, which gives it another.  Else the guest has pages that nobody gave it.
  */
 static int
 check_end(struct ch_fault *f, struct err *e)
@@ -223,7 +254,7 @@ check_end(struct ch_fault *f, struct err *e)
 		r = poll(p, 2, LAST_MS);
 	while (r == -1 && errno == EINTR);
 	fd_close(&p[0].fd);
-	if (r != 0)
+	if (r != 0 || !has_memory(f))
 		return 0;
 	return err_set(e, ERR_FAILED,
 	    "the VMM closed the fault connection, runs on, and has never asked for %" PRIu64
@@ -332,7 +363,7 @@ ch_fault_start(struct ch_fault **out, const struct ch_pages *p, int fd, struct e
 		ch_fault_stop(f);
 		return -1;
 	}
-	if (new_counts(f, e) == -1 || (p->sent && new_cache(f, e) == -1) ||
+	if (new_counts(f, e) == -1 || (p->fds == NULL && new_cache(f, e) == -1) ||
 	    start_thread(f, e) == -1) {
 		ch_fault_stop(f);
 		return -1;

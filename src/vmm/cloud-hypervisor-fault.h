@@ -23,7 +23,7 @@ struct ch_pages {
 	struct server *server;
 	const struct ch_memory *memory;
 	const size_t *regions; /* which of the image each mapping is */
-	bool sent; /* the VMM's memory is its own: pages go over the connection */
+	const int *fds; /* what is behind each; NULL: it is the VMM's own, pages are sent */
 	pid_t vmm; /* 0: not known */
 };
 

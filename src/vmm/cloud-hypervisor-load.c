@@ -467,7 +467,7 @@ open_fault_connection(struct session *s, struct err *e)
 		.server = s->how->server,
 		.memory = &s->memory,
 		.regions = s->regions,
-		.sent = s->fds == NULL,
+		.fds = s->fds,
 		.vmm = atomic_load(&s->pids[1]),
 	};
 	struct ch_link second = s->link;

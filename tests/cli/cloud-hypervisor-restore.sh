@@ -198,4 +198,19 @@ printf '\252\252\252\252\252\252\252\252' |
 restore "a damaged image" 3 damaged --no-background --
 check "no wrong page was given" lacks WRONG "$out"
 check "nothing runs" none_left
+# ---- a VM that ends before all of it was asked for ----
+ask() { timeout "$patience" stand-in-cloud-hypervisor --api-socket "$api" --request "$@"; }
+is_paused() { ask GET /api/v1/vm.info | grep -q '"state":"Paused"'; }
+take large --memory size=1G,shared=on --density 1
+rm -f "$api"
+timeout -k 5 "$patience" gmem-restore --vmm cloud-hypervisor --paused "$tmp/large.gmem" -- \
+    stand-in-cloud-hypervisor --api-socket "$api" --stay >"$tmp/vmm.out" 2>&1 &
+restore=$!
+await is_paused
+check "shut down in the middle" ask PUT /api/v1/vm.shutdown
+sleep 6 # LAST_MS of the fault connection, and one
+check "the VMM, which has no VM any more, goes on" ask GET /api/v1/vmm.ping
+ask PUT /api/v1/vmm.shutdown >/dev/null
+check "and its status is that of the restore" wait "$restore"
+
 done_testing

@@ -119,8 +119,11 @@ vm_shutdown(void)
 		    vmm.migrating ? "VM is currently migrating and can't be modified"
 				  : "VM is not running",
 		    NULL);
-	vmm.state = VM_NONE;
 	fault_stop();
+	/* One that runs is being looked at. */
+	if (vmm.state == VM_PAUSED)
+		memory_free();
+	vmm.state = VM_NONE;
 	return empty(204);
 }
 

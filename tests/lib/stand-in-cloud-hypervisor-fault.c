@@ -42,7 +42,7 @@ static struct {
 	bool minor; /* faults are resolved by UFFDIO_CONTINUE */
 	uint8_t *buf;
 	uint8_t *served[SLOTS_MAX]; /* for each page of the zone */
-	atomic_bool stop;
+	atomic_bool stop, over;
 } handler = { .uffd = -1, .socket = -1 };
 
 enum outcome { SERVED, RETRY, FAILED };
@@ -339,6 +339,7 @@ run(void *arg)
 	}
 	close(handler.uffd);
 	handler.uffd = -1;
+	handler.over = true;
 	return arg;
 }
 
@@ -423,8 +424,10 @@ void
 fault_stop(void)
 {
 	handler.stop = true;
-	if (vmm.handler)
+	if (vmm.handler && !handler.over)
 		shutdown(handler.socket, SHUT_RDWR);
+	for (unsigned ms = 0; vmm.handler && !handler.over && ms < 1000; ms++)
+		poll(NULL, 0, 1);
 }
 
 /* ---- bench ---- */
