@@ -289,6 +289,8 @@ uffd_zeropage(int fd, uint64_t hva, uint64_t len, struct err *e)
 	if (ioctl(fd, UFFDIO_ZEROPAGE, &z) == 0)
 		return UFFD_DONE;
 	r = outcome(z.zeropage, &done);
+	if (r == UFFD_DONE)
+		return UFFD_PRESENT;
 	if (r == UFFD_FAILED)
 		err_sys(e, "%llu bytes of zeros at %#llx", (unsigned long long)len,
 		    (unsigned long long)hva);

@@ -96,7 +96,11 @@ enum uffd_result {
 enum uffd_result uffd_continue(
     int fd, uint64_t hva, uint64_t len, uint64_t page_size, uint64_t *done, struct err *e);
 
-/* Gives one page of zeros, of 4 KiB, where there is none.  UFFD_HOLE does not happen. */
+/*
+ * Gives pages of zeros, of 4 KiB, where there are none, and wakes whoever waits for them.  One
+ * call: with UFFD_PRESENT there may be some, whose number nobody knows, and the rest is as it
+ * was.  UFFD_HOLE does not happen.
+ */
 enum uffd_result uffd_zeropage(int fd, uint64_t hva, uint64_t len, struct err *e);
 
 /*

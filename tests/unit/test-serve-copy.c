@@ -211,6 +211,47 @@ storm(void *arg)
 	return NULL;
 }
 
+struct neighbour {
+	const struct vm *vm;
+	pthread_barrier_t *start;
+	pthread_t thread;
+	uint64_t page;
+	int wrong;
+};
+
+static void *
+look_once(void *arg)
+{
+	struct neighbour *n = arg;
+
+	pthread_barrier_wait(n->start);
+	n->wrong = look(n->vm, n->page);
+	return NULL;
+}
+
+/* Threads that look at neighbours in the same moment, of pages of zeros for the most part. */
+static int
+play_neighbours(struct vm *vm)
+{
+	struct neighbour n[8];
+	pthread_barrier_t start;
+	int wrong = 0;
+
+	pthread_barrier_init(&start, NULL, 8);
+	for (uint64_t page = length / 4 / PAGE; page < length / 2 / PAGE; page += 64) {
+		for (unsigned i = 0; i < 8; i++) {
+			n[i] = (struct neighbour){ vm, &start, 0, page + i * 8, 0 };
+			pthread_create(&n[i].thread, NULL, look_once, &n[i]);
+		}
+		for (unsigned i = 0; i < 8; i++) {
+			pthread_join(n[i].thread, NULL);
+			wrong |= n[i].wrong;
+		}
+	}
+	pthread_barrier_destroy(&start);
+	return wrong;
+}
+
 static int
 await(const struct vm *vm, char what)
 {
@@ -761,6 +802,10 @@ static const struct setup setups[] = {
 	    .split = true },
 	{ .name = "many VMAs, in the background alone", .play = play_complete, .split = true },
 	{ .name = "pages that were there before", .play = play_threads, .populated = true },
+	{ .name = "pages that were there, among zeros",
+	    .play = play_neighbours,
+	    .populated = true,
+	    .no_background = true },
 	{ .name = "pages that were there, in the background alone",
 	    .play = play_complete,
 	    .populated = true },
