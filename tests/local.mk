@@ -80,8 +80,8 @@ stand_in_firecracker_LDADD = $(JANSSON_LIBS)
 raw_uffd_server_SOURCES = %D%/lib/raw-uffd-server.c
 raw_uffd_server_CFLAGS = -std=gnu11 $(WARN_CFLAGS) $(JANSSON_CFLAGS)
 raw_uffd_server_LDADD = $(JANSSON_LIBS)
-dist_check_SCRIPTS += %D%/cli/stand-in-firecracker.sh
-TESTS += %D%/cli/stand-in-firecracker.sh
+dist_check_SCRIPTS += %D%/cli/stand-in-firecracker.sh %D%/cli/firecracker.sh
+TESTS += %D%/cli/stand-in-firecracker.sh %D%/cli/firecracker.sh
 
 # Cloud Hypervisor, as one sees it from outside: ordinary programs too
 check_PROGRAMS += stand-in-cloud-hypervisor raw-ch-source raw-ch-sink

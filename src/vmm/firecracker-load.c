@@ -29,6 +29,7 @@
 
 #define API_DEFAULT "/run/firecracker.socket"
 #define MESSAGE_MS 10000 /* from the connection to the end of the message */
+#define DEATH_MS 100
 #define STATE_PIECE (256u << 10)
 
 struct session {
@@ -286,6 +287,15 @@ await_peer(struct session *s, struct err *e)
 	return 0;
 }
 
+/* The end of its connection may be the first that we see of its death. */
+static bool
+dies(const struct session *s)
+{
+	struct pollfd p = { .fd = s->peer.pidfd, .events = POLLIN };
+
+	return p.fd != -1 && poll(&p, 1, DEATH_MS) == 1;
+}
+
 static int
 take_memory(struct session *s, struct err *e)
 {
@@ -304,8 +314,8 @@ take_memory(struct session *s, struct err *e)
 	else if (rc == 0)
 		rc = no_handoff(s, e) == -1 ? -2 : 0;
 	free(regions);
-	/* The VMM waits for us, and has nothing to say itself. */
-	if (rc == -1 && e->kind != ERR_INTERRUPTED)
+	/* It waits for us then, and has nothing to say itself. */
+	if (rc == -1 && e->kind != ERR_INTERRUPTED && !dies(s))
 		server_fail(s->how->server, e);
 	return rc == 0 ? 0 : -1;
 }
@@ -326,11 +336,12 @@ find_vmm(const struct session *s, pid_t *pid, struct err *e)
 }
 
 static int
-load(struct session *s, pid_t vmm, struct vmm_load_times *times, struct err *e)
+load(struct session *s, struct vmm_load_times *times, struct err *e)
 {
 	pid_t pid;
 
-	if (http_await(s->api.socket, vmm, s->how->timeout_ms, s->how->stop_fd, e) == -1 ||
+	/* Who waits for our child sees its end; and a jailer may leave the VMM behind. */
+	if (http_await(s->api.socket, 0, s->how->timeout_ms, s->how->stop_fd, e) == -1 ||
 	    find_vmm(s, &pid, e) == -1)
 		return -1;
 	times->connected = serve_now();
@@ -347,8 +358,9 @@ int
 fc_load(void *session, pid_t vmm, struct vmm_load_times *times, struct err *e)
 {
 	struct session *s = session;
-	int rc = load(s, vmm, times, e);
+	int rc = load(s, times, e);
 
+	(void)vmm;
 	stop_asking(s);
 	fd_close(&s->listener);
 	fc_place_remove(&s->place);
