@@ -15,13 +15,11 @@
 #include "base/ckd.h"
 #include "base/fdio.h"
 #include "base/log.h"
-#include "memory/process.h"
-#include "memory/served.h"
 #include "vmm/cloud-hypervisor-api.h"
 #include "vmm/cloud-hypervisor-impl.h"
 #include "vmm/cloud-hypervisor-memory.h"
 #include "vmm/cloud-hypervisor-place.h"
-#include "vmm/cloud-hypervisor-stream.h"
+#include "vmm/cloud-hypervisor-receive.h"
 #include "vmm/guard.h"
 #include "vmm/wait.h"
 
@@ -36,17 +34,10 @@
 
 #define CMDLINE_MAX (4u << 20)
 #define QUIT_MS 30000
-#define LAST_MS 2000 /* for the VMM's last word after an error */
+#define LAST_MS 2000 /* for a VMM whose sockets are closed to end */
 
 /* A VM whose pages change faster than we take them is paused after this time. */
 #define STREAM_S 300
-
-enum phase { BEFORE_START, STARTED, CONFIGURED, HAS_STATE, COMPLETED };
-
-struct slot_fd {
-	uint32_t slot;
-	int fd; /* owned; -1: taken */
-};
 
 struct saver {
 	const struct vmm_save *how;
@@ -60,17 +51,10 @@ struct saver {
 	bool was_running;
 	bool local; /* its memory is handed over, not sent */
 	bool preserve; /* it keeps the VM although the migration succeeds */
-	bool pause_told; /* sink->paused was called */
 	struct ch_place place;
 	int listener;
-	struct ch_link link;
 	struct ch_request_thread *request;
-	enum phase phase;
-	unsigned rounds; /* Memory messages */
-	struct ch_memory memory;
-	struct slot_fd fds[CH_MAPPINGS_MAX];
-	size_t nfds;
-	struct ch_stream *stream;
+	struct ch_receiver *receiver; /* of what it sends */
 };
 
 /* ---- before anything is touched ---- */
@@ -167,331 +151,6 @@ attach(struct saver *s, struct err *e)
 	return put_facts(s, e);
 }
 
-/* ---- the memory ---- */
-
-static int
-take_fd(struct saver *s, struct err *e)
-{
-	uint8_t slot[CH_SLOT_SIZE];
-	int fd;
-
-	if (ch_link_read_fd(&s->link, slot, sizeof(slot), &fd, "memory", e) == -1)
-		return -1;
-	if (s->nfds == CH_MAPPINGS_MAX) {
-		fd_close(&fd);
-		return err_set(
-		    e, ERR_UNSUPPORTED, "more than %d pieces of guest memory", CH_MAPPINGS_MAX);
-	}
-	s->fds[s->nfds++] = (struct slot_fd){
-		.slot = slot[0] | (uint32_t)slot[1] << 8 | (uint32_t)slot[2] << 16 |
-			(uint32_t)slot[3] << 24,
-		.fd = fd,
-	};
-	return 0;
-}
-
-/* The descriptor of a slot: the caller's; -1: none came, or two. */
-static int
-fd_of_slot(struct saver *s, uint32_t slot, struct err *e)
-{
-	int fd = -1;
-
-	for (size_t i = 0; i < s->nfds; i++) {
-		if (s->fds[i].slot != slot || s->fds[i].fd == -1)
-			continue;
-		if (fd != -1) {
-			fd_close(&fd);
-			return err_set(e, ERR_CORRUPT, "slot %u came twice", slot);
-		}
-		fd = s->fds[i].fd;
-		s->fds[i].fd = -1;
-	}
-	return fd != -1 ? fd : err_set(e, ERR_CORRUPT, "slot %u did not come", slot);
-}
-
-/* Holes in memory that is still being filled are not zeros. */
-static int
-check_served(const struct saver *s, const struct memory_object *o, struct err *e)
-{
-	struct err ignored = ERR_INIT;
-	bool served = false;
-
-	if (s->pid == 0 || memory_is_served(s->pid, o->dev, o->ino, &served, &ignored) == -1)
-		log_debug(
-		    "can't tell whether the VM is being restored itself: %s", ignored.msg);
-	if (!served)
-		return 0;
-	return err_set(e, ERR_UNSUPPORTED,
-	    "the VM is itself still being restored (userfaultfd on its memory): wait until it "
-	    "is complete");
-}
-
-static int
-check_object(const struct saver *s, const struct ch_mapping *m, const struct memory_object *o,
-    struct err *e)
-{
-	if (o->size < m->file_offset || o->size - m->file_offset < m->size)
-		return err_set(e, ERR_CORRUPT,
-		    "its memory has %" PRIu64 " bytes, not %" PRIu64 " at %" PRIu64, o->size,
-		    m->size, m->file_offset);
-	return check_served(s, o, e);
-}
-
-/* Takes fd: what is behind mapping m from byte `offset` on. */
-static int
-put_region(struct saver *s, const struct ch_mapping *m, int fd, uint64_t offset,
-    enum memory_kind kind, uint64_t page_size, struct err *e)
-{
-	struct segment segment = { .gpa = m->gpa, .offset = 0, .size = m->size };
-	char name[32];
-	const struct object o = {
-		.name = name,
-		.kind = memory_kind_name(kind),
-		.size = m->size,
-		.page_size = (uint32_t)page_size,
-		.segments = &segment,
-		.nsegments = 1,
-	};
-	struct memory_source *source;
-
-	snprintf(name, sizeof(name), "slot%u", m->slot);
-	if (memory_source_open(&source, fd, kind, offset + m->size, e) == -1)
-		return -1;
-	return s->sink->region(s->sink->arg, &o, source, offset, e);
-}
-
-static int
-put_shared(struct saver *s, const struct ch_mapping *m, struct err *e)
-{
-	struct memory_object o;
-	int fd = fd_of_slot(s, m->slot, e);
-
-	if (fd == -1)
-		return -1;
-	if (memory_examine(fd, &o, e) == -1) {
-		fd_close(&fd);
-		return err_wrap(e, "slot %u", m->slot);
-	}
-	free(o.name);
-	o.name = NULL;
-	if (check_object(s, m, &o, e) == -1 || memory_reopen(&o, &fd, e) == -1) {
-		fd_close(&fd);
-		return err_wrap(e, "slot %u", m->slot);
-	}
-	return put_region(
-	    s, m, fd, m->file_offset, o.kind, o.page_size != 0 ? o.page_size : m->page_size, e);
-}
-
-static int
-put_regions(struct saver *s, struct err *e)
-{
-	for (size_t i = 0; i < s->memory.n; i++) {
-		const struct ch_mapping *m = &s->memory.v[i];
-
-		if (s->local ? put_shared(s, m, e) == -1
-			     : put_region(s, m, ch_stream_take(s->stream, i), 0, MEMORY_MEMFD,
-				   m->page_size, e) == -1)
-			return -1;
-	}
-	for (size_t i = 0; i < s->nfds; i++)
-		if (s->fds[i].fd != -1)
-			return err_set(e, ERR_CORRUPT,
-			    "slot %u came, which is no memory of the VM", s->fds[i].slot);
-	return 0;
-}
-
-/* ---- messages ---- */
-
-static void
-tell_pause(struct saver *s)
-{
-	if (!s->pause_told)
-		s->sink->paused(s->sink->arg);
-	s->pause_told = true;
-}
-
-static int
-put_state(struct saver *s, const char *name, const char *kind, const void *bytes, size_t len,
-    struct err *e)
-{
-	const struct vmm_sink *k = s->sink;
-
-	if (k->state_begin(k->arg, name, kind, e) == -1 ||
-	    k->state_put(k->arg, bytes, len, e) == -1 || k->state_end(k->arg, e) == -1)
-		return -1;
-	return 0;
-}
-
-/* The payload: the caller's. */
-static void *
-take_payload(struct saver *s, const struct ch_request *r, struct err *e)
-{
-	void *payload = malloc(r->length);
-
-	if (payload == NULL)
-		err_sys(e, "%s of %" PRIu64 " bytes", ch_command_name(r->command), r->length);
-	else if (ch_link_read(
-		     &s->link, payload, r->length, NULL, ch_command_name(r->command), e) == 0)
-		return payload;
-	free(payload);
-	return NULL;
-}
-
-static int
-on_start(struct saver *s, const struct ch_request *r, struct err *e)
-{
-	if (r->protocol != CH_PROTOCOL)
-		return err_set(e, ERR_UNSUPPORTED,
-		    "the VMM speaks version %u of the migration protocol, this program %d",
-		    r->protocol, CH_PROTOCOL);
-	s->phase = STARTED;
-	return 0;
-}
-
-static int
-on_config(struct saver *s, const struct ch_request *r, struct err *e)
-{
-	void *config = take_payload(s, r, e);
-	int rc = -1;
-
-	if (config == NULL)
-		return -1;
-	s->phase = CONFIGURED;
-	if (ch_memory_parse(&s->memory, config, r->length, e) == 0 &&
-	    put_state(s, CH_CONFIG_NAME, CH_CONFIG_KIND, config, r->length, e) == 0)
-		rc = s->local ? put_regions(s, e) : ch_stream_new(&s->stream, &s->memory, e);
-	free(config);
-	/* Its next step, once we have answered. */
-	if (rc == 0 && s->local)
-		tell_pause(s);
-	return rc;
-}
-
-/* The first has all of the memory; when the last comes the VM is paused. */
-static int
-on_memory(struct saver *s, const struct ch_request *r, struct err *e)
-{
-	if (s->rounds++ != 0)
-		tell_pause(s);
-	return ch_stream_receive(s->stream, &s->link, r->length, e);
-}
-
-static int
-on_state(struct saver *s, const struct ch_request *r, struct err *e)
-{
-	void *state;
-	int rc;
-
-	tell_pause(s);
-	state = take_payload(s, r, e);
-	if (state == NULL)
-		return -1;
-	if (ch_json_is_whole(state, r->length))
-		rc = put_state(s, CH_STATE_NAME, CH_STATE_KIND, state, r->length, e);
-	else
-		rc = err_set(e, ERR_CORRUPT, "State: it is no JSON document");
-	free(state);
-	if (rc == 0 && !s->local)
-		rc = put_regions(s, e);
-	s->phase = HAS_STATE;
-	return rc;
-}
-
-static int
-out_of_order(const struct ch_request *r, struct err *e)
-{
-	return err_set(
-	    e, ERR_CORRUPT, "the VMM sent %s out of order", ch_command_name(r->command));
-}
-
-static bool
-may_come(const struct saver *s, enum ch_command command)
-{
-	switch (command) {
-	case CH_START:
-		return s->phase == BEFORE_START;
-	case CH_MEMORY_FD:
-		return s->phase == STARTED && s->local;
-	case CH_CONFIG:
-		return s->phase == STARTED;
-	case CH_MEMORY:
-		return s->phase == CONFIGURED && !s->local;
-	case CH_STATE:
-		/* Without a byte of memory it has kept that for itself. */
-		return s->phase == CONFIGURED && (s->local || s->rounds != 0);
-	case CH_COMPLETE:
-	case CH_COMPLETE_PAUSED:
-		return s->phase == HAS_STATE;
-	case CH_ABANDON:
-	case CH_PAGE_FAULT:
-		break;
-	}
-	return false;
-}
-
-/* One message; all but Complete is answered here. */
-static int
-handle(struct saver *s, const struct ch_request *r, struct err *e)
-{
-	int rc = 0;
-
-	log_debug(
-	    "the VMM sends %s, %" PRIu64 " bytes", ch_command_name(r->command), r->length);
-	if (r->command == CH_ABANDON) {
-		struct err ignored = ERR_INIT;
-
-		ch_link_respond(&s->link, true, 0, &ignored);
-		return err_set(e, ERR_FAILED, "the VMM abandoned it; its log tells why");
-	}
-	if (!may_come(s, r->command))
-		return out_of_order(r, e);
-	if (r->command == CH_START)
-		rc = on_start(s, r, e);
-	else if (r->command == CH_MEMORY_FD)
-		rc = take_fd(s, e);
-	else if (r->command == CH_CONFIG)
-		rc = on_config(s, r, e);
-	else if (r->command == CH_MEMORY)
-		rc = on_memory(s, r, e);
-	else if (r->command == CH_STATE)
-		rc = on_state(s, r, e);
-	else
-		s->phase = COMPLETED;
-	if (rc == -1 || s->phase == COMPLETED)
-		return rc;
-	return ch_link_respond(&s->link, true, 0, e);
-}
-
-static const char *
-next_message(const struct saver *s)
-{
-	switch (s->phase) {
-	case BEFORE_START:
-		return "Start";
-	case STARTED:
-		return "memory and configuration";
-	case CONFIGURED:
-		return s->local ? "state" : "memory and state";
-	case HAS_STATE:
-	case COMPLETED:
-		break;
-	}
-	return "Complete";
-}
-
-/* Until Complete, which is not answered yet. */
-static int
-converse(struct saver *s, struct err *e)
-{
-	struct ch_request r;
-
-	while (s->phase != COMPLETED)
-		if (ch_link_request(&s->link, &r, NULL, next_message(s), e) == -1 ||
-		    handle(s, &r, e) == -1)
-			return -1;
-	return 0;
-}
-
 /* ---- the connection ---- */
 
 static bool
@@ -507,7 +166,7 @@ is_the_vmm(const struct saver *s, int fd)
 
 /* The VMM connects, or its API tells why it won't. */
 static int
-await_vmm(struct saver *s, struct err *e)
+await_vmm(struct saver *s, int *fd, struct err *e)
 {
 	int64_t end_ms = wait_now_ms() + s->how->timeout_ms;
 
@@ -527,10 +186,10 @@ await_vmm(struct saver *s, struct err *e)
 		if (p[2].revents != 0)
 			return wait_interrupted("VMM's connection", e);
 		if (p[0].revents != 0) {
-			s->link.fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC);
-			if (s->link.fd != -1 && is_the_vmm(s, s->link.fd))
+			*fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC);
+			if (*fd != -1 && is_the_vmm(s, *fd))
 				return 0;
-			fd_close(&s->link.fd);
+			fd_close(fd);
 		} else if (p[1].revents != 0) {
 			return ch_api_result(s->request, -1, e);
 		}
@@ -558,7 +217,7 @@ request_body(const struct saver *s)
 }
 
 static int
-begin(struct saver *s, struct err *e)
+begin(struct saver *s, int *fd, struct err *e)
 {
 	char *body;
 	int r;
@@ -572,7 +231,7 @@ begin(struct saver *s, struct err *e)
 	r = ch_api_begin(&s->request, &s->api, "vm.send-migration", body, e);
 	free(body);
 	if (r == 0)
-		r = await_vmm(s, e);
+		r = await_vmm(s, fd, e);
 	fd_close(&s->listener);
 	ch_place_remove(&s->place);
 	return r;
@@ -624,22 +283,6 @@ await_end(const struct saver *s, enum vmm_outcome *outcome, struct err *e)
 	return err_set(e, ERR_FAILED, "the VMM does not end within %d s", QUIT_MS / 1000);
 }
 
-/* Refuses Complete, which keeps the VM: see above.  An older VMM then says Abandon. */
-static void
-refuse(struct saver *s)
-{
-	const struct ch_link last = { .fd = s->link.fd, .timeout_ms = LAST_MS, .stop_fd = -1 };
-	struct err ignored = ERR_INIT;
-	struct ch_request r;
-	bool eof;
-
-	if (last.fd == -1 || ch_link_respond(&last, false, 0, &ignored) == -1)
-		return;
-	if (ch_link_request(&last, &r, &eof, "last message", &ignored) == 0 && !eof &&
-	    r.command == CH_ABANDON)
-		ch_link_respond(&last, true, 0, &ignored);
-}
-
 /*
  * Answers Complete: with OK when the image is there, or with the error that
  * keeps the VM, as soon as its memory has been read.
@@ -652,13 +295,16 @@ acknowledge(struct saver *s, bool *committed, struct err *e)
 	if (k->memory(k->arg, e) == -1)
 		return -1;
 	if (s->how->leave != VMM_LEAVE_QUIT && !s->preserve) {
-		refuse(s);
+		ch_receiver_refuse(s->receiver);
 		return 0;
 	}
 	if (k->commit(k->arg, e) == -1)
 		return -1;
 	*committed = true;
-	return ch_link_respond(&s->link, true, 0, e);
+	/* One that was to end, and has ended before it was told that it may. */
+	if (ch_receiver_accept(s->receiver, e) == -1 && s->how->leave != VMM_LEAVE_QUIT)
+		return -1;
+	return 0;
 }
 
 /* The way out: r is how it went until here. */
@@ -672,9 +318,8 @@ settle(struct saver *s, int r, struct err *e)
 	enum vmm_outcome outcome;
 	int rc;
 
-	if (r == -1 && s->phase != BEFORE_START)
-		refuse(s);
-	fd_close(&s->link.fd);
+	if (r == -1)
+		ch_receiver_refuse(s->receiver);
 	if (r == 0 && s->how->leave == VMM_LEAVE_QUIT) {
 		rc = await_end(s, &outcome, &why);
 	} else {
@@ -698,16 +343,16 @@ static int
 migrate(struct saver *s, struct err *e)
 {
 	bool committed = false;
-	int r = 0;
+	int fd = -1, r = 0;
 
 	/* Only a VMM that keeps the VM by itself leaves it paused by itself. */
 	if (s->how->leave == VMM_LEAVE_PAUSED && s->was_running && !s->preserve) {
-		tell_pause(s);
+		ch_receiver_pause(s->receiver);
 		r = ch_api_vm(&s->api, "vm.pause", e);
 	}
 	if (r == 0)
-		r = begin(s, e);
-	if (r == 0 && converse(s, e) == -1)
+		r = begin(s, &fd, e);
+	if (r == 0 && ch_receiver_converse(s->receiver, fd, e) == -1)
 		r = err_wrap(e, "vm.send-migration");
 	if (r == 0)
 		r = acknowledge(s, &committed, e);
@@ -775,23 +420,30 @@ new_saver(const struct vmm_save *how, const struct vmm_sink *sink, struct err *e
 	s->api = (struct ch_api){
 		.socket = s->socket, .timeout_ms = how->timeout_ms, .stop_fd = how->stop_fd
 	};
-	s->link = (struct ch_link){
-		.fd = -1, .timeout_ms = how->timeout_ms, .stop_fd = how->stop_fd
-	};
 	return s;
+}
+
+static int
+new_receiver(struct saver *s, struct err *e)
+{
+	const struct ch_receive_how how = {
+		.sink = s->sink,
+		.vmm = s->pid,
+		.local = s->local,
+		.timeout_ms = s->how->timeout_ms,
+		.stop_fd = s->how->stop_fd,
+	};
+
+	return ch_receiver_new(&s->receiver, &how, e);
 }
 
 static void
 free_saver(struct saver *s)
 {
 	ch_api_end(s->request);
-	fd_close(&s->link.fd);
+	ch_receiver_free(s->receiver);
 	fd_close(&s->listener);
 	ch_place_remove(&s->place);
-	for (size_t i = 0; i < s->nfds; i++)
-		fd_close(&s->fds[i].fd);
-	ch_stream_free(s->stream);
-	ch_memory_fini(&s->memory);
 	fd_close(&s->pidfd);
 	free(s->socket);
 	free(s);
@@ -805,7 +457,7 @@ ch_save(const struct vmm_save *how, const struct vmm_sink *sink, struct err *e)
 
 	if (s == NULL)
 		return -1;
-	if (attach(s, e) == 0)
+	if (attach(s, e) == 0 && new_receiver(s, e) == 0)
 		r = guarded(s, e);
 	free_saver(s);
 	return r == 0 ? 0 : err_wrap(e, "Cloud Hypervisor at %s", how->socket);

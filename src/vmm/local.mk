@@ -7,6 +7,7 @@ libgmem_a_SOURCES += \
 	%D%/cloud-hypervisor-load.c \
 	%D%/cloud-hypervisor-memory.c %D%/cloud-hypervisor-memory.h \
 	%D%/cloud-hypervisor-place.c %D%/cloud-hypervisor-place.h \
+	%D%/cloud-hypervisor-receive.c %D%/cloud-hypervisor-receive.h \
 	%D%/cloud-hypervisor-save.c \
 	%D%/cloud-hypervisor-stream.c %D%/cloud-hypervisor-stream.h \
 	%D%/cloud-hypervisor-wire.c %D%/cloud-hypervisor-wire.h \

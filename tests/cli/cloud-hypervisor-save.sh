@@ -39,7 +39,7 @@ snap() { # NAME STATUS OPTION...
 restores() {
     gmem-inspect verify -q "$image" && rm -f "$api" &&
         timeout -k 5 "$patience" gmem-restore "$image" -- \
-            stand-in-cloud-hypervisor --api-socket "$api" >"$tmp/again" 2>&1 &&
+            stand-in-cloud-hypervisor --api-socket "$api" "$@" >"$tmp/again" 2>&1 &&
         grep -q 'pages right' "$tmp/again" && return
     cat "$tmp/again"
     return 1
@@ -59,13 +59,13 @@ mkdir "$TMPDIR" || exit 99
 needs_userfaultfd
 for version in v52.0 v53.0 main v54.0; do
     for memory in size=32M,shared=on size=32M; do
-        begin --version-as $version --memory $memory --slots 4 --gap 1M \
+        begin --version-as $version --memory "$memory" --slots 4 --gap 1M \
             --guest-writes 20000 --seed 7
         snap "$version, $memory: saved while it runs" 0
         check "$version, $memory: it runs on" state_is Running
         stop
         check "$version, $memory: restored" restores
-        begin --version-as $version --memory $memory --seed 8
+        begin --version-as $version --memory "$memory" --seed 8
         snap "$version, $memory: left paused" 0 --leave paused
         check "$version, $memory: it is paused" state_is Paused
         rm "$image"
@@ -112,12 +112,27 @@ check "runs on" state_is Running
 stop
 check "and comes back" restores
 
+huge='size=16M,hugepages=on,hugepage_size=2M'
+huge_pages() { [ "$(awk '$1 == "HugePages_Free:" { print $2 }' /proc/meminfo)" -ge "$1" ]; }
+if huge_pages 16; then
+    for version in v53.0 main; do
+        begin --version-as $version --memory $huge --seed 10
+        snap "$version: huge pages" 0 --leave quit
+        wait "$vmm"
+        gmem-inspect info "$image" >"$tmp/info"
+        check "$version: their size is known" grep -q 'hugetlb *16 MiB *2 MiB' "$tmp/info"
+        check "$version: they come back" restores --version-as $version
+    done
+else
+    skip "huge pages" "no 16 huge pages of 2 MiB are free"
+fi
+
 # ---- what goes wrong ----
 # lie SAYS OPTION: the VM is saved, which fails, and runs on.
 lie() {
     says=$1
     shift
-    begin $memory --slots 3 "$@"
+    begin --memory "$memory" --slots 3 "$@"
     snap "$*" "${status:-3}"
     check "$*: says so" said "$says"
     check "$*: nothing is left" nothing_left
@@ -128,14 +143,14 @@ lie() {
 dies() {
     says=$1
     shift
-    begin $memory --slots 3 "$@"
+    begin --memory "$memory" --slots 3 "$@"
     snap "$*" 1
     check "$*: says so" said "$says"
     check "$*: and what has become of it" said 'the VM has ended'
     check "$*: nothing is left" nothing_left
     wait "$vmm" 2>/dev/null
 }
-memory='--memory size=8M,shared=on'
+memory=size=8M,shared=on
 dies 'while we waited for the Start' --die-at=start
 for step in memory-fd last-memory-fd config; do
     dies 'while we waited for the memory and configuration' --die-at=$step
@@ -144,7 +159,7 @@ dies 'while we waited for the state' --die-at=state
 dies 'while we waited for the Complete' --die-at=complete
 dies 'while we waited for the Config' --die-in=config
 dies 'while we waited for the State' --die-in=state
-memory='--memory size=8M'
+memory=size=8M
 dies 'while we waited for the memory and state' --die-at=memory
 dies "while we waited for the guest's memory" --die-in=memory
 status=1
@@ -152,7 +167,7 @@ for step in memory state complete; do
     lie 'closed the connection' --close-at=$step
     lie 'the VMM abandoned it' --abandon-at=$step
 done
-memory='--memory size=8M,shared=on'
+memory=size=8M,shared=on
 for step in start memory-fd config state complete; do
     lie 'closed the connection' --close-at=$step
     lie 'the VMM abandoned it' --abandon-at=$step
@@ -185,20 +200,20 @@ lie 'State out of order' --state-first
 lie 'Complete out of order' --state-missing
 lie 'Config with 4611686018427387904 bytes' --huge-payload=config
 lie 'State with 4611686018427387904 bytes' --huge-payload=state
-memory='--memory size=8M'
+memory=size=8M
 lie 'Memory with 4611686018427387904 bytes' --huge-payload=memory
 lie 'where there is none' --memory-outside
 lie 'no whole pages' --memory-past-end
 lie 'Memory with [0-9]* bytes' --memory-unaligned
 
-memory='--memory size=8M,shared=on'
-begin $memory --complete-twice
+memory=size=8M,shared=on
+begin --memory "$memory" --complete-twice
 snap "Complete again is not waited for" 0
 check "the VM runs" state_is Running
 stop
 for what in api-500=vmm.ping api-500=vm.info api-close=vmm.ping api-garbage=vmm.ping \
     api-no-json=vmm.ping api-no-json=vm.info; do
-    begin $memory "--$what"
+    begin --memory "$memory" "--$what"
     timeout -k 5 "$patience" gmem-snap --cloud-hypervisor "$api" -o "$image" >"$out" 2>"$err"
     check "--$what" test $? -eq 1 -o $? -eq 3
     check "--$what: is named" said "${what#*=}: "
@@ -218,7 +233,7 @@ check "is named" said "$api"
 silent() {
     says=$1
     shift
-    begin $memory --slots 3 "$@"
+    begin --memory "$memory" --slots 3 "$@"
     t "$*" 1 timeout -k 5 "$patience" vmm-drive save cloud-hypervisor "$api" 1000
     check "$*: the limit is named" said "$says within 1"
     kill -KILL "$vmm"
@@ -234,12 +249,12 @@ silent 'no Complete' --silent-at=complete
 silent 'vmm.ping: no answer' --api-silent
 silent 'vm.info: no answer' --api-silent=vm.info
 silent 'the VMM does not connect' --api-silent=vm.send-migration
-memory='--memory size=8M'
+memory=size=8M
 silent 'no memory and state' --silent-at=memory
 
 # ---- somebody wants out ----
-memory='--memory size=8M,shared=on'
-begin $memory --silent-at=state
+memory=size=8M,shared=on
+begin --memory "$memory" --silent-at=state
 gmem-snap --cloud-hypervisor "$api" -o "$image" >"$out" 2>"$err" &
 snap=$!
 sleep 0.5

@@ -299,6 +299,7 @@ test_zones(void)
 static void
 test_refused(void)
 {
+	ch_memory_fini(&m);
 	refuses("no JSON", "{\"vm_config\":", "Config: byte");
 	refuses("nothing", "{}", "does not tell the VM's memory");
 	refuses("no mappings", CONFIG("\"size\":8192", ""), "0 pieces");
@@ -345,6 +346,5 @@ main(void)
 	with_pair(test_commands);
 	test_zones();
 	test_refused();
-	ch_memory_fini(&m);
 	return done();
 }
