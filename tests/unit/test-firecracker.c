@@ -6,8 +6,13 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/endian.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "tap.h"
+#include "vmm/descent.h"
+#include "vmm/firecracker-facts.h"
 #include "vmm/firecracker-message.h"
 
 static struct fc_regions got;
@@ -164,6 +169,64 @@ test_end(void)
 	free(long_text);
 }
 
+/* The first bytes of a vmstate. */
+static void
+format_is(const char *name, uint64_t magic, const void *more, size_t len, const char *want)
+{
+	uint8_t head[FC_FORMAT_BYTES] = { 0 };
+	char got_format[32];
+
+	le64enc(head, magic);
+	memcpy(head + 8, more, len);
+	fc_state_format(head, got_format);
+	ok(strcmp(got_format, want) == 0, "%s: \"%s\"", name, got_format);
+}
+
+static void
+test_formats(void)
+{
+	static const uint64_t magic = UINT64_C(0x0710198486640000);
+
+	format_is("1.1", magic | 1, "\x03\0", 2, "data 3");
+	format_is("1.9", magic,
+	    "\x05\0\0\0\0\0\0\0"
+	    "3.0.0",
+	    13, "3.0.0");
+	format_is("unprintable", magic,
+	    "\x03\0\0\0\0\0\0\0"
+	    "1\x1b.",
+	    11, "1?.");
+	format_is("a text too long", magic, "\x20\0\0\0\0\0\0\0", 8, "");
+	format_is("1.15, with a byte in front", magic << 8, "", 0, "");
+	format_is("something else", 0,
+	    "\x05\0\0\0\0\0\0\0"
+	    "3.0.0",
+	    13, "");
+}
+
+static void
+test_descent(void)
+{
+	int line[2];
+	char byte;
+	pid_t child;
+
+	if (pipe(line) == -1)
+		abort();
+	child = fork();
+	if (child == 0) {
+		close(line[1]);
+		_exit(read(line[0], &byte, 1) == -1);
+	}
+	ok(descends(child, getpid()), "a child is ours");
+	ok(descends(getpid(), getpid()), "so are we");
+	ok(!descends(getpid(), child), "its parent is not its own");
+	ok(!descends(1, getpid()), "nor is init ours");
+	close(line[0]);
+	close(line[1]);
+	waitpid(child, NULL, 0);
+}
+
 int
 main(void)
 {
@@ -171,5 +234,7 @@ main(void)
 	test_refusals();
 	test_many();
 	test_end();
+	test_formats();
+	test_descent();
 	return done();
 }
