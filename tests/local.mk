@@ -80,8 +80,8 @@ stand_in_firecracker_LDADD = $(JANSSON_LIBS)
 raw_uffd_server_SOURCES = %D%/lib/raw-uffd-server.c
 raw_uffd_server_CFLAGS = -std=gnu11 $(WARN_CFLAGS) $(JANSSON_CFLAGS)
 raw_uffd_server_LDADD = $(JANSSON_LIBS)
-dist_check_SCRIPTS += %D%/cli/stand-in-firecracker.sh %D%/cli/firecracker.sh
-TESTS += %D%/cli/stand-in-firecracker.sh %D%/cli/firecracker.sh
+dist_check_SCRIPTS += %D%/peers/stand-in-firecracker.sh %D%/peers/firecracker.sh
+TESTS += %D%/peers/stand-in-firecracker.sh %D%/peers/firecracker.sh
 
 # Cloud Hypervisor, as one sees it from outside: ordinary programs too
 check_PROGRAMS += stand-in-cloud-hypervisor raw-ch-source raw-ch-sink
@@ -106,13 +106,13 @@ raw_ch_sink_SOURCES = %D%/lib/raw-ch-sink.c $(ch_wire)
 raw_ch_sink_CPPFLAGS = $(CH_CPPFLAGS)
 raw_ch_sink_CFLAGS = $(CH_CFLAGS)
 raw_ch_sink_LDADD = $(JANSSON_LIBS)
-ch_tests = %D%/cli/stand-in-cloud-hypervisor.sh \
-	%D%/cli/cloud-hypervisor-save.sh %D%/cli/cloud-hypervisor-restore.sh
+ch_tests = %D%/peers/stand-in-cloud-hypervisor.sh \
+	%D%/peers/cloud-hypervisor-save.sh %D%/peers/cloud-hypervisor-restore.sh
 dist_check_SCRIPTS += $(ch_tests)
 TESTS += $(ch_tests)
 
 restore_tests = \
-	%D%/cli/driven-others.sh \
+	%D%/peers/driven-others.sh \
 	%D%/cli/restore-handoff.sh \
 	%D%/cli/restore-kill.sh \
 	%D%/cli/restore-manners.sh \
