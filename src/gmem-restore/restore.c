@@ -385,7 +385,7 @@ start_loader(struct restore *r, struct err *e)
 
 /* ---- while it runs ---- */
 
-/* "mixed" where regions differ. */
+/* "mixed" where regions differ; "sent" where the driver gives pages to the VMM itself. */
 static const char *
 engine_name(const struct restore *r)
 {
@@ -394,6 +394,8 @@ engine_name(const struct restore *r)
 	for (size_t i = 1; i < r->img->manifest.nregions; i++)
 		if (server_engine(r->server, i) != engine)
 			return "mixed";
+	if (engine == SERVE_AUTO && r->times.load.loaded != 0)
+		return "sent";
 	return serve_engine_name(engine);
 }
 
@@ -401,9 +403,9 @@ static void
 make_report(struct restore *r, struct report *report)
 {
 	report->img = r->img;
-	report->engine = engine_name(r);
 	if (r->loader != NULL)
 		loader_times(r->loader, &r->times.load);
+	report->engine = engine_name(r);
 	server_stats(r->server, &report->stats, &r->times.server);
 	report->times = r->times;
 }

@@ -100,6 +100,9 @@ wait $restore
 check "until it is resumed" test $? -eq 0
 check "all is right" right
 check "the times are told" grep -q loaded "$tmp/stats"
+check "and the engine" grep -q '"engine": "source"' "$tmp/stats"
+restore "statistics of private memory" 0 small-private --stats "$tmp/stats" --
+check "say that it was sent" grep -q '"engine": "sent"' "$tmp/stats"
 
 # ---- before the VMM is started ----
 restore "prefault=on is refused" 5 prefault --no-background --
