@@ -3,11 +3,9 @@
 
 #include "vmm/http.h"
 
-#include <curl/curl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +16,7 @@
 #include "base/ckd.h"
 #include "base/fdio.h"
 #include "vmm/http-await.h"
+#include "vmm/http-curl.h"
 #include "vmm/text.h"
 #include "vmm/wait.h"
 
@@ -26,6 +25,7 @@
 
 /* A request on its way. */
 struct call {
+	const struct curl_functions *curl;
 	const struct http_request *r;
 	struct http_reply *reply;
 	size_t room; /* of the body, without the NUL */
@@ -97,26 +97,17 @@ on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 
 /* ---- setting up ---- */
 
-static CURLcode global_result = CURLE_FAILED_INIT;
-
-static void
-global_init(void)
-{
-	/* Never undone: other threads may use it. */
-	global_result = curl_global_init(CURL_GLOBAL_NOTHING);
-}
-
 static bool
 set_header(struct call *c, const char *line)
 {
-	struct curl_slist *list = curl_slist_append(c->list, line);
+	struct curl_slist *list = c->curl->slist_append(c->list, line);
 
 	if (list != NULL)
 		c->list = list;
 	return list != NULL;
 }
 
-#define SET(option, value) (curl_easy_setopt(c->easy, (option), (value)) == CURLE_OK)
+#define SET(option, value) (c->curl->easy_setopt(c->easy, (option), (value)) == CURLE_OK)
 
 /* Where it goes: nowhere else, whatever the environment says. */
 static bool
@@ -154,14 +145,12 @@ set_request(struct call *c)
 static int
 set_up(struct call *c, struct err *e)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-	pthread_once(&once, global_init);
-	if (global_result == CURLE_OK) {
-		c->easy = curl_easy_init();
-		c->multi = curl_multi_init();
-		c->reply->body = calloc(1, 1);
-	}
+	c->curl = curl_load(e);
+	if (c->curl == NULL)
+		return -1;
+	c->easy = c->curl->easy_init();
+	c->multi = c->curl->multi_init();
+	c->reply->body = calloc(1, 1);
 	if (c->easy == NULL || c->multi == NULL || c->reply->body == NULL || !set_target(c) ||
 	    !set_request(c))
 		return err_set(e, ERR_FAILED, "libcurl takes no request");
@@ -171,10 +160,12 @@ set_up(struct call *c, struct err *e)
 static void
 tear_down(struct call *c)
 {
-	curl_easy_cleanup(c->easy);
-	curl_multi_cleanup(c->multi);
-	curl_slist_free_all(c->list);
 	fd_close(&c->sock);
+	if (c->curl == NULL)
+		return;
+	c->curl->easy_cleanup(c->easy);
+	c->curl->multi_cleanup(c->multi);
+	c->curl->slist_free_all(c->list);
 }
 
 /* ---- the conversation ---- */
@@ -184,7 +175,7 @@ sysno_of(const struct call *c)
 {
 	long sysno = 0;
 
-	curl_easy_getinfo(c->easy, CURLINFO_OS_ERRNO, &sysno);
+	c->curl->easy_getinfo(c->easy, CURLINFO_OS_ERRNO, &sysno);
 	return (int)sysno;
 }
 
@@ -244,7 +235,7 @@ outcome(struct call *c, CURLcode code, struct err *e)
 		return err_set(e, ERR_FAILED, "no answer that makes sense: %s",
 		    c->error[0] != '\0' ? c->error : "it ends too early");
 	}
-	curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &c->reply->status);
+	c->curl->easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &c->reply->status);
 	return 0;
 }
 
@@ -263,7 +254,7 @@ is_over(struct call *c, CURLcode *code)
 	CURLMsg *m;
 	int more;
 
-	while ((m = curl_multi_info_read(c->multi, &more)) != NULL)
+	while ((m = c->curl->multi_info_read(c->multi, &more)) != NULL)
 		if (m->msg == CURLMSG_DONE) {
 			*code = m->data.result;
 			return true;
@@ -281,7 +272,7 @@ wait_for(struct call *c, CURLcode *code, struct err *e)
 	CURLMcode rc;
 
 	for (;;) {
-		rc = curl_multi_perform(c->multi, &running);
+		rc = c->curl->multi_perform(c->multi, &running);
 		if (rc == CURLM_OK && is_over(c, code))
 			return 0;
 		if (http_is_late(c->end))
@@ -289,9 +280,10 @@ wait_for(struct call *c, CURLcode *code, struct err *e)
 		if (c->end != -1)
 			left = (int)MIN(c->end - wait_now_ms() + 1, (int64_t)1000);
 		if (rc == CURLM_OK)
-			rc = curl_multi_poll(c->multi, &stop, nstop, left, NULL);
+			rc = c->curl->multi_poll(c->multi, &stop, nstop, left, NULL);
 		if (rc != CURLM_OK)
-			return err_set(e, ERR_FAILED, "libcurl: %s", curl_multi_strerror(rc));
+			return err_set(
+			    e, ERR_FAILED, "libcurl: %s", c->curl->multi_strerror(rc));
 		if (stop.revents != 0)
 			return wait_interrupted("answer", e);
 	}
@@ -303,12 +295,12 @@ attempt(struct call *c, CURLcode *code, struct err *e)
 {
 	int rc;
 
-	if (curl_multi_add_handle(c->multi, c->easy) != CURLM_OK)
+	if (c->curl->multi_add_handle(c->multi, c->easy) != CURLM_OK)
 		return err_set(e, ERR_FAILED, "libcurl takes no request");
 	rc = wait_for(c, code, e);
 	if (rc == 0 && queue_was_full(c, *code))
 		rc = 1;
-	curl_multi_remove_handle(c->multi, c->easy);
+	c->curl->multi_remove_handle(c->multi, c->easy);
 	return rc;
 }
 

@@ -26,6 +26,7 @@ libgmem_a_SOURCES += \
 	%D%/handoff.c %D%/handoff.h \
 	%D%/http.c %D%/http.h \
 	%D%/http-await.c %D%/http-await.h \
+	%D%/http-curl.c %D%/http-curl.h \
 	%D%/launch.c %D%/launch.h \
 	%D%/qemu.c %D%/qemu.h %D%/qemu-impl.h \
 	%D%/qemu-check.c \

@@ -34,7 +34,7 @@ nettle/sha2.h: codec
 linux/userfaultfd.h: serve shim
 linux/kvm.h: memory
 jansson.h: vmm cli gmem-snap gmem-restore gmem-inspect
-curl/curl.h: vmm/http.c
+curl/curl.h: vmm/http-curl.h
 getopt.h: cli gmem-snap gmem-restore gmem-inspect
 OWNERS
 }
