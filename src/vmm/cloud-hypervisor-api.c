@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -234,7 +235,8 @@ struct ch_request_thread {
 	int done_fd, failed_fd, cancel_fd; /* eventfds */
 	pthread_t thread;
 	bool started;
-	int rc; /* once done_fd is readable */
+	atomic_bool done; /* what follows is there */
+	int rc;
 	struct err err;
 };
 
@@ -253,6 +255,7 @@ request_main(void *arg)
 	struct ch_request_thread *t = arg;
 
 	t->rc = call(&t->api, "PUT", t->verb, t->body, NULL, &t->err);
+	atomic_store(&t->done, true);
 	if (t->rc == -1)
 		signal_event(t->failed_fd);
 	signal_event(t->done_fd);
@@ -320,7 +323,7 @@ ch_api_result(struct ch_request_thread *t, int ms, struct err *e)
 	do
 		r = poll(&p, 1, ms == -1 ? -1 : (int)MAX(end_ms - wait_now_ms(), 0));
 	while (r == -1 && errno == EINTR);
-	if (r != 1)
+	if (r != 1 || !atomic_load(&t->done))
 		return 0;
 	if (t->rc == 0)
 		return 1;
