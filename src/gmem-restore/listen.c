@@ -19,7 +19,7 @@
 #include "gmem-restore/listen-socket.h"
 #include "image/image.h"
 #include "serve/server.h"
-#include "vmm/firecracker-handoff.h"
+#include "vmm/firecracker/handoff.h"
 
 /*
  * This process accepts, forks, and watches: the children have the page servers.  When one of

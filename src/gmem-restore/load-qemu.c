@@ -5,7 +5,7 @@
 
 #include "base/ckd.h"
 #include "image/reader.h"
-#include "vmm/qemu-load.h"
+#include "vmm/qemu/load.h"
 
 #define CONNECT_MS 60000
 #define INCOMING_MS 60000

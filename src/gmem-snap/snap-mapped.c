@@ -8,7 +8,7 @@
 
 #include "base/log.h"
 #include "memory/kind.h"
-#include "vmm/qemu-mapped.h"
+#include "vmm/qemu/mapped.h"
 
 /* Importing a VM that QEMU has saved with mapped-ram. */
 

@@ -13,7 +13,7 @@
 #include "gmem-snap/stop.h"
 #include "memory/served.h"
 #include "vmm/guard.h"
-#include "vmm/qemu.h"
+#include "vmm/qemu/qemu.h"
 
 /*
  * A running QEMU.  All that can fail without the VM's help is done before it

@@ -5,8 +5,8 @@
 
 #include <string.h>
 
-#include "vmm/cloud-hypervisor.h"
-#include "vmm/firecracker-impl.h"
+#include "vmm/cloud-hypervisor/cloud-hypervisor.h"
+#include "vmm/firecracker/impl.h"
 
 const struct vmm_driver *const vmm_drivers[] = {
 	&cloud_hypervisor_driver,

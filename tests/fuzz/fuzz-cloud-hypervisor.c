@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "fuzz.h"
-#include "vmm/cloud-hypervisor-memory.h"
-#include "vmm/cloud-hypervisor-wire.h"
+#include "vmm/cloud-hypervisor/memory.h"
+#include "vmm/cloud-hypervisor/wire.h"
 
 /* What a peer says: headers, and the JSON of Config. */
 

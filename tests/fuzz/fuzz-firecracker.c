@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "fuzz.h"
-#include "vmm/firecracker-message.h"
+#include "vmm/firecracker/message.h"
 
 /* What is taken fits together, whatever it was. */
 static void

@@ -7,7 +7,7 @@
 
 #include "base/ckd.h"
 #include "fuzz.h"
-#include "vmm/qemu-mapped.h"
+#include "vmm/qemu/mapped.h"
 
 /* A mapped-ram file: what can be opened has regions that can be read, and a state. */
 

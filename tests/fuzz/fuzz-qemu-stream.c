@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "fuzz.h"
-#include "vmm/qemu-stream.h"
+#include "vmm/qemu/stream.h"
 
 /*
  * A migration stream: the first byte says which blocks are ours.  What is taken whole is

@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 #include "tap.h"
-#include "vmm/cloud-hypervisor-memory.h"
-#include "vmm/cloud-hypervisor-wire.h"
+#include "vmm/cloud-hypervisor/memory.h"
+#include "vmm/cloud-hypervisor/wire.h"
 
 static struct err e;
 

@@ -12,8 +12,8 @@
 
 #include "tap.h"
 #include "vmm/descent.h"
-#include "vmm/firecracker-facts.h"
-#include "vmm/firecracker-message.h"
+#include "vmm/firecracker/facts.h"
+#include "vmm/firecracker/message.h"
 
 static struct fc_regions got;
 

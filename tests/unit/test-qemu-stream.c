@@ -7,7 +7,7 @@
 
 #include "base/ckd.h"
 #include "tap.h"
-#include "vmm/qemu-stream.h"
+#include "vmm/qemu/stream.h"
 
 /*
  * Streams are written here from QEMU's description of them (migration/savevm.c and ram.c),

@@ -23,9 +23,9 @@
 
 #include "base/fdio.h"
 #include "tap.h"
-#include "vmm/qemu-text.h"
-#include "vmm/qmp-frame.h"
-#include "vmm/qmp.h"
+#include "vmm/qemu/text.h"
+#include "vmm/qemu/qmp-frame.h"
+#include "vmm/qemu/qmp.h"
 
 #define GREETING                                                                               \
 	"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 22, \"minor\": 2, \"major\": 7}, "     \

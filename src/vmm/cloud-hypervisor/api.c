@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "vmm/cloud-hypervisor/api.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/ckd.h"
+#include "base/fdio.h"
+#include "vmm/cloud-hypervisor/memory.h"
+#include "vmm/http.h"
+#include "vmm/text.h"
+#include "vmm/wait.h"
+
+#define API "/api/v1/"
+#define VERB_MAX 48
+#define PATH_MAX_LEN (sizeof(API) + VERB_MAX)
+#define POLL_MS_MAX 100
+
+static int
+call(const struct ch_api *a, const char *method, const char *verb, const char *body,
+    struct http_reply *reply, struct err *e)
+{
+	char path[PATH_MAX_LEN];
+	const struct http_request r = {
+		.socket = a->socket,
+		.method = method,
+		.path = path,
+		.body = body,
+		.timeout_ms = a->timeout_ms,
+		.stop_fd = a->stop_fd,
+	};
+
+	snprintf(path, sizeof(path), API "%.*s", VERB_MAX, verb);
+	return http_expect(&r, verb, reply, e);
+}
+
+/* GET; the reply (the caller's) is an object. */
+static int
+get(const struct ch_api *a, const char *verb, json_t **out, struct err *e)
+{
+	struct http_reply reply;
+	json_error_t why;
+
+	if (call(a, "GET", verb, NULL, &reply, e) == -1)
+		return -1;
+	*out = json_loadb(reply.body, reply.len, CH_JSON, &why);
+	http_reply_fini(&reply);
+	if (json_is_object(*out))
+		return 0;
+	json_decref(*out);
+	return err_set(e, ERR_CORRUPT, "%s: the answer is no JSON object", verb);
+}
+
+/* The first number of "v53.0-12-gabcdef"; 0: it has none. */
+static unsigned
+major_of(const char *version)
+{
+	return (unsigned)strtoul(version + (*version == 'v'), NULL, 10);
+}
+
+static int
+copy_text(char *to, size_t size, const json_t *o, const char *key)
+{
+	const char *text = json_string_value(json_object_get(o, key));
+
+	if (text == NULL || *text == '\0')
+		return -1;
+	snprintf(to, size, "%s", text);
+	text_make_printable(to);
+	return 0;
+}
+
+int
+ch_api_ping(const struct ch_api *a, struct ch_version *v, struct err *e)
+{
+	json_t *reply;
+
+	*v = (struct ch_version){ 0 };
+	if (get(a, "vmm.ping", &reply, e) == -1)
+		return -1;
+	copy_text(v->text, sizeof(v->text), reply, "version");
+	copy_text(v->build, sizeof(v->build), reply, "build_version");
+	json_decref(reply);
+	/* What is built between two releases calls itself by the next, and the other way. */
+	v->major = major_of(v->build);
+	if (v->major == 0)
+		v->major = major_of(v->text);
+	if (v->major != 0)
+		return 0;
+	return err_set(e, ERR_UNSUPPORTED,
+	    "vmm.ping: \"%s\" is no version: is it Cloud Hypervisor that listens there?",
+	    v->text);
+}
+
+int
+ch_api_info(const struct ch_api *a, char state[CH_STATE_MAX], json_t **config, struct err *e)
+{
+	json_t *reply;
+	int r;
+
+	if (get(a, "vm.info", &reply, e) == -1)
+		return -1;
+	r = copy_text(state, CH_STATE_MAX, reply, "state");
+	if (config != NULL)
+		*config = json_incref(json_object_get(reply, "config"));
+	json_decref(reply);
+	if (r == 0)
+		return 0;
+	if (config != NULL)
+		json_decref(*config);
+	return err_set(e, ERR_CORRUPT, "vm.info: it does not tell the VM's state");
+}
+
+int
+ch_api_vm(const struct ch_api *a, const char *verb, struct err *e)
+{
+	return call(a, "PUT", verb, NULL, NULL, e);
+}
+
+/* ---- after a migration ---- */
+
+/*
+ * Whether the VM is its own again: until then vm.info tells what it was before, and only
+ * what needs the VM itself is refused.  1, 0, or -1 when nobody listens any more.
+ */
+static int
+is_settled(const struct ch_api *a, struct err *e)
+{
+	const struct http_request r = {
+		.socket = a->socket,
+		.method = "GET",
+		.path = API "vm.counters",
+		.timeout_ms = a->timeout_ms,
+		.stop_fd = a->stop_fd,
+	};
+	struct http_reply reply;
+	int settled;
+
+	if (http_call(&r, &reply, e) == -1)
+		return -1;
+	/* 404: such a request does not exist there, which tells nothing. */
+	settled = reply.status / 100 == 2 || reply.status == 404;
+	http_reply_fini(&reply);
+	return settled;
+}
+
+static int
+await_settled(const struct ch_api *a, int64_t end_ms, struct err *e)
+{
+	int ms = 1, r;
+
+	while ((r = is_settled(a, e)) == 0) {
+		if (a->timeout_ms != -1 && wait_now_ms() >= end_ms)
+			return err_set(e, ERR_FAILED, "the migration is not over within %d ms",
+			    a->timeout_ms);
+		poll(NULL, 0, ms);
+		ms = MIN(ms * 2, POLL_MS_MAX);
+	}
+	return r == -1 ? -1 : 0;
+}
+
+static int
+make_run(const struct ch_api *a, char state[CH_STATE_MAX], struct err *e)
+{
+	if (ch_api_vm(a, "vm.resume", e) == -1 || ch_api_info(a, state, NULL, e) == -1)
+		return -1;
+	if (strcmp(state, "Running") == 0)
+		return 0;
+	return err_set(e, ERR_FAILED, "the VM is \"%s\" after vm.resume", state);
+}
+
+int
+ch_api_settle(const struct ch_api *a, bool run, enum vmm_outcome *outcome, struct err *e)
+{
+	int64_t end_ms = wait_now_ms() + a->timeout_ms;
+	char state[CH_STATE_MAX] = "";
+	int r = 0;
+
+	*outcome = VMM_UNKNOWN;
+	if (await_settled(a, end_ms, e) == -1 || ch_api_info(a, state, NULL, e) == -1)
+		return -1;
+	if (run && strcmp(state, "Paused") == 0)
+		r = make_run(a, state, e);
+	else if (!run && strcmp(state, "Running") == 0)
+		r = err_set(e, ERR_FAILED, "the VM runs though it was to stay paused");
+	if (strcmp(state, "Running") == 0)
+		*outcome = VMM_RUNS;
+	else if (strcmp(state, "Paused") == 0)
+		*outcome = VMM_PAUSED;
+	else if (r == 0)
+		r = err_set(e, ERR_FAILED, "the VM is \"%s\"", state);
+	return r;
+}
+
+pid_t
+ch_api_peer(const char *socket_path, uid_t *uid)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	struct ucred peer = { 0 };
+	socklen_t len = sizeof(peer);
+	int fd;
+
+	if (strlen(socket_path) >= sizeof(sa.sun_path))
+		return 0;
+	memcpy(sa.sun_path, socket_path, strlen(socket_path) + 1);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd == -1)
+		return 0;
+	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == -1 ||
+	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == -1)
+		peer = (struct ucred){ .uid = getuid() };
+	fd_close(&fd);
+	*uid = peer.uid;
+	return peer.pid;
+}
+
+/* ---- a request of its own ---- */
+
+struct ch_request_thread {
+	struct ch_api api;
+	char verb[VERB_MAX];
+	char *body; /* owned */
+	int done_fd, failed_fd, cancel_fd; /* eventfds */
+	pthread_t thread;
+	bool started;
+	atomic_bool done; /* what follows is there */
+	int rc;
+	struct err err;
+};
+
+static void
+signal_event(int fd)
+{
+	const uint64_t one = 1;
+
+	while (write(fd, &one, sizeof(one)) == -1 && errno == EINTR)
+		;
+}
+
+static void *
+request_main(void *arg)
+{
+	struct ch_request_thread *t = arg;
+
+	t->rc = call(&t->api, "PUT", t->verb, t->body, NULL, &t->err);
+	atomic_store(&t->done, true);
+	if (t->rc == -1)
+		signal_event(t->failed_fd);
+	signal_event(t->done_fd);
+	return NULL;
+}
+
+/* Signals are for the main thread. */
+static int
+start_thread(struct ch_request_thread *t)
+{
+	sigset_t all, old;
+	int r;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(&t->thread, NULL, request_main, t);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	t->started = r == 0;
+	errno = r;
+	return r == 0 ? 0 : -1;
+}
+
+int
+ch_api_begin(struct ch_request_thread **out, const struct ch_api *a, const char *verb,
+    const char *body, struct err *e)
+{
+	struct ch_request_thread *t = calloc(1, sizeof(*t));
+
+	if (t == NULL)
+		return err_sys(e, "%s", verb);
+	snprintf(t->verb, sizeof(t->verb), "%s", verb);
+	t->body = strdup(body);
+	t->done_fd = eventfd(0, EFD_CLOEXEC);
+	t->failed_fd = eventfd(0, EFD_CLOEXEC);
+	t->cancel_fd = eventfd(0, EFD_CLOEXEC);
+	/* What bounds it is the conversation that it begins. */
+	t->api = (struct ch_api){
+		.socket = a->socket,
+		.timeout_ms = -1,
+		.stop_fd = t->cancel_fd,
+	};
+	if (t->body == NULL || t->done_fd == -1 || t->failed_fd == -1 || t->cancel_fd == -1 ||
+	    start_thread(t) == -1) {
+		err_sys(e, "%s", verb);
+		ch_api_end(t);
+		return -1;
+	}
+	*out = t;
+	return 0;
+}
+
+int
+ch_api_failed_fd(const struct ch_request_thread *t)
+{
+	return t->failed_fd;
+}
+
+int
+ch_api_result(struct ch_request_thread *t, int ms, struct err *e)
+{
+	struct pollfd p = { .fd = t->done_fd, .events = POLLIN };
+	int64_t end_ms = wait_now_ms() + ms;
+	int r;
+
+	do
+		r = poll(&p, 1, ms == -1 ? -1 : (int)MAX(end_ms - wait_now_ms(), 0));
+	while (r == -1 && errno == EINTR);
+	if (r != 1 || !atomic_load(&t->done))
+		return 0;
+	if (t->rc == 0)
+		return 1;
+	*e = t->err;
+	return -1;
+}
+
+void
+ch_api_end(struct ch_request_thread *t)
+{
+	if (t == NULL)
+		return;
+	if (t->started) {
+		signal_event(t->cancel_fd);
+		pthread_join(t->thread, NULL);
+	}
+	fd_close(&t->done_fd);
+	fd_close(&t->failed_fd);
+	fd_close(&t->cancel_fd);
+	free(t->body);
+	free(t);
+}

@@ -1,0 +1,464 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/ckd.h"
+#include "base/fdio.h"
+#include "base/log.h"
+#include "vmm/cloud-hypervisor/api.h"
+#include "vmm/cloud-hypervisor/impl.h"
+#include "vmm/cloud-hypervisor/memory.h"
+#include "vmm/cloud-hypervisor/place.h"
+#include "vmm/cloud-hypervisor/receive.h"
+#include "vmm/guard.h"
+#include "vmm/wait.h"
+
+/*
+ * Saving: the VMM is told to migrate the VM to a socket where we are.
+ *
+ * It keeps the VM until we have acknowledged Complete.  Then it is destroyed,
+ * unless preserve_source was asked for and is known.  Whoever answers Complete with an error
+ * instead has received everything, and the VMM keeps the VM and lets it run again if it ran:
+ * that is how it is preserved by a VMM that does not know preserve_source.
+ */
+
+#define CMDLINE_MAX (4u << 20)
+#define QUIT_MS 30000
+#define LAST_MS 2000 /* for a VMM whose sockets are closed to end */
+
+/* A VM whose pages change faster than we take them is paused after this time. */
+#define STREAM_S 300
+
+struct saver {
+	const struct vmm_save *how;
+	const struct vmm_sink *sink;
+	struct ch_api api;
+	char *socket; /* owned: the API's, absolute */
+	struct ch_version version;
+	pid_t pid; /* 0: it can't be told */
+	int pidfd; /* or -1 */
+	uid_t uid;
+	bool was_running;
+	bool local; /* its memory is handed over, not sent */
+	bool preserve; /* it keeps the VM although the migration succeeds */
+	struct ch_place place;
+	int listener;
+	struct ch_request_thread *request;
+	struct ch_receiver *receiver; /* of what it sends */
+};
+
+/* ---- before anything is touched ---- */
+
+static int
+put_argv(struct saver *s, char *text, size_t len, struct err *e)
+{
+	size_t n = 0, argc = 0;
+	char **argv;
+	int r;
+
+	for (size_t i = 0; i < len; i++)
+		n += text[i] == '\0';
+	argv = calloc(n + 2, sizeof(*argv));
+	if (argv == NULL)
+		return err_sys(e, "command line");
+	for (size_t at = 0; at < len; at += strlen(text + at) + 1)
+		argv[argc++] = text + at;
+	r = s->sink->command(s->sink->arg, argv, argc, e);
+	free(argv);
+	return r;
+}
+
+/* The command line is worth no failure. */
+static int
+put_command(struct saver *s, struct err *e)
+{
+	struct err ignored = ERR_INIT;
+	char path[64], *text;
+	size_t len;
+	int r;
+
+	snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)s->pid);
+	if (s->pid == 0 || fd_slurp(path, CMDLINE_MAX, &text, &len, &ignored) == -1)
+		return 0;
+	r = put_argv(s, text, len, e);
+	free(text);
+	return r;
+}
+
+static int
+put_facts(struct saver *s, struct err *e)
+{
+	const struct vmm_sink *k = s->sink;
+	char protocol[8];
+
+	snprintf(protocol, sizeof(protocol), "%d", CH_PROTOCOL);
+	if (k->fact(k->arg, "kind", CH_KIND, e) == -1 ||
+	    k->fact(k->arg, "version", s->version.text, e) == -1 ||
+	    (*s->version.build != '\0' &&
+		k->fact(k->arg, "build", s->version.build, e) == -1) ||
+	    k->fact(k->arg, "protocol", protocol, e) == -1)
+		return -1;
+	return put_command(s, e);
+}
+
+/* What state the VM is in, and how its memory gets to us. */
+static int
+inspect(struct saver *s, struct err *e)
+{
+	char state[CH_STATE_MAX];
+	struct ch_memory memory;
+	json_t *config;
+	int r;
+
+	if (ch_api_info(&s->api, state, &config, e) == -1)
+		return -1;
+	r = ch_memory_of_config(&memory, config, e);
+	json_decref(config);
+	if (r == -1)
+		return -1;
+	s->was_running = strcmp(state, "Running") == 0;
+	if (!s->was_running && strcmp(state, "Paused") != 0)
+		return err_set(e, ERR_FAILED,
+		    "the VM is \"%s\": only one that runs or is paused can be saved", state);
+	s->local = memory.shared;
+	log_debug("the VM is %s, its memory is %s", state,
+	    s->local ? "handed over" : "private: it is sent, and collected here");
+	return 0;
+}
+
+static int
+attach(struct saver *s, struct err *e)
+{
+	pid_t peer = ch_api_peer(s->socket, &s->uid);
+
+	s->pid = s->how->pid != 0 ? s->how->pid : peer;
+	if (s->pid != 0)
+		s->pidfd = pidfd_open(s->pid, 0);
+	if (ch_api_ping(&s->api, &s->version, e) == -1 || inspect(s, e) == -1)
+		return -1;
+	s->preserve =
+	    s->local && s->how->leave != VMM_LEAVE_QUIT && s->version.major >= CH_HAS_PRESERVE;
+	return put_facts(s, e);
+}
+
+/* ---- the connection ---- */
+
+static bool
+is_the_vmm(const struct saver *s, int fd)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == -1)
+		return false;
+	return s->pid == 0 || peer.pid == 0 || peer.pid == s->pid;
+}
+
+/* The VMM connects, or its API tells why it won't. */
+static int
+await_vmm(struct saver *s, int *fd, struct err *e)
+{
+	int64_t end_ms = wait_now_ms() + s->how->timeout_ms;
+
+	for (;;) {
+		struct pollfd p[3] = {
+			{ .fd = s->listener, .events = POLLIN },
+			{ .fd = ch_api_failed_fd(s->request), .events = POLLIN },
+			{ .fd = s->how->stop_fd, .events = POLLIN },
+		};
+		int64_t left = s->how->timeout_ms == -1 ? -1 : end_ms - wait_now_ms();
+
+		if (s->how->timeout_ms != -1 && left <= 0)
+			return err_set(e, ERR_FAILED, "the VMM does not connect within %d ms",
+			    s->how->timeout_ms);
+		if (poll(p, 3, (int)left) == -1 && errno != EINTR)
+			return err_sys(e, "poll");
+		if (p[2].revents != 0)
+			return wait_interrupted("VMM's connection", e);
+		if (p[0].revents != 0) {
+			*fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC);
+			if (*fd != -1 && is_the_vmm(s, *fd))
+				return 0;
+			fd_close(fd);
+		} else if (p[1].revents != 0) {
+			return ch_api_result(s->request, -1, e);
+		}
+	}
+}
+
+static char *
+request_body(const struct saver *s)
+{
+	char url[sizeof(s->place.path) + 8], *text;
+	json_t *o;
+
+	snprintf(url, sizeof(url), "unix:%s", s->place.path);
+	o = json_pack("{s:s, s:b}", "destination_url", url, "local", s->local);
+	/* It goes with local alone, and who does not know it ignores it. */
+	if (s->local && s->how->leave != VMM_LEAVE_QUIT)
+		json_object_set_new(o, "preserve_source", json_true());
+	if (!s->local) {
+		json_object_set_new(o, "timeout_s", json_integer(STREAM_S));
+		json_object_set_new(o, "timeout_strategy", json_string("Ignore"));
+	}
+	text = json_dumps(o, JSON_COMPACT);
+	json_decref(o);
+	return text;
+}
+
+static int
+begin(struct saver *s, int *fd, struct err *e)
+{
+	char *body;
+	int r;
+
+	if (ch_place_make(&s->place, e) == -1 ||
+	    ch_place_listen(&s->place, s->uid, &s->listener, e) == -1)
+		return -1;
+	body = request_body(s);
+	if (body == NULL)
+		return err_set(e, ERR_FAILED, "vm.send-migration: out of memory");
+	r = ch_api_begin(&s->request, &s->api, "vm.send-migration", body, e);
+	free(body);
+	if (r == 0)
+		r = await_vmm(s, fd, e);
+	fd_close(&s->listener);
+	ch_place_remove(&s->place);
+	return r;
+}
+
+/* ---- the end ---- */
+
+/* A VMM whose sockets are closed already may take a moment. */
+static bool
+is_gone(const struct saver *s)
+{
+	struct pollfd p = { .fd = s->pidfd, .events = POLLIN };
+	int r;
+
+	if (s->pidfd == -1)
+		return false;
+	do
+		r = poll(&p, 1, LAST_MS);
+	while (r == -1 && errno == EINTR);
+	return r == 1;
+}
+
+static bool
+shall_run(const struct saver *s, int r)
+{
+	if (r == 0 && s->how->leave == VMM_LEAVE_PAUSED)
+		return false;
+	if (r == 0 && s->how->leave == VMM_LEAVE_RUNNING)
+		return true;
+	return s->was_running;
+}
+
+/* The VMM ends by itself. */
+static int
+await_end(const struct saver *s, enum vmm_outcome *outcome, struct err *e)
+{
+	struct pollfd p = { .fd = s->pidfd, .events = POLLIN };
+	int r;
+
+	*outcome = VMM_ENDED;
+	if (s->pidfd == -1)
+		return 0;
+	do
+		r = poll(&p, 1, QUIT_MS);
+	while (r == -1 && errno == EINTR);
+	if (r == 1)
+		return 0;
+	*outcome = VMM_UNKNOWN;
+	return err_set(e, ERR_FAILED, "the VMM does not end within %d s", QUIT_MS / 1000);
+}
+
+/*
+ * Answers Complete: with OK when the image is there, or with the error that
+ * keeps the VM, as soon as its memory has been read.
+ */
+static int
+acknowledge(struct saver *s, bool *committed, struct err *e)
+{
+	const struct vmm_sink *k = s->sink;
+
+	if (k->memory(k->arg, e) == -1)
+		return -1;
+	if (s->how->leave != VMM_LEAVE_QUIT && !s->preserve) {
+		ch_receiver_refuse(s->receiver);
+		return 0;
+	}
+	if (k->commit(k->arg, e) == -1)
+		return -1;
+	*committed = true;
+	/* One that was to end, and has ended before it was told that it may. */
+	if (ch_receiver_accept(s->receiver, e) == -1 && s->how->leave != VMM_LEAVE_QUIT)
+		return -1;
+	return 0;
+}
+
+/* The way out: r is how it went until here. */
+static int
+settle(struct saver *s, int r, struct err *e)
+{
+	const struct ch_api api = {
+		.socket = s->socket, .timeout_ms = s->how->timeout_ms, .stop_fd = -1
+	};
+	struct err why = ERR_INIT;
+	enum vmm_outcome outcome;
+	int rc;
+
+	if (r == -1)
+		ch_receiver_refuse(s->receiver);
+	if (r == 0 && s->how->leave == VMM_LEAVE_QUIT) {
+		rc = await_end(s, &outcome, &why);
+	} else {
+		/* An older VMM answers when the migration is over. */
+		if (s->request != NULL)
+			ch_api_result(s->request, s->how->timeout_ms, &why);
+		why = (struct err)ERR_INIT;
+		rc = ch_api_settle(&api, shall_run(s, r), &outcome, &why);
+	}
+	if (rc == -1 && is_gone(s))
+		outcome = VMM_ENDED;
+	s->sink->released(s->sink->arg, outcome, &why);
+	if (rc == 0 || r == -1)
+		return r;
+	*e = why;
+	return err_wrap(e, "after saving");
+}
+
+/* Everything that the VMM takes part in. */
+static int
+migrate(struct saver *s, struct err *e)
+{
+	bool committed = false;
+	int fd = -1, r = 0;
+
+	/* Only a VMM that keeps the VM by itself leaves it paused by itself. */
+	if (s->how->leave == VMM_LEAVE_PAUSED && s->was_running && !s->preserve) {
+		ch_receiver_pause(s->receiver);
+		r = ch_api_vm(&s->api, "vm.pause", e);
+	}
+	if (r == 0)
+		r = begin(s, &fd, e);
+	if (r == 0 && ch_receiver_converse(s->receiver, fd, e) == -1)
+		r = err_wrap(e, "vm.send-migration");
+	if (r == 0)
+		r = acknowledge(s, &committed, e);
+	r = settle(s, r, e);
+	if (r == 0 && !committed)
+		r = s->sink->commit(s->sink->arg, e);
+	return r;
+}
+
+/* In the guardian: when we die the VMM gives the migration up by itself. */
+static int
+resume(void *arg)
+{
+	struct saver *s = arg;
+	const struct ch_api api = {
+		.socket = s->socket, .timeout_ms = s->how->timeout_ms, .stop_fd = -1
+	};
+	struct err e = ERR_INIT;
+	enum vmm_outcome outcome;
+
+	if (ch_api_settle(&api, s->was_running, &outcome, &e) == 0 || is_gone(s)) {
+		log_warn("died before its end; the VM of process %d is as it was before",
+		    (int)s->pid);
+		return 0;
+	}
+	log_error(
+	    "died before its end; the VM of process %d may be paused: %s", (int)s->pid, e.msg);
+	return -1;
+}
+
+static int
+guarded(struct saver *s, struct err *e)
+{
+	struct guard *guard;
+	int r;
+
+	if (guard_start(&guard, resume, s, &s->pidfd, s->pidfd != -1, e) == -1)
+		return -1;
+	r = s->sink->start(s->sink->arg, e);
+	if (r == 0)
+		r = migrate(s, e);
+	guard_stop(guard);
+	return r;
+}
+
+static struct saver *
+new_saver(const struct vmm_save *how, const struct vmm_sink *sink, struct err *e)
+{
+	struct saver *s = calloc(1, sizeof(*s));
+
+	if (s == NULL) {
+		err_sys(e, "%s", how->socket);
+		return NULL;
+	}
+	s->how = how;
+	s->sink = sink;
+	s->pidfd = s->listener = -1;
+	/* The guardian is in another folder. */
+	s->socket = realpath(how->socket, NULL);
+	if (s->socket == NULL) {
+		err_sys(e, "%s", how->socket);
+		free(s);
+		return NULL;
+	}
+	s->api = (struct ch_api){
+		.socket = s->socket, .timeout_ms = how->timeout_ms, .stop_fd = how->stop_fd
+	};
+	return s;
+}
+
+static int
+new_receiver(struct saver *s, struct err *e)
+{
+	const struct ch_receive_how how = {
+		.sink = s->sink,
+		.vmm = s->pid,
+		.local = s->local,
+		.timeout_ms = s->how->timeout_ms,
+		.stop_fd = s->how->stop_fd,
+	};
+
+	return ch_receiver_new(&s->receiver, &how, e);
+}
+
+static void
+free_saver(struct saver *s)
+{
+	ch_api_end(s->request);
+	ch_receiver_free(s->receiver);
+	fd_close(&s->listener);
+	ch_place_remove(&s->place);
+	fd_close(&s->pidfd);
+	free(s->socket);
+	free(s);
+}
+
+int
+ch_save(const struct vmm_save *how, const struct vmm_sink *sink, struct err *e)
+{
+	struct saver *s = new_saver(how, sink, e);
+	int r = -1;
+
+	if (s == NULL)
+		return -1;
+	if (attach(s, e) == 0 && new_receiver(s, e) == 0)
+		r = guarded(s, e);
+	free_saver(s);
+	return r == 0 ? 0 : err_wrap(e, "Cloud Hypervisor at %s", how->socket);
+}
