@@ -98,8 +98,7 @@ send_message(int sock, const void *buf, size_t len, const int *fds, size_t nfds)
 
 /* ---- the message ---- */
 
-static void
-put(struct handover *h, const char *fmt, ...)
+static void __attribute__((format(printf, 2, 3))) put(struct handover *h, const char *fmt, ...)
 {
 	va_list ap;
 
