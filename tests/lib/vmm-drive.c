@@ -2,11 +2,12 @@
 #include <config.h>
 
 /*
- * vmm-drive save DRIVER SOCKET MS
+ * vmm-drive save DRIVER SOCKET MS [as-before|paused|running|quit [memory|commit]]
  * vmm-drive load DRIVER IMAGE MS COMMAND...
  *
  * For tests: what gmem-snap and gmem-restore do with a driver of src/vmm, but with a time
- * limit of MS for each answer and an image that keeps nothing.  Prints what has become of the
+ * limit of MS for each answer and an image that keeps nothing, and with a step that fails.
+ * Prints when memory is read and the image complete, what has become of the
  * VM, and the error; the exit status is that of the error.
  */
 
@@ -86,15 +87,51 @@ region(void *arg, const struct object *o, struct memory_source *source, uint64_t
 	return 0;
 }
 
+/* The step of that name, which may be the one that is to fail. */
 static int
-save(const struct vmm_driver *driver, const char *socket, int ms, struct err *e)
+step(const char *failing, const char *name, struct err *e)
+{
+	printf("%s\n", name);
+	if (failing != NULL && strcmp(failing, name) == 0)
+		return err_set(e, ERR_FAILED, "%s: was to fail", name);
+	return 0;
+}
+
+static int
+memory(void *arg, struct err *e)
+{
+	return step(arg, "memory", e);
+}
+
+static int
+commit(void *arg, struct err *e)
+{
+	return step(arg, "commit", e);
+}
+
+static enum vmm_leave
+leave_of(const char *name)
+{
+	static const char *const names[] = { "as-before", "paused", "running", "quit" };
+	int i = 3;
+
+	while (i > 0 && (name == NULL || strcmp(names[i], name) != 0))
+		i--;
+	return (enum vmm_leave)i;
+}
+
+/* argv: after the time limit. */
+static int
+save(const struct vmm_driver *driver, const char *socket, int ms, char **argv, struct err *e)
 {
 	const struct vmm_save how = {
 		.socket = socket,
+		.leave = leave_of(argv[0]),
 		.timeout_ms = ms,
 		.stop_fd = eventfd(0, EFD_CLOEXEC),
 	};
 	const struct vmm_sink sink = {
+		.arg = argv[0] != NULL ? argv[1] : NULL,
 		.fact = fact,
 		.command = command,
 		.start = nothing,
@@ -104,8 +141,8 @@ save(const struct vmm_driver *driver, const char *socket, int ms, struct err *e)
 		.state_put = state_put,
 		.state_end = nothing,
 		.region = region,
-		.memory = nothing,
-		.commit = nothing,
+		.memory = memory,
+		.commit = commit,
 	};
 
 	return driver->save(&how, &sink, e);
@@ -182,7 +219,7 @@ main(int argc, char **argv)
 	log_setup("vmm-drive", LOG_LEVEL_WARN);
 	signal(SIGPIPE, SIG_IGN);
 	if (strcmp(argv[1], "save") == 0)
-		r = save(driver, argv[3], atoi(argv[4]), &e);
+		r = save(driver, argv[3], atoi(argv[4]), argv + 5, &e);
 	else
 		r = load(driver, argv[3], atoi(argv[4]), argv + 5, &e);
 	if (r == 0)

@@ -228,6 +228,23 @@ rm -f "$api"
 snap "nobody is there" 1
 check "is named" said "$api"
 
+# ---- an image that fails when the VMM has sent all ----
+was() { # STATE
+    [ "$1" = Running ] || ask PUT /api/v1/vm.pause >/dev/null
+}
+for version in v52.0 v53.0 main v54.0; do
+    for memory in size=8M,shared=on size=8M; do
+        for how in "paused Running" "running Paused" "as-before Running"; do
+            begin --version-as $version --memory $memory
+            was "${how#* }"
+            t "$version, $memory: it can't be completed: $how" 1 timeout -k 5 "$patience" \
+                vmm-drive save cloud-hypervisor "$api" 20000 "${how% *}" commit
+            check "$version, $memory, $how: as it was" state_is "${how#* }"
+            stop
+        done
+    done
+done
+
 # ---- silence ----
 # silent SAYS OPTION: a second is waited for each answer.
 silent() {

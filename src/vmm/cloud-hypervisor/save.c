@@ -285,22 +285,28 @@ await_end(const struct saver *s, enum vmm_outcome *outcome, struct err *e)
 
 /*
  * Answers Complete: with OK when the image is there, or with the error that
- * keeps the VM, as soon as its memory has been read.
+ * keeps the VM, as soon as its memory has been read.  One that is to be left in another
+ * state than it was in waits for the image: without one it goes back to what it was.
  */
 static int
 acknowledge(struct saver *s, bool *committed, struct err *e)
 {
 	const struct vmm_sink *k = s->sink;
+	bool refuse = s->how->leave != VMM_LEAVE_QUIT && !s->preserve;
 
 	if (k->memory(k->arg, e) == -1)
 		return -1;
-	if (s->how->leave != VMM_LEAVE_QUIT && !s->preserve) {
+	if (refuse && shall_run(s, 0) == s->was_running) {
 		ch_receiver_refuse(s->receiver);
 		return 0;
 	}
 	if (k->commit(k->arg, e) == -1)
 		return -1;
 	*committed = true;
+	if (refuse) {
+		ch_receiver_refuse(s->receiver);
+		return 0;
+	}
 	/* One that was to end, and has ended before it was told that it may. */
 	if (ch_receiver_accept(s->receiver, e) == -1 && s->how->leave != VMM_LEAVE_QUIT)
 		return -1;
