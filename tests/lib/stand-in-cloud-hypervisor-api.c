@@ -56,8 +56,12 @@ vmm_ping(void)
 	static const char *const versions[] = { "52.0.0", "53.0.0", "54.0.0", "54.0.0" };
 	static const char *const builds[] = { "v52.0", "v53.0", "v53.0-215-gae44c29", "v54.0" };
 
-	return take(json_pack("{sssssIs[s]}", "build_version", builds[vmm.version], "version",
-	    versions[vmm.version], "pid", (json_int_t)getpid(), "features", "kvm"));
+	const char *build = lie("api-build"), *version = lie("api-version");
+
+	return take(json_pack("{sssssIs[s]}", "build_version",
+	    build != NULL ? build : builds[vmm.version], "version",
+	    version != NULL ? version : versions[vmm.version], "pid", (json_int_t)getpid(),
+	    "features", "kvm"));
 }
 
 static struct answer

@@ -168,6 +168,8 @@ static struct {
 	{ "api-500", "[=PATH]: refused", NULL },
 	{ "api-garbage", "[=PATH]: no HTTP", NULL },
 	{ "api-no-json", "[=PATH]: half a document", NULL },
+	{ "api-build", "=TEXT: its build_version is this", NULL },
+	{ "api-version", "=TEXT: its version is this", NULL },
 };
 
 #define NLIES (sizeof(lies) / sizeof(*lies))

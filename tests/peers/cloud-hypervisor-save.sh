@@ -82,6 +82,19 @@ for version in v52.0 v53.0 main v54.0; do
 done
 check "no folder is left" test -z "$(ls -A "$TMPDIR")"
 
+# What they call themselves: a vendor's tag, and one that was built without git.
+for version in "v52.0 v120.1 52.0.0" "v53.0 v120.1 53.0.0" "v53.0 v54.0.0 54.0.0"; do
+    # shellcheck disable=SC2086
+    set -- $version
+    begin --version-as "$1" --api-build="$2" --api-version="$3" --memory size=8M,shared=on
+    snap "$version: saved" 0
+    check "$version: it runs on" state_is Running
+    rm "$image"
+    snap "$version: left paused" 0 --leave paused
+    check "$version: it is paused" state_is Paused
+    stop
+done
+
 begin --memory size=16M,shared=on
 snap "the image" 0 --leave quit
 wait "$vmm"

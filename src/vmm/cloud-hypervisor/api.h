@@ -24,7 +24,6 @@ struct ch_version {
 
 /* Versions from which on it knows what; it ignores what it does not know. */
 #define CH_HAS_POSTCOPY 53 /* memory_mode of vm.receive-migration */
-#define CH_HAS_PRESERVE 54 /* preserve_source of vm.send-migration */
 #define CH_HAS_MINOR 54 /* a page that is only half there stops the guest (its #8694) */
 
 #define CH_STATE_MAX 16

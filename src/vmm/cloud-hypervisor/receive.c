@@ -365,13 +365,13 @@ ch_receiver_converse(struct ch_receiver *r, int fd, struct err *e)
 
 /* ---- from start to end ---- */
 
-int
-ch_receiver_accept(struct ch_receiver *r, struct err *e)
+void
+ch_receiver_accept(struct ch_receiver *r)
 {
-	int rc = ch_link_respond(&r->link, true, 0, e);
+	struct err ignored = ERR_INIT;
 
+	ch_link_respond(&r->link, true, 0, &ignored);
 	fd_close(&r->link.fd);
-	return rc;
 }
 
 /* What was refused 52.0 abandons, and waits for an answer to that. */

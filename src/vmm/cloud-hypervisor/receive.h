@@ -30,7 +30,7 @@ void ch_receiver_pause(struct ch_receiver *r);
  * sink, and Complete waits for its answer: that is one of the two below.
  */
 int ch_receiver_converse(struct ch_receiver *r, int fd, struct err *e);
-int ch_receiver_accept(struct ch_receiver *r, struct err *e);
+void ch_receiver_accept(struct ch_receiver *r);
 
 /* The VMM keeps the VM.  Also after a failure, of whatever. */
 void ch_receiver_refuse(struct ch_receiver *r);

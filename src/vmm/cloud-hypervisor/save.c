@@ -27,9 +27,10 @@
  * Saving: the VMM is told to migrate the VM to a socket where we are.
  *
  * It keeps the VM until we have acknowledged Complete.  Then it is destroyed,
- * unless preserve_source was asked for and is known.  Whoever answers Complete with an error
+ * unless preserve_source was asked for and is known, which no version number tells for sure:
+ * that of a build is what its tree was tagged.  Whoever answers Complete with an error
  * instead has received everything, and the VMM keeps the VM and lets it run again if it ran:
- * that is how it is preserved by a VMM that does not know preserve_source.
+ * that is how it is preserved.  A VMM that knows preserve_source keeps its disks locked too.
  */
 
 #define CMDLINE_MAX (4u << 20)
@@ -50,7 +51,6 @@ struct saver {
 	uid_t uid;
 	bool was_running;
 	bool local; /* its memory is handed over, not sent */
-	bool preserve; /* it keeps the VM although the migration succeeds */
 	struct ch_place place;
 	int listener;
 	struct ch_request_thread *request;
@@ -146,8 +146,6 @@ attach(struct saver *s, struct err *e)
 		s->pidfd = pidfd_open(s->pid, 0);
 	if (ch_api_ping(&s->api, &s->version, e) == -1 || inspect(s, e) == -1)
 		return -1;
-	s->preserve =
-	    s->local && s->how->leave != VMM_LEAVE_QUIT && s->version.major >= CH_HAS_PRESERVE;
 	return put_facts(s, e);
 }
 
@@ -292,7 +290,7 @@ static int
 acknowledge(struct saver *s, bool *committed, struct err *e)
 {
 	const struct vmm_sink *k = s->sink;
-	bool refuse = s->how->leave != VMM_LEAVE_QUIT && !s->preserve;
+	bool refuse = s->how->leave != VMM_LEAVE_QUIT;
 
 	if (k->memory(k->arg, e) == -1)
 		return -1;
@@ -307,9 +305,8 @@ acknowledge(struct saver *s, bool *committed, struct err *e)
 		ch_receiver_refuse(s->receiver);
 		return 0;
 	}
-	/* One that was to end, and has ended before it was told that it may. */
-	if (ch_receiver_accept(s->receiver, e) == -1 && s->how->leave != VMM_LEAVE_QUIT)
-		return -1;
+	/* One that was to end may have ended before it was told that it may. */
+	ch_receiver_accept(s->receiver);
 	return 0;
 }
 
@@ -351,8 +348,8 @@ migrate(struct saver *s, struct err *e)
 	bool committed = false;
 	int fd = -1, r = 0;
 
-	/* Only a VMM that keeps the VM by itself leaves it paused by itself. */
-	if (s->how->leave == VMM_LEAVE_PAUSED && s->was_running && !s->preserve) {
+	/* After a migration that was refused it is what it was before it. */
+	if (s->how->leave == VMM_LEAVE_PAUSED && s->was_running) {
 		ch_receiver_pause(s->receiver);
 		r = ch_api_vm(&s->api, "vm.pause", e);
 	}
