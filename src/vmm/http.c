@@ -402,6 +402,7 @@ http_expect(
 	said(text, reply);
 	err_set(e, ERR_FAILED, "%s: the VMM says %ld%s%s", what, reply->status,
 	    text[0] != '\0' ? ": " : "", text);
-	http_reply_fini(reply);
+	free(reply->body);
+	*reply = (struct http_reply){ .status = reply->status };
 	return -1;
 }

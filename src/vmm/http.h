@@ -42,7 +42,8 @@ void http_reply_fini(struct http_reply *reply);
 
 /*
  * The same, and an error unless the status is 2xx: "what: the VMM says 400: its message",
- * printable.  reply may be NULL; on failure there is nothing in it.
+ * printable.  reply may be NULL; on failure there is nothing in it but the status, which is 0
+ * if there was no answer.
  */
 int http_expect(
     const struct http_request *r, const char *what, struct http_reply *reply, struct err *e);

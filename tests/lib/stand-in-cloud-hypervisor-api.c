@@ -99,6 +99,8 @@ set_state(enum vm_state from, enum vm_state to, const char *what, const char *wh
 static struct answer
 vm_pause(void)
 {
+	if (lie("others-pause") != NULL)
+		set_state(VM_RUNNING, VM_PAUSED, "", "");
 	return set_state(
 	    VM_RUNNING, VM_PAUSED, "The VM could not be paused", "Cannot pause VM");
 }
@@ -309,6 +311,12 @@ cannot_send(const struct sending *how, bool unix_url)
 		return "There is already an ongoing migration";
 	if (vmm.state == VM_NONE)
 		return "VM is not running";
+	if (lie("others-migrate") != NULL) {
+		/* It is over when we are told so, and left the VM paused. */
+		guest_pause();
+		vmm.state = VM_PAUSED;
+		return "There is already an ongoing migration";
+	}
 	if (!unix_url)
 		return "destination_url must use tcp:<host>:<port> or unix:<path>.";
 	if (how->preserve && !how->local)

@@ -258,6 +258,22 @@ for version in v52.0 v53.0 main v54.0; do
     done
 done
 
+# ---- somebody else has paused it, or is migrating it ----
+for version in v52.0 v53.0 main; do
+    for memory in size=8M,shared=on size=8M; do
+        for how in "others-migrate running ongoing" "others-pause paused Invalid.transition"; do
+            # shellcheck disable=SC2086
+            set -- $how
+            begin --version-as $version --memory $memory "--$1"
+            snap "$version, $memory, --$1" 1 --leave "$2"
+            check "$version, $memory, --$1: says so" said "$3"
+            check "$version, $memory, --$1: it stays paused" state_is Paused
+            check "$version, $memory, --$1: nothing is left" nothing_left
+            stop
+        done
+    done
+done
+
 # ---- silence ----
 # silent SAYS OPTION: a second is waited for each answer.
 silent() {

@@ -124,9 +124,15 @@ ch_api_info(const struct ch_api *a, char state[CH_STATE_MAX], json_t **config, s
 }
 
 int
-ch_api_vm(const struct ch_api *a, const char *verb, struct err *e)
+ch_api_vm(const struct ch_api *a, const char *verb, bool *refused, struct err *e)
 {
-	return call(a, "PUT", verb, NULL, NULL, e);
+	struct http_reply reply;
+	int r = call(a, "PUT", verb, NULL, &reply, e);
+
+	if (refused != NULL)
+		*refused = r == -1 && reply.status != 0;
+	http_reply_fini(&reply);
+	return r;
 }
 
 /* ---- after a migration ---- */
@@ -174,7 +180,7 @@ await_settled(const struct ch_api *a, int64_t end_ms, struct err *e)
 static int
 make_run(const struct ch_api *a, char state[CH_STATE_MAX], struct err *e)
 {
-	if (ch_api_vm(a, "vm.resume", e) == -1 || ch_api_info(a, state, NULL, e) == -1)
+	if (ch_api_vm(a, "vm.resume", NULL, e) == -1 || ch_api_info(a, state, NULL, e) == -1)
 		return -1;
 	if (strcmp(state, "Running") == 0)
 		return 0;
@@ -237,6 +243,7 @@ struct ch_request_thread {
 	bool started;
 	atomic_bool done; /* what follows is there */
 	int rc;
+	bool refused; /* it was answered, with an error */
 	struct err err;
 };
 
@@ -253,8 +260,11 @@ static void *
 request_main(void *arg)
 {
 	struct ch_request_thread *t = arg;
+	struct http_reply reply;
 
-	t->rc = call(&t->api, "PUT", t->verb, t->body, NULL, &t->err);
+	t->rc = call(&t->api, "PUT", t->verb, t->body, &reply, &t->err);
+	t->refused = t->rc == -1 && reply.status != 0;
+	http_reply_fini(&reply);
 	atomic_store(&t->done, true);
 	if (t->rc == -1)
 		signal_event(t->failed_fd);
@@ -329,6 +339,12 @@ ch_api_result(struct ch_request_thread *t, int ms, struct err *e)
 		return 1;
 	*e = t->err;
 	return -1;
+}
+
+bool
+ch_api_refused(const struct ch_request_thread *t)
+{
+	return t->refused;
 }
 
 void

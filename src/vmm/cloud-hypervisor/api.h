@@ -34,8 +34,8 @@ int ch_api_ping(const struct ch_api *a, struct ch_version *v, struct err *e);
 int ch_api_info(
     const struct ch_api *a, char state[CH_STATE_MAX], json_t **config, struct err *e);
 
-/* "vm.pause", "vm.resume" */
-int ch_api_vm(const struct ch_api *a, const char *verb, struct err *e);
+/* "vm.pause", "vm.resume".  *refused (or NULL): it was answered, with an error. */
+int ch_api_vm(const struct ch_api *a, const char *verb, bool *refused, struct err *e);
 
 /*
  * Waits until no migration is going on, and sees to it that the VM runs, or that
@@ -59,6 +59,9 @@ int ch_api_failed_fd(const struct ch_request_thread *t);
 
 /* Waits up to ms for the answer: 1 it was good, 0 there is none yet, -1 with *e. */
 int ch_api_result(struct ch_request_thread *t, int ms, struct err *e);
+
+/* Whether it was answered, with an error; when there is a result. */
+bool ch_api_refused(const struct ch_request_thread *t);
 
 /* Gives the request up if need be.  NULL is fine. */
 void ch_api_end(struct ch_request_thread *t);

@@ -50,7 +50,9 @@ struct saver {
 	int pidfd; /* or -1 */
 	uid_t uid;
 	bool was_running;
+	bool paused; /* by us, before the migration */
 	bool local; /* its memory is handed over, not sent */
+	bool untouched; /* the VMM has refused the first thing that we wanted of it */
 	struct ch_place place;
 	int listener;
 	struct ch_request_thread *request;
@@ -189,7 +191,9 @@ await_vmm(struct saver *s, int *fd, struct err *e)
 				return 0;
 			fd_close(fd);
 		} else if (p[1].revents != 0) {
-			return ch_api_result(s->request, -1, e);
+			ch_api_result(s->request, -1, e);
+			s->untouched = !s->paused && ch_api_refused(s->request);
+			return -1;
 		}
 	}
 }
@@ -310,7 +314,10 @@ acknowledge(struct saver *s, bool *committed, struct err *e)
 	return 0;
 }
 
-/* The way out: r is how it went until here. */
+/*
+ * The way out: r is how it went until here.  Who was refused at once leaves the VM alone: it
+ * may be somebody else who is migrating it, or has paused it.
+ */
 static int
 settle(struct saver *s, int r, struct err *e)
 {
@@ -321,6 +328,10 @@ settle(struct saver *s, int r, struct err *e)
 	enum vmm_outcome outcome;
 	int rc;
 
+	if (s->untouched) {
+		s->sink->released(s->sink->arg, VMM_UNTOUCHED, &why);
+		return r;
+	}
 	if (r == -1)
 		ch_receiver_refuse(s->receiver);
 	if (r == 0 && s->how->leave == VMM_LEAVE_QUIT) {
@@ -351,7 +362,8 @@ migrate(struct saver *s, struct err *e)
 	/* After a migration that was refused it is what it was before it. */
 	if (s->how->leave == VMM_LEAVE_PAUSED && s->was_running) {
 		ch_receiver_pause(s->receiver);
-		r = ch_api_vm(&s->api, "vm.pause", e);
+		s->paused = true;
+		r = ch_api_vm(&s->api, "vm.pause", &s->untouched, e);
 	}
 	if (r == 0)
 		r = begin(s, &fd, e);
