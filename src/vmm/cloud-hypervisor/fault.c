@@ -217,7 +217,7 @@ is_ours(const struct ch_fault *f, const struct memory_object *o)
 	return false;
 }
 
-/* Whether the VMM has the guest's memory; also true if that can't be told. */
+/* Whether the VMM has the guest's memory, which is ours; also true if that can't be told. */
 static bool
 has_memory(const struct ch_fault *f)
 {
@@ -226,7 +226,7 @@ has_memory(const struct ch_fault *f)
 	bool has = false;
 	size_t n;
 
-	if (f->p.fds == NULL || memory_list(f->p.vmm, &list, &n, &ignored) == -1)
+	if (memory_list(f->p.vmm, &list, &n, &ignored) == -1)
 		return true;
 	for (size_t i = 0; i < n && !has; i++)
 		has = list[i].nmappings != 0 && is_ours(f, &list[i]);
@@ -238,6 +238,8 @@ has_memory(const struct ch_fault *f)
  * The VMM has hung up without having had everything.  If it ends too there is
  * nothing to tell, nor if it has let go of the memory: the VM was shut down, or the guest
  * has rebooted, which gives it another.  Else the guest has pages that nobody gave it.
+ * Memory of the VMM's own nobody can tell from another: it is left to the VMM, which ends by
+ * itself when a page that it needs can't be had.
  */
 static int
 check_end(struct ch_fault *f, struct err *e)
@@ -254,7 +256,17 @@ check_end(struct ch_fault *f, struct err *e)
 		r = poll(p, 2, LAST_MS);
 	while (r == -1 && errno == EINTR);
 	fd_close(&p[0].fd);
-	if (r != 0 || !has_memory(f))
+	if (r != 0)
+		return 0;
+	if (f->p.fds == NULL) {
+		log_warn(
+		    "the VMM closed the fault connection, runs on, and has never asked for "
+		    "%" PRIu64 " bytes of its memory: the VM was shut down or has "
+		    "rebooted, or else the VMM will end",
+		    atomic_load(&f->missing));
+		return 0;
+	}
+	if (!has_memory(f))
 		return 0;
 	return err_set(e, ERR_FAILED,
 	    "the VMM closed the fault connection, runs on, and has never asked for %" PRIu64
