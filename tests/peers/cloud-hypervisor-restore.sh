@@ -153,6 +153,7 @@ lie 1 'vmm.ping: .*500' --api-500
 lie 1 'vmm.ping: ' --api-close=vmm.ping
 lie 3 'vmm.ping: the answer is no JSON' --api-no-json=vmm.ping
 lie 1 'vm.receive-migration: the VMM says 500' --api-500=vm.receive-migration
+lie 5 'Cloud Hypervisor 51.0.0 is too old' --api-version=51.0.0 --api-build=v51.0
 
 limit=1000
 for lie_image in small small-private; do

@@ -219,6 +219,20 @@ lie 'where there is none' --memory-outside
 lie 'no whole pages' --memory-past-end
 lie 'Memory with [0-9]* bytes' --memory-unaligned
 
+for memory in size=8M size=8M,shared=on; do
+    status=5
+    lie 'Cloud Hypervisor 51.2.0 is too old: it has to be 52.0 or later' \
+        --api-version=51.2.0 --api-build=v51.2
+    lie '"?" is no version' '--api-version=?' --api-build=devel
+    lie 'Cloud Hypervisor v51.0 is too old' --api-version= --api-build=v51.0
+    status=3
+done
+begin --memory size=8M --api-version=51.2.0 --api-build=v51.2
+ask PUT /api/v1/vm.pause >/dev/null
+snap "a paused one of 51.2" 5
+check "stays paused" state_is Paused
+stop
+
 memory=size=8M,shared=on
 begin --memory "$memory" --complete-twice
 snap "Complete again is not waited for" 0

@@ -82,6 +82,30 @@ copy_text(char *to, size_t size, const json_t *o, const char *key)
 	return 0;
 }
 
+/*
+ * The text is what the source was released as, or is going to be; the build is what the tree
+ * was tagged as, by whomever.  The lower of the two has all that it claims.
+ */
+static int
+judge_version(struct ch_version *v, struct err *e)
+{
+	unsigned text = major_of(v->text), build = major_of(v->build);
+
+	if (text == 0)
+		text = build;
+	if (text == 0)
+		return err_set(e, ERR_UNSUPPORTED,
+		    "vmm.ping: \"%s\" is no version: is it Cloud Hypervisor that listens "
+		    "there?",
+		    v->text);
+	if (text < CH_OLDEST)
+		return err_set(e, ERR_UNSUPPORTED,
+		    "Cloud Hypervisor %s is too old: it has to be %d.0 or later",
+		    *v->text != '\0' ? v->text : v->build, CH_OLDEST);
+	v->major = build == 0 ? text : MIN(text, build);
+	return 0;
+}
+
 int
 ch_api_ping(const struct ch_api *a, struct ch_version *v, struct err *e)
 {
@@ -93,15 +117,7 @@ ch_api_ping(const struct ch_api *a, struct ch_version *v, struct err *e)
 	copy_text(v->text, sizeof(v->text), reply, "version");
 	copy_text(v->build, sizeof(v->build), reply, "build_version");
 	json_decref(reply);
-	/* What is built between two releases calls itself by the next, and the other way. */
-	v->major = major_of(v->build);
-	if (v->major == 0)
-		v->major = major_of(v->text);
-	if (v->major != 0)
-		return 0;
-	return err_set(e, ERR_UNSUPPORTED,
-	    "vmm.ping: \"%s\" is no version: is it Cloud Hypervisor that listens there?",
-	    v->text);
+	return judge_version(v, e);
 }
 
 int

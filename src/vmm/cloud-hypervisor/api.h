@@ -19,8 +19,11 @@ struct ch_api {
 struct ch_version {
 	char text[32]; /* "53.0.0" */
 	char build[64]; /* "v53.0-12-gabcdef" */
-	unsigned major; /* of the last release before it was built */
+	unsigned major; /* of the last release before it was built, as far as can be told */
 };
+
+/* Before it a VM runs after a migration that failed, also one that was paused. */
+#define CH_OLDEST 52
 
 /* Versions from which on it knows what; it ignores what it does not know. */
 #define CH_HAS_POSTCOPY 53 /* memory_mode of vm.receive-migration */
@@ -28,6 +31,7 @@ struct ch_version {
 
 #define CH_STATE_MAX 16
 
+/* ERR_UNSUPPORTED: it is older than CH_OLDEST, or something else. */
 int ch_api_ping(const struct ch_api *a, struct ch_version *v, struct err *e);
 
 /* The VM's state ("Running") and its configuration (the caller's; or NULL). */
