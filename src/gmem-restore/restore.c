@@ -279,6 +279,7 @@ open_driven(struct restore *r, const struct object *state, struct err *e)
 		.api = r->o->api,
 		.argv = r->guest.argv,
 		.state = state,
+		.eager = r->o->engine == SERVE_EAGER,
 		.paused = r->o->paused,
 		.timeout_ms = STEP_MS,
 		.stop_fd = loader_stop_fd(r->loader),

@@ -84,6 +84,7 @@ struct vmm_load {
 	const char *api; /* the VMM's API socket as we reach it; NULL: its arguments tell */
 	char *const *argv; /* of the VMM */
 	const struct object *state; /* the one that was asked for, or NULL */
+	bool eager; /* all memory is to be there before the VM runs, as with the engine eager */
 	bool paused; /* leave it paused */
 	int timeout_ms; /* for each step of the VMM; -1 for ever */
 	int stop_fd; /* readable: give up; borrowed */

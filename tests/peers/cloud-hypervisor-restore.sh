@@ -24,6 +24,7 @@ take zones --memory size=0 --memory-zone id=a,size=8M,shared=on \
     --memory-zone id=b,size=8M,shared=on --hole 4M --seed 5
 take many --memory size=16M,shared=on --slots 16 --gap 64K --seed 6
 take prefault --memory size=8M,shared=on --prefault
+take prefault-private --memory size=8M --prefault
 take small --memory size=8M,shared=on --slots 3
 take small-private --memory size=8M --slots 3
 
@@ -64,9 +65,11 @@ for version in v53.0 main v54.0; do
         restore "$version, $memory: filled behind" 0 $memory -- --version-as $version
         check "$version, $memory: all is right" right
     done
-    restore "$version: eager" 0 shared --eager -- --version-as $version
-    check "$version: all is right" right
-    check "$version: it asked for nothing" grep -q ' 0 requests' "$out"
+    for memory in shared private; do
+        restore "$version, $memory: eager" 0 $memory --eager -- --version-as $version
+        check "$version, $memory: all is right" right
+        check "$version, $memory: it asked for nothing" grep -q ' 0 requests' "$out"
+    done
 done
 for memory in shared private zones many; do
     restore "v52.0, $memory: which can't ask" 0 $memory --no-background -- \
@@ -105,11 +108,19 @@ restore "statistics of private memory" 0 small-private --stats "$tmp/stats" --
 check "say that it was sent" grep -q '"engine": "sent"' "$tmp/stats"
 
 # ---- before the VMM is started ----
-restore "prefault=on is refused" 5 prefault --no-background --
-check "and named" said 'prefault=on'
-check "there was no VMM" lacks . "$out"
-restore "unless everything is there before" 0 prefault --eager --
+for memory in prefault prefault-private; do
+    restore "$memory is refused" 5 $memory --no-background --
+    check "$memory: and named" said 'prefault=on'
+    check "$memory: there was no VMM" lacks . "$out"
+    for version in v52.0 v53.0 main; do
+        restore "$memory: unless everything is there before, $version" 0 $memory --eager -- \
+            --version-as $version
+        check "$memory: all is right, $version" right
+    done
+done
+restore "v52.0, private, eager: without a warning" 0 private --eager -- --version-as v52.0
 check "all is right" right
+check "it is not told that it can't ask" lacks "can't ask" "$err"
 t "no API socket" 2 gmem-restore "$tmp/small.gmem" --vmm cloud-hypervisor -- \
     stand-in-cloud-hypervisor
 check "says how to tell it" said -- '--api '

@@ -195,7 +195,7 @@ make_all_memory(struct session *s, struct err *e)
 	return 0;
 }
 
-/* Whether all memory is there before the VMM asks: the engine eager. */
+/* Whether all memory is there before the VMM is told: the engine eager, where it is ours. */
 static bool
 is_complete(const struct session *s)
 {
@@ -242,7 +242,7 @@ open_session(struct session *s, struct err *e)
 	if (find_socket(s, e) == -1 || image_reader_new(&s->reader, s->how->img, e) == -1 ||
 	    read_states(s, e) == -1 || match_regions(s, e) == -1 || make_all_memory(s, e) == -1)
 		return -1;
-	if (!s->memory.prefault || is_complete(s))
+	if (!s->memory.prefault || s->how->eager || is_complete(s))
 		return 0;
 	return err_set(e, ERR_UNSUPPORTED,
 	    "%s: the VM is configured with prefault=on, which the VMM refuses together with "
@@ -324,9 +324,10 @@ static void
 choose(struct session *s)
 {
 	const char *why = why_not_lazy(s);
+	bool wanted = !s->how->eager && !is_complete(s);
 
-	s->lazy = !is_complete(s) && why == NULL;
-	if (!is_complete(s) && why != NULL)
+	s->lazy = wanted && why == NULL;
+	if (wanted && why != NULL)
 		log_warn("Cloud Hypervisor %s: %s: all of it is given before the VM runs",
 		    s->version.text, why);
 }
