@@ -272,6 +272,34 @@ for version in v52.0 v53.0 main v54.0; do
     done
 done
 
+# ---- memory that was sent keeps no VM waiting ----
+# order LEAVE WORD...: when what was done
+order() {
+    order_leave=$1
+    shift
+    begin --version-as $version --memory $memory
+    t "$version, $memory, $order_leave" 0 timeout -k 5 "$patience" \
+        vmm-drive save cloud-hypervisor "$api" 20000 "$order_leave"
+    check "$version, $memory, $order_leave: $*" test "$(sed 's/.*: //' "$out" | xargs)" = "$*"
+    stop
+}
+for version in v52.0 v53.0 main; do
+    memory=size=8M
+    order as-before runs memory commit
+    order running runs memory commit
+    order paused memory commit paused
+    order quit memory commit ended
+    memory=size=8M,shared=on
+    order as-before memory runs commit
+    order paused memory commit paused
+    order quit memory commit ended
+done
+begin --memory size=8M
+t "and if that can't be read" 1 timeout -k 5 "$patience" \
+    vmm-drive save cloud-hypervisor "$api" 20000 as-before memory
+check "the VM runs" state_is Running
+stop
+
 # ---- somebody else has paused it, or is migrating it ----
 for version in v52.0 v53.0 main; do
     for memory in size=8M,shared=on size=8M; do

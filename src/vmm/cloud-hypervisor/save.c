@@ -40,6 +40,13 @@
 /* A VM whose pages change faster than we take them is paused after this time. */
 #define STREAM_S 300
 
+/* What we have of the VM. */
+enum step {
+	RECEIVED, /* all that it sends; or nothing yet */
+	COPIED, /* its memory is in the image */
+	COMMITTED, /* the image is complete */
+};
+
 struct saver {
 	const struct vmm_save *how;
 	const struct vmm_sink *sink;
@@ -57,6 +64,8 @@ struct saver {
 	int listener;
 	struct ch_request_thread *request;
 	struct ch_receiver *receiver; /* of what it sends */
+	enum step done;
+	struct guard *guard; /* or NULL */
 };
 
 /* ---- before anything is touched ---- */
@@ -286,32 +295,41 @@ await_end(const struct saver *s, enum vmm_outcome *outcome, struct err *e)
 }
 
 /*
- * Answers Complete: with OK when the image is there, or with the error that
- * keeps the VM, as soon as its memory has been read.  One that is to be left in another
- * state than it was in waits for the image: without one it goes back to what it was.
+ * How much of the image has to be there before the VM goes its way.  One that is to be left in
+ * another state than it was in waits for all of it: without an image it goes back to what it
+ * was.  Memory that was sent is ours already, and none of the VM's.
  */
+static enum step
+needed(const struct saver *s)
+{
+	if (s->how->leave == VMM_LEAVE_QUIT || shall_run(s, 0) != s->was_running)
+		return COMMITTED;
+	return s->local ? COPIED : RECEIVED;
+}
+
+/* What is left to be done until that step. */
 static int
-acknowledge(struct saver *s, bool *committed, struct err *e)
+proceed(struct saver *s, enum step to, struct err *e)
 {
 	const struct vmm_sink *k = s->sink;
-	bool refuse = s->how->leave != VMM_LEAVE_QUIT;
 
-	if (k->memory(k->arg, e) == -1)
+	if (s->done < COPIED && to >= COPIED && k->memory(k->arg, e) == -1)
 		return -1;
-	if (refuse && shall_run(s, 0) == s->was_running) {
-		ch_receiver_refuse(s->receiver);
-		return 0;
-	}
-	if (k->commit(k->arg, e) == -1)
+	if (s->done < COMMITTED && to >= COMMITTED && k->commit(k->arg, e) == -1)
 		return -1;
-	*committed = true;
-	if (refuse) {
-		ch_receiver_refuse(s->receiver);
-		return 0;
-	}
-	/* One that was to end may have ended before it was told that it may. */
-	ch_receiver_accept(s->receiver);
+	s->done = MAX(s->done, to);
 	return 0;
+}
+
+/* Answers Complete: with OK, or with the error that keeps the VM. */
+static void
+acknowledge(struct saver *s)
+{
+	/* One that was to end may have ended before it was told that it may. */
+	if (s->how->leave == VMM_LEAVE_QUIT)
+		ch_receiver_accept(s->receiver);
+	else
+		ch_receiver_refuse(s->receiver);
 }
 
 /*
@@ -356,7 +374,6 @@ settle(struct saver *s, int r, struct err *e)
 static int
 migrate(struct saver *s, struct err *e)
 {
-	bool committed = false;
 	int fd = -1, r = 0;
 
 	/* After a migration that was refused it is what it was before it. */
@@ -370,11 +387,14 @@ migrate(struct saver *s, struct err *e)
 	if (r == 0 && ch_receiver_converse(s->receiver, fd, e) == -1)
 		r = err_wrap(e, "vm.send-migration");
 	if (r == 0)
-		r = acknowledge(s, &committed, e);
+		r = proceed(s, needed(s), e);
+	if (r == 0)
+		acknowledge(s);
 	r = settle(s, r, e);
-	if (r == 0 && !committed)
-		r = s->sink->commit(s->sink->arg, e);
-	return r;
+	/* Whoever pauses it from here on it is somebody else. */
+	guard_stop(s->guard);
+	s->guard = NULL;
+	return r == 0 ? proceed(s, COMMITTED, e) : -1;
 }
 
 /* In the guardian: when we die the VMM gives the migration up by itself. */
@@ -401,15 +421,14 @@ resume(void *arg)
 static int
 guarded(struct saver *s, struct err *e)
 {
-	struct guard *guard;
 	int r;
 
-	if (guard_start(&guard, resume, s, &s->pidfd, s->pidfd != -1, e) == -1)
+	if (guard_start(&s->guard, resume, s, &s->pidfd, s->pidfd != -1, e) == -1)
 		return -1;
 	r = s->sink->start(s->sink->arg, e);
 	if (r == 0)
 		r = migrate(s, e);
-	guard_stop(guard);
+	guard_stop(s->guard);
 	return r;
 }
 
