@@ -85,7 +85,8 @@ good "an image of pieces"
 # A VMM that never answers is given up on after a minute, which passes meanwhile.
 make --regions 3
 cp "$image" "$tmp/silent.gmem"
-timeout -k 1 120 gmem-restore --vmm firecracker "$tmp/silent.gmem" -- \
+mkdir "$tmp/silent-place"
+TMPDIR=$tmp/silent-place timeout -k 1 120 gmem-restore --vmm firecracker "$tmp/silent.gmem" -- \
     stand-in-firecracker --api-sock "$tmp/silent-api" --api silent:load \
     >"$tmp/silent-out" 2>"$tmp/silent-err" </dev/null &
 silent=$!
@@ -480,4 +481,5 @@ check "a VMM that does not answer" test $got -eq 1
 check "says what was waited for" \
     grep -q 'load the snapshot: PUT /snapshot/load: no answer within 60 s' "$tmp/silent-err"
 check "nothing is left behind at the end" tidy
+check "nor by that one" rmdir "$tmp/silent-place"
 done_testing
