@@ -286,12 +286,13 @@ for path in /vm /machine-config; do
 done
 check "nothing is left behind by these" tidy
 
-# Killed while it writes: the guardian waits for it, and resumes.
+# Killed while it writes: the guardian waits for it, and resumes, where a path has no "/", too.
 writes() { ! tidy; }
+cd "$tmp" || exit 1
 for sig in KILL TERM; do
     start --boot --busy --create slow
     rm -f "$image"
-    gmem-snap --firecracker "$api" -o "$image" >"$out" 2>"$err" &
+    gmem-snap --firecracker api -o "$image" >"$out" 2>"$err" &
     snap=$!
     await writes
     sleep 0.5
@@ -302,6 +303,8 @@ for sig in KILL TERM; do
     check "SIG$sig: no image" test ! -e "$image"
     end
 done
+
+cd / || exit 1
 
 # ---- a page server for others ----
 

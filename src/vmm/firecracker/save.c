@@ -2,6 +2,7 @@
 #include <config.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
@@ -41,6 +42,7 @@ struct save {
 	struct fc_api api;
 	struct fc_facts facts;
 	pid_t pid; /* 0: not known */
+	int folder; /* our current one, where the socket's path may begin */
 	struct fc_place place;
 	int memory, state; /* the files, opened */
 	bool paused; /* by us, or about to be */
@@ -51,6 +53,9 @@ struct save {
 static int
 look(struct save *s, struct err *e)
 {
+	s->folder = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (s->folder == -1)
+		return err_sys(e, "open the current folder");
 	s->pid = s->how->pid;
 	if (s->pid == 0 && fc_api_peer(&s->api, &s->pid, e) == -1)
 		return -1;
@@ -100,6 +105,9 @@ guard_resume(void *arg)
 
 	s->api.timeout_ms = -1;
 	s->api.stop_fd = -1;
+	/* It has been sent away from here.  A whole path could be too long for a socket. */
+	if (fchdir(s->folder) == -1)
+		log_warn("guardian: back into the current folder: %s", strerror(errno));
 	if (s->facts.runs)
 		rc = fc_api_set_state(&s->api, "Resumed", &e);
 	if (rc == -1)
@@ -332,12 +340,12 @@ pause_and_save(struct save *s, bool *converted, struct err *e)
 static int
 guarded(struct save *s, struct err *e)
 {
-	const int keep[2] = { s->place.dir, s->place.parent };
+	const int keep[] = { s->place.dir, s->place.parent, s->folder };
 	bool converted = false;
 	struct guard *guard;
 	int rc;
 
-	if (guard_start(&guard, guard_resume, s, keep, 2, e) == -1)
+	if (guard_start(&guard, guard_resume, s, keep, 3, e) == -1)
 		return -1;
 	rc = s->sink->start(s->sink->arg, e);
 	if (rc == 0)
@@ -355,6 +363,7 @@ fc_save(const struct vmm_save *how, const struct vmm_sink *sink, struct err *e)
 		.how = how,
 		.sink = sink,
 		.api = { how->socket, how->timeout_ms, how->stop_fd },
+		.folder = -1,
 		.place = FC_PLACE_INIT,
 		.memory = -1,
 		.state = -1,
@@ -367,6 +376,7 @@ fc_save(const struct vmm_save *how, const struct vmm_sink *sink, struct err *e)
 	fc_place_remove(&s.place);
 	fd_close(&s.memory);
 	fd_close(&s.state);
+	fd_close(&s.folder);
 	fc_facts_fini(&s.facts);
 	return rc;
 }
