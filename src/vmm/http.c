@@ -384,25 +384,33 @@ said(char out[SAID_MAX], const struct http_reply *reply)
 }
 
 int
+http_check(const struct http_reply *reply, const char *what, struct err *e)
+{
+	char text[SAID_MAX];
+
+	if (reply->status >= 200 && reply->status < 300)
+		return 0;
+	said(text, reply);
+	return err_set(e, ERR_FAILED, "%s: the VMM says %ld%s%s", what, reply->status,
+	    text[0] != '\0' ? ": " : "", text);
+}
+
+int
 http_expect(
     const struct http_request *r, const char *what, struct http_reply *reply, struct err *e)
 {
 	struct http_reply own;
-	char text[SAID_MAX];
+	long status;
+	int rc;
 
 	if (reply == NULL)
 		reply = &own;
 	if (http_call(r, reply, e) == -1)
 		return err_wrap(e, "%s", what);
-	if (reply->status >= 200 && reply->status < 300) {
-		if (reply == &own)
-			http_reply_fini(reply);
-		return 0;
-	}
-	said(text, reply);
-	err_set(e, ERR_FAILED, "%s: the VMM says %ld%s%s", what, reply->status,
-	    text[0] != '\0' ? ": " : "", text);
-	free(reply->body);
-	*reply = (struct http_reply){ .status = reply->status };
-	return -1;
+	rc = http_check(reply, what, e);
+	status = reply->status;
+	if (rc == -1 || reply == &own)
+		http_reply_fini(reply);
+	reply->status = status;
+	return rc;
 }

@@ -40,6 +40,9 @@ int http_call(const struct http_request *r, struct http_reply *reply, struct err
 /* Leaves it empty; may be called again. */
 void http_reply_fini(struct http_reply *reply);
 
+/* Of an answer: an error unless its status is 2xx, as below. */
+int http_check(const struct http_reply *reply, const char *what, struct err *e);
+
 /*
  * The same, and an error unless the status is 2xx: "what: the VMM says 400: its message",
  * printable.  reply may be NULL; on failure there is nothing in it but the status, which is 0

@@ -121,6 +121,8 @@ troubled(const char *mode, const char *path)
 static bool
 trouble_before(struct connection *c, const struct request *r, struct answer *a)
 {
+	static int busy;
+
 	if (troubled("silent", r->path))
 		return false;
 	if (troubled("close", r->path)) {
@@ -131,6 +133,8 @@ trouble_before(struct connection *c, const struct request *r, struct answer *a)
 		die_at(NULL);
 	if (troubled("slow", r->path))
 		sleep_ms(2000);
+	if (troubled("busy", r->path) && strstr(r->body, "Resumed") != NULL && busy++ < 3)
+		a->status = 503;
 	if (troubled("refuse", r->path))
 		fault(a, "The requested operation is not supported: --api refuse \\u001b[31m");
 	return true;

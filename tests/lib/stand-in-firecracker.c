@@ -56,7 +56,8 @@
  *	the middle of them)
  * --api MODE[:PATH] (requests whose path contains PATH): silent, close, die, slow (2 s before
  *	it is done), refuse (400, with an escape sequence), garbage (no HTTP), much (16 MiB),
- *	half (of the answer), done-silent (does it, says nothing)
+ *	half (of the answer), done-silent (does it, says nothing), busy (503 three times
+ *	to who wants the VM resumed)
  * --create MODE: refuse (400), nothing (204, and no file), die (in the middle of the memory
  *	file), slow (3 s there), no-space (400 there), short (half a memory file, 204),
  *	bad-crc, short-state (of vmstate, 204)
@@ -251,7 +252,7 @@ static const struct {
 	{ "lie", "NAME", "one of the list below", OPT_LIE },
 	{ "lie-ms", "MS", "how long lies wait: 500", OPT_LIE_MS },
 	{ "die", "STEP", "before-connect, connected, half, sent, checks", OPT_DIE },
-	{ "api", "MODE[:PATH]", "silent, close, die, slow, refuse, garbage, much, half, done-silent", OPT_API },
+	{ "api", "MODE[:PATH]", "silent, close, die, slow, refuse, garbage, much, half, done-silent, busy", OPT_API },
 	{ "create", "MODE", "refuse, nothing, die, slow, no-space, short, bad-crc, short-state", OPT_CREATE },
 	{ "jail", "DIR,UID,GID", "as the jailer: chroot, with dev/userfaultfd, and another user", OPT_JAIL },
 	{ "detach", NULL, "goes on in a child, as the jailer's --new-pid-ns", OPT_DETACH },

@@ -279,6 +279,15 @@ for mode in close die garbage half much refuse; do
     [ $mode = die ] || check "API: $mode: it runs" running
     end
 done
+start --boot --busy --api busy:vm
+t "API: busy" 0 snap
+check "API: busy: it runs" running
+check "API: busy: says that it is tried again" grep -q 'the VMM says 503: trying again' "$err"
+end
+start --boot --busy --api busy:vm --create refuse
+t "API: busy, and create is refused" 1 snap
+check "API: busy, and create is refused: it runs" running
+end
 for path in /vm /machine-config; do
     start --boot --busy --api refuse:$path
     t "API: refuse $path" 1 snap

@@ -3,6 +3,8 @@
 
 #include "vmm/firecracker/api.h"
 
+#include <poll.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -10,7 +12,11 @@
 #include <unistd.h>
 
 #include "base/fdio.h"
+#include "base/log.h"
 #include "vmm/http.h"
+
+#define AGAIN_MS 100 /* between two attempts to resume a VM */
+#define TOO_MANY 503 /* connections, it says, and hangs up */
 
 static struct http_request
 request(const struct fc_api *a, const char *method, const char *path, const char *body)
@@ -64,6 +70,56 @@ fc_api_set_state(const struct fc_api *a, const char *state, struct err *e)
 {
 	return fc_api_send(a, "PATCH", "/vm", json_pack("{s:s}", "state", state),
 	    strcmp(state, "Paused") == 0 ? "pause the VM" : "resume the VM", e);
+}
+
+static bool
+has_ended(int pidfd)
+{
+	struct pollfd p = { .fd = pidfd, .events = POLLIN };
+
+	return pidfd != -1 && poll(&p, 1, 0) == 1;
+}
+
+/* Once: 1 if another attempt may do better. */
+static int
+try_to_resume(const struct fc_api *a, struct err *e)
+{
+	const struct http_request r = request(a, "PATCH", "/vm", "{\"state\":\"Resumed\"}");
+	struct http_reply reply;
+	int rc;
+
+	*e = (struct err)ERR_INIT;
+	rc = http_call(&r, &reply, e);
+	if (rc == -1) {
+		err_wrap(e, "resume the VM");
+		/* Nobody listens there, or we may not connect. */
+		return e->kind == ERR_SYS ? -1 : 1;
+	}
+	rc = http_check(&reply, "resume the VM", e);
+	if (rc == -1 && reply.status == TOO_MANY)
+		rc = 1;
+	http_reply_fini(&reply);
+	return rc;
+}
+
+int
+fc_api_resume(const struct fc_api *a, int pidfd, struct err *e)
+{
+	struct fc_api patient = *a;
+	bool told = false;
+	int rc;
+
+	patient.timeout_ms = -1;
+	patient.stop_fd = -1;
+	while ((rc = try_to_resume(&patient, e)) == 1) {
+		if (has_ended(pidfd))
+			return -1;
+		if (!told)
+			log_warn("%s: trying again", e->msg);
+		told = true;
+		poll(NULL, 0, AGAIN_MS);
+	}
+	return rc;
 }
 
 int

@@ -25,6 +25,14 @@ int fc_api_send(const struct fc_api *a, const char *method, const char *path, js
 /* "Paused" or "Resumed". */
 int fc_api_set_state(const struct fc_api *a, const char *state, struct err *e);
 
+/*
+ * As fc_api_set_state, for "Resumed": goes on until the VMM has answered, for a VM that stays
+ * paused is the worst.  What it is still busy with comes first, however long that takes, it has
+ * forgotten who has hung up meanwhile, and may be out of connections.  pidfd: -1: not known;
+ * when it has ended that is an error, too.  stop_fd and timeout_ms are not looked at.
+ */
+int fc_api_resume(const struct fc_api *a, int pidfd, struct err *e);
+
 /* Who listens at the socket, as we see it; 0: a process that we can't see. */
 int fc_api_peer(const struct fc_api *a, pid_t *pid, struct err *e);
 

@@ -42,6 +42,7 @@ struct save {
 	struct fc_api api;
 	struct fc_facts facts;
 	pid_t pid; /* 0: not known */
+	int pidfd; /* or -1 */
 	int folder; /* our current one, where the socket's path may begin */
 	struct fc_place place;
 	int memory, state; /* the files, opened */
@@ -59,6 +60,8 @@ look(struct save *s, struct err *e)
 	s->pid = s->how->pid;
 	if (s->pid == 0 && fc_api_peer(&s->api, &s->pid, e) == -1)
 		return -1;
+	if (s->pid > 0 && (s->pidfd = pidfd_open(s->pid, 0)) == -1)
+		return err_sys(e, "the VMM's process %d", (int)s->pid);
 	return fc_facts_get(&s->facts, &s->api, s->pid, e);
 }
 
@@ -103,13 +106,11 @@ guard_resume(void *arg)
 	struct err e = ERR_INIT;
 	int rc = 0;
 
-	s->api.timeout_ms = -1;
-	s->api.stop_fd = -1;
 	/* It has been sent away from here.  A whole path could be too long for a socket. */
 	if (fchdir(s->folder) == -1)
 		log_warn("guardian: back into the current folder: %s", strerror(errno));
 	if (s->facts.runs)
-		rc = fc_api_set_state(&s->api, "Resumed", &e);
+		rc = fc_api_resume(&s->api, s->pidfd, &e);
 	if (rc == -1)
 		log_error("%s", e.msg);
 	fc_place_remove(&s->place);
@@ -257,49 +258,42 @@ convert(struct save *s, struct err *e)
 /* ---- the way out ---- */
 
 static bool
-has_ended(pid_t pid)
+has_ended(int pidfd)
 {
-	struct pollfd p = { .fd = pid > 0 ? pidfd_open(pid, 0) : -1, .events = POLLIN };
-	bool ended = pid > 0 && (p.fd == -1 ? errno == ESRCH : poll(&p, 1, 0) == 1);
+	struct pollfd p = { .fd = pidfd, .events = POLLIN };
 
-	fd_close(&p.fd);
-	return ended;
+	return pidfd != -1 && poll(&p, 1, 0) == 1;
 }
 
 /* The API knows no way to end it; a signal is what its users send. */
 static int
 quit(struct save *s, struct err *e)
 {
-	struct pollfd p = { .fd = s->pid > 0 ? pidfd_open(s->pid, 0) : -1, .events = POLLIN };
+	struct pollfd p = { .fd = s->pidfd, .events = POLLIN };
 
 	if (p.fd == -1)
-		return err_sys(e, "end the VMM: process %d", (int)s->pid);
-	if (pidfd_send_signal(p.fd, SIGTERM, NULL, 0) == -1) {
-		err_sys(e, "end the VMM: signal to process %d", (int)s->pid);
-		fd_close(&p.fd);
-		return -1;
-	}
+		return err_set(e, ERR_FAILED, "end the VMM: its process is not known");
+	if (pidfd_send_signal(p.fd, SIGTERM, NULL, 0) == -1)
+		return err_sys(e, "end the VMM: signal to process %d", (int)s->pid);
 	if (poll(&p, 1, QUIT_MS) != 1) {
 		pidfd_send_signal(p.fd, SIGKILL, NULL, 0);
 		poll(&p, 1, QUIT_MS);
 	}
-	fd_close(&p.fd);
 	return 0;
 }
 
-/* What it is to be now; the stop descriptor is not looked at any more. */
+/* What it is to be now.  Who has no patience kills us, and the guardian goes on. */
 static int
 leave(struct save *s, enum vmm_leave how, enum vmm_outcome *outcome, struct err *e)
 {
 	bool run = how == VMM_LEAVE_RUNNING || (how == VMM_LEAVE_AS_BEFORE && s->facts.runs);
 
-	s->api.stop_fd = -1;
 	if (how == VMM_LEAVE_QUIT) {
 		*outcome = VMM_ENDED;
 		return quit(s, e);
 	}
 	*outcome = run ? VMM_RUNS : VMM_PAUSED;
-	return run ? fc_api_set_state(&s->api, "Resumed", e) : 0;
+	return run ? fc_api_resume(&s->api, s->pidfd, e) : 0;
 }
 
 /* rc tells how it went until here; after a failure the VM is to be as it was. */
@@ -313,7 +307,7 @@ release(struct save *s, int rc, struct err *e)
 
 	left = leave(s, how, &outcome, &why);
 	if (left == -1)
-		outcome = has_ended(s->pid) ? VMM_ENDED : VMM_UNKNOWN;
+		outcome = has_ended(s->pidfd) ? VMM_ENDED : VMM_UNKNOWN;
 	s->sink->released(s->sink->arg, outcome, left == -1 ? &why : NULL);
 	s->paused = false;
 	if (left == 0 || rc == -1)
@@ -340,12 +334,12 @@ pause_and_save(struct save *s, bool *converted, struct err *e)
 static int
 guarded(struct save *s, struct err *e)
 {
-	const int keep[] = { s->place.dir, s->place.parent, s->folder };
+	const int keep[] = { s->place.dir, s->place.parent, s->folder, s->pidfd };
 	bool converted = false;
 	struct guard *guard;
 	int rc;
 
-	if (guard_start(&guard, guard_resume, s, keep, 3, e) == -1)
+	if (guard_start(&guard, guard_resume, s, keep, 4, e) == -1)
 		return -1;
 	rc = s->sink->start(s->sink->arg, e);
 	if (rc == 0)
@@ -363,6 +357,7 @@ fc_save(const struct vmm_save *how, const struct vmm_sink *sink, struct err *e)
 		.how = how,
 		.sink = sink,
 		.api = { how->socket, how->timeout_ms, how->stop_fd },
+		.pidfd = -1,
 		.folder = -1,
 		.place = FC_PLACE_INIT,
 		.memory = -1,
@@ -377,6 +372,7 @@ fc_save(const struct vmm_save *how, const struct vmm_sink *sink, struct err *e)
 	fd_close(&s.memory);
 	fd_close(&s.state);
 	fd_close(&s.folder);
+	fd_close(&s.pidfd);
 	fc_facts_fini(&s.facts);
 	return rc;
 }
