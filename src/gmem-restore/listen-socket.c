@@ -4,6 +4,7 @@
 #include "gmem-restore/listen-socket.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -55,33 +56,54 @@ make_way(const struct sockaddr_un *addr, struct err *e)
 	return 0;
 }
 
-/* For nobody else, until it has its owner and its mode. */
+/*
+ * Its mode before it has a name, which may be a link a moment later: the folder may be of a
+ * user who is not trusted.  What the mask lets through is the mode of the descriptor.
+ */
 static int
-bind_closed(struct listen_socket *s, const struct sockaddr_un *addr, struct err *e)
+bind_closed(struct listen_socket *s, const struct sockaddr_un *addr, mode_t mode, struct err *e)
 {
-	mode_t mask = umask(0177);
-	int rc = bind(s->fd, (const struct sockaddr *)addr, sizeof(*addr));
+	mode_t mask = umask(0);
+	int rc = fchmod(s->fd, mode);
+
+	if (rc == 0)
+		rc = bind(s->fd, (const struct sockaddr *)addr, sizeof(*addr));
+	if (rc == -1)
+		err_sys(e, "%s: bind", s->path);
+	umask(mask);
+	return rc;
+}
+
+/* Nobody can connect before listen(2). */
+static int
+find(struct listen_socket *s, const struct listen_settings *to, int fd, struct err *e)
+{
 	struct stat st;
 
-	umask(mask);
-	if (rc == -1 || lstat(s->path, &st) == -1)
-		return err_sys(e, "%s: bind", s->path);
+	if (fstat(fd, &st) == -1)
+		return err_sys(e, "%s", s->path);
+	if (!S_ISSOCK(st.st_mode) || st.st_uid != geteuid() || st.st_nlink != 1)
+		return err_set(e, ERR_FAILED, "%s: somebody has replaced it", s->path);
 	s->dev = st.st_dev;
 	s->ino = st.st_ino;
+	if ((to->owner != LISTEN_NOBODY || to->group != LISTEN_NO_GROUP) &&
+	    fchownat(fd, "", to->owner, to->group, AT_EMPTY_PATH) == -1)
+		return err_sys(e, "%s: give it to another user", s->path);
 	return 0;
 }
 
 static int
 open_to(struct listen_socket *s, const struct listen_settings *to, struct err *e)
 {
-	if ((to->owner != LISTEN_NOBODY || to->group != LISTEN_NO_GROUP) &&
-	    lchown(s->path, to->owner, to->group) == -1)
-		return err_sys(e, "%s: give it to another user", s->path);
-	if (chmod(s->path, to->mode) == -1)
-		return err_sys(e, "%s: set its mode", s->path);
-	if (listen(s->fd, QUEUE) == -1)
+	int fd = open(s->path, O_PATH | O_NOFOLLOW | O_CLOEXEC), rc;
+
+	if (fd == -1)
+		return err_sys(e, "%s", s->path);
+	rc = find(s, to, fd, e);
+	fd_close(&fd);
+	if (rc == 0 && listen(s->fd, QUEUE) == -1)
 		return err_sys(e, "%s: listen", s->path);
-	return 0;
+	return rc;
 }
 
 int
@@ -96,7 +118,7 @@ listen_socket_open(
 	s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (s->fd == -1)
 		return err_sys(e, "socket");
-	if (bind_closed(s, &addr, e) == 0 && open_to(s, settings, e) == 0)
+	if (bind_closed(s, &addr, settings->mode, e) == 0 && open_to(s, settings, e) == 0)
 		return 0;
 	listen_socket_close(s);
 	return -1;
