@@ -167,7 +167,9 @@ make_place(struct session *s, pid_t vmm, struct err *e)
 		return -1;
 	rc = copy_state(s, fd, e);
 	fd_close(&fd);
-	return rc == 0 ? fc_place_listen(&s->place, FC_SOCKET, &s->listener, e) : -1;
+	if (rc == -1 || fc_place_listen(&s->place, FC_SOCKET, &s->listener, e) == -1)
+		return -1;
+	return fc_place_give(&s->place, e);
 }
 
 static int

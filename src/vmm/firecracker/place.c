@@ -3,6 +3,7 @@
 
 #include "vmm/firecracker/place.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -77,6 +78,30 @@ forget(struct fc_place *p)
 	fd_close(&p->parent);
 }
 
+/* What mkdtemp has made: ours, closed and empty.  Who may write to its parent may swap it. */
+static int
+check_made(const struct fc_place *p, struct err *e)
+{
+	int n = 0, fd = openat(p->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd != -1 ? fdopendir(fd) : NULL;
+	struct stat st;
+
+	if (d == NULL || fstat(p->dir, &st) == -1) {
+		err_sys(e, "%s", p->seen);
+		if (d != NULL)
+			closedir(d);
+		else
+			fd_close(&fd);
+		return -1;
+	}
+	while (n <= 2 && readdir(d) != NULL)
+		n++; /* "." and ".." */
+	closedir(d);
+	if (n <= 2 && st.st_uid == geteuid() && (st.st_mode & 0777) == 0700)
+		return 0;
+	return err_set(e, ERR_FAILED, "%s: somebody has replaced it", p->seen);
+}
+
 /* In the folder `parent`, which the VMM calls `seen`. */
 static int
 make_in(struct fc_place *p, const char *parent, const char *seen, struct err *e)
@@ -99,12 +124,12 @@ make_in(struct fc_place *p, const char *parent, const char *seen, struct err *e)
 	snprintf(p->name, sizeof(p->name), "%s", name);
 	snprintf(p->seen, sizeof(p->seen), "%s/%s", seen, name);
 	p->dir = openat(p->parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (p->dir == -1) {
+	if (p->dir == -1)
 		err_sys(e, "open %s", path);
-		forget(p);
-		return -1;
-	}
-	return 0;
+	else if (check_made(p, e) == 0)
+		return 0;
+	forget(p);
+	return -1;
 }
 
 static const char *
@@ -140,14 +165,16 @@ fc_place_make(struct fc_place *p, pid_t vmm, struct err *e)
 {
 	*p = (struct fc_place)FC_PLACE_INIT;
 	find_user(p, vmm);
-	if (make(p, vmm, e) == -1)
-		return -1;
+	return make(p, vmm, e);
+}
+
+int
+fc_place_give(const struct fc_place *p, struct err *e)
+{
 	if (p->uid == geteuid() || fchown(p->dir, p->uid, p->gid) == 0)
 		return 0;
-	err_sys(e, "give the VMM's user %u a folder: this is for root, or for that user",
+	return err_sys(e, "give the VMM's user %u a folder: this is for root, or for that user",
 	    (unsigned)p->uid);
-	forget(p);
-	return -1;
 }
 
 void
@@ -174,7 +201,7 @@ fc_place_path(const struct fc_place *p, const char *file, char out[PATH_MAX], st
 	return 0;
 }
 
-/* It belongs to the VMM's user, like the folder. */
+/* It belongs to the VMM's user, as the folder will: nobody else can replace it until then. */
 static int
 give(const struct fc_place *p, const char *file, struct err *e)
 {
@@ -204,10 +231,12 @@ fc_place_open(const struct fc_place *p, const char *file, int *fd, struct err *e
 	*fd = openat(p->dir, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (*fd == -1)
 		return err_sys(e, "open %s/%s, which the VMM has written", p->seen, file);
-	if (fstat(*fd, &st) == 0 && S_ISREG(st.st_mode))
+	if (fstat(*fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == p->uid &&
+	    st.st_nlink == 1)
 		return 0;
 	fd_close(fd);
-	return err_set(e, ERR_CORRUPT, "%s/%s is no regular file", p->seen, file);
+	return err_set(
+	    e, ERR_CORRUPT, "%s/%s is no regular file of the VMM's user", p->seen, file);
 }
 
 /* Through /proc, since a socket's path is short; it has to be so for the VMM, too. */

@@ -30,8 +30,13 @@ struct fc_place {
 #define FC_MEMORY "memory"
 #define FC_SOCKET "uffd"
 
-/* vmm: its process as we see it; 0: one that we can't see, like us. */
+/*
+ * vmm: its process as we see it; 0: one that we can't see, like us.  The folder is ours until
+ * it is given to the VMM's user, who may replace what is in it from then on.
+ */
 int fc_place_make(struct fc_place *p, pid_t vmm, struct err *e);
+
+int fc_place_give(const struct fc_place *p, struct err *e);
 
 /* Removes it and what is in it; also if there is none, and when the VMM is dead. */
 void fc_place_remove(struct fc_place *p);
@@ -40,13 +45,14 @@ void fc_place_remove(struct fc_place *p);
 int fc_place_path(
     const struct fc_place *p, const char *file, char out[PATH_MAX], struct err *e);
 
-/* Makes a file in it, for the VMM to read; the descriptor is the caller's. */
+/* Makes a file in it, for the VMM to read; the descriptor is the caller's.  Before it is given.
+ */
 int fc_place_create(const struct fc_place *p, const char *file, int *fd, struct err *e);
 
-/* Opens one that the VMM has made: a regular file. */
+/* Opens one that the VMM has made: a regular file of its user's, with no other name. */
 int fc_place_open(const struct fc_place *p, const char *file, int *fd, struct err *e);
 
-/* Listens there, for the VMM. */
+/* Listens there, for the VMM.  Before it is given. */
 int fc_place_listen(const struct fc_place *p, const char *file, int *fd, struct err *e);
 
 /* How many bytes its file system has room for. */

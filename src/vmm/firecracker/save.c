@@ -366,7 +366,8 @@ fc_save(const struct vmm_save *how, const struct vmm_sink *sink, struct err *e)
 	int rc = -1;
 
 	if (look(&s, e) == 0 && put_facts(&s, e) == 0 &&
-	    fc_place_make(&s.place, s.pid, e) == 0 && check_room(&s, e) == 0)
+	    fc_place_make(&s.place, s.pid, e) == 0 && fc_place_give(&s.place, e) == 0 &&
+	    check_room(&s, e) == 0)
 		rc = guarded(&s, e);
 	fc_place_remove(&s.place);
 	fd_close(&s.memory);
