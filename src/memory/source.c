@@ -150,6 +150,15 @@ memory_source_open_pages(struct memory_source **out, int fd, uint64_t base, uint
 	return 0;
 }
 
+static bool
+is_tmpfs(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
+}
+
+/* A small write to a huge page of tmpfs makes all of it data, zeros that nobody wrote. */
 static int
 check_layer(const struct memory_source *src, int fd, struct err *e)
 {
@@ -166,6 +175,11 @@ check_layer(const struct memory_source *src, int fd, struct err *e)
 		return err_set(e, ERR_UNSUPPORTED,
 		    "its file system does not tell holes from data (tmpfs, ext4, XFS and btrfs "
 		    "do), so it is not known what it replaces");
+	if (is_tmpfs(fd) && st.st_blksize > sysconf(_SC_PAGESIZE))
+		return err_set(e, ERR_UNSUPPORTED,
+		    "its tmpfs takes huge pages (huge=), %ld bytes at once, so it is not known "
+		    "what it replaces: write the diff to a file system without them",
+		    (long)st.st_blksize);
 	return 0;
 }
 

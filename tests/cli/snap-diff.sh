@@ -102,6 +102,20 @@ done
 check "and no more than that" test "$(du -k "$tmp/o" | cut -f 1)" -le 64
 rm -f "$tmp"/large* "$tmp/o"
 
+# Where a small write makes a huge page of data.
+mkdir "$tmp/huge"
+on_huge() { # COMMAND, a text: with a tmpfs of huge pages there
+    unshare -m sh -c "mount -t tmpfs -o huge=always,size=16M none '$tmp/huge' && $1"
+}
+block=$(on_huge "true >'$tmp/huge/f' && stat -c %o '$tmp/huge/f'" 2>/dev/null)
+if [ "${block:-0}" -gt 65536 ]; then
+    t "a diff on a tmpfs of huge pages" 5 on_huge "cp --sparse=always '$tmp/d1' '$tmp/huge/d' &&
+        exec gmem-snap -f -o '$tmp/i' --file '$tmp/base' --diff '$tmp/huge/d'"
+    check "says so" grep -q 'its tmpfs takes huge pages' "$err"
+else
+    skip "a diff on a tmpfs of huge pages" "needs root, and a kernel with them"
+fi
+
 # What is none.
 t "one that is shorter" 1 gmem-snap -f -o "$tmp/i" --file "$tmp/base" --diff "$tmp/odd"
 check "says both lengths" grep -q 'odd: it has 1048576 bytes, .* has 4194304' "$err"
