@@ -27,6 +27,7 @@
  */
 
 #define MESSAGE_MS 10000 /* for the message of a VMM that has connected */
+#define REFUSE_MS 1000 /* for that of one that can't be served */
 #define CHILDREN_MAX 4096
 
 /* How a child ends. */
@@ -80,23 +81,8 @@ finish(struct server *s, const struct fc_peer *peer, struct err *e)
 }
 
 static int
-give_memory(const struct listener *l, struct server *s, struct fc_peer *peer, struct err *e)
-{
-	const struct fc_wait w = { .timeout_ms = MESSAGE_MS, .stop_fd = -1, .over_fd = -1 };
-	struct fc_regions *regions = malloc(sizeof(*regions));
-	int uffd, rc;
-
-	if (regions == NULL)
-		return err_sys(e, "hand-off");
-	rc = fc_receive(peer, &w, regions, &uffd, e);
-	if (rc == 1)
-		rc = fc_serve(s, l->img, peer, regions, uffd, e);
-	free(regions);
-	return rc == 0 ? server_start(s, e) : -1;
-}
-
-static int
-serve_peer(const struct listener *l, struct fc_peer *peer, struct err *e)
+give_memory(const struct listener *l, struct server **s, const struct fc_peer *peer,
+    const struct fc_regions *regions, int *uffd, struct err *e)
 {
 	const struct server_options options = {
 		.nworkers = l->settings->threads,
@@ -104,12 +90,27 @@ serve_peer(const struct listener *l, struct fc_peer *peer, struct err *e)
 		.background = l->settings->background,
 		.engine = l->settings->engine,
 	};
-	struct server *s;
-	int rc;
+	int taken = *uffd;
 
-	if (server_new(&s, l->img, &options, e) == -1)
+	if (server_new(s, l->img, &options, e) == -1)
 		return -1;
-	rc = give_memory(l, s, peer, e);
+	*uffd = -1;
+	if (fc_serve(*s, l->img, peer, regions, taken, e) == -1)
+		return -1;
+	return server_start(*s, e);
+}
+
+/* Its descriptor first: whatever fails later, it is known whether it gave one. */
+static int
+serve_peer(const struct listener *l, struct fc_peer *peer, struct err *e)
+{
+	const struct fc_wait w = { .timeout_ms = MESSAGE_MS, .stop_fd = -1, .over_fd = -1 };
+	static struct fc_regions regions;
+	struct server *s = NULL;
+	int uffd = -1, rc = -1;
+
+	if (fc_receive(peer, &w, &regions, &uffd, e) == 1)
+		rc = give_memory(l, &s, peer, &regions, &uffd, e);
 	if (rc == 0) {
 		log_info("process %d: its memory is served", (int)peer->pid);
 		rc = finish(s, peer, e);
@@ -117,7 +118,9 @@ serve_peer(const struct listener *l, struct fc_peer *peer, struct err *e)
 	/* Before the userfaultfd is closed: faults would give zeros then. */
 	if (rc == -1 && peer->gave)
 		pidfd_send_signal(peer->pidfd, SIGKILL, NULL, 0);
-	server_stop(s);
+	fd_close(&uffd);
+	if (s != NULL)
+		server_stop(s);
 	server_free(s);
 	return rc;
 }
@@ -186,6 +189,28 @@ start_child(struct listener *l, struct fc_peer *peer, struct err *e)
 	return 0;
 }
 
+/*
+ * One that we have no process for.  It would wait for its pages for ever; but who only looks
+ * whether somebody listens here does no harm, and comes to none.
+ */
+static void
+refuse(struct listener *l, struct fc_peer *peer, const struct err *why)
+{
+	const struct fc_wait w = { .timeout_ms = REFUSE_MS, .stop_fd = -1, .over_fd = -1 };
+	static struct fc_regions regions;
+	struct err unused = ERR_INIT;
+	int uffd = -1;
+
+	fc_receive(peer, &w, &regions, &uffd, &unused);
+	if (peer->gave) {
+		l->served = l->failed = true;
+		pidfd_send_signal(peer->pidfd, SIGKILL, NULL, 0);
+	}
+	fd_close(&uffd);
+	log_error("process %d was sent away: %s%s", (int)peer->pid, why->msg,
+	    peer->gave ? "; the VMM was stopped" : "");
+}
+
 /* What goes wrong here is the peer's affair: others may come. */
 static void
 take_connection(struct listener *l)
@@ -202,7 +227,7 @@ take_connection(struct listener *l)
 		log_warn("process %d of user %u was sent away: not the user of the socket",
 		    (int)peer.pid, (unsigned)peer.uid);
 	else if (start_child(l, &peer, &e) == -1)
-		log_error("process %d was sent away: %s", (int)peer.pid, e.msg);
+		refuse(l, &peer, &e);
 	else
 		log_info(
 		    "process %d has connected", (int)l->children[l->nchildren - 1].peer.pid);

@@ -131,6 +131,7 @@ struct message {
 	size_t len, end;
 	int fds[FDS_MAX];
 	size_t nfds;
+	bool lost; /* some of them */
 	int empty; /* how often nothing came */
 };
 
@@ -183,7 +184,8 @@ read_some(int sock, struct message *m, struct err *e)
 	if (n == -1)
 		return err_sys(e, "receive");
 	take_descriptors(m, &h);
-	if ((h.msg_flags & MSG_CTRUNC) != 0)
+	m->lost = (h.msg_flags & MSG_CTRUNC) != 0;
+	if (m->lost)
 		return err_set(
 		    e, ERR_FAILED, "descriptors that came with it are lost (RLIMIT_NOFILE?)");
 	m->len += (size_t)n;
@@ -255,10 +257,12 @@ fc_receive(struct fc_peer *peer, const struct fc_wait *w, struct fc_regions *reg
 	struct message m = { .buf = malloc(FC_MESSAGE_MAX + PIECE) };
 	int rc;
 
+	/* Until we have seen it. */
+	peer->gave = true;
 	if (m.buf == NULL)
 		return err_sys(e, "hand-off");
 	rc = read_message(peer->sock, w, &m, e);
-	peer->gave = m.nfds > 0;
+	peer->gave = m.nfds > 0 || m.lost;
 	if (rc == 1 && (fc_message_parse(m.buf, m.end, regions, e) == -1 ||
 			   take_userfaultfd(&m, uffd, e) == -1))
 		rc = -1;

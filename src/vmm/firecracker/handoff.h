@@ -22,7 +22,7 @@ struct fc_peer {
 	int pidfd;
 	pid_t pid; /* as we see it; 0: we don't */
 	uid_t uid;
-	bool gave; /* a descriptor: its memory may wait for us from then on */
+	bool gave; /* a descriptor, or it may have: its memory may wait for us from then on */
 };
 
 #define FC_PEER_INIT                                                                           \
