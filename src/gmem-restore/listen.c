@@ -10,10 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/ckd.h"
 #include "base/fdio.h"
 #include "base/log.h"
 #include "gmem-restore/listen-socket.h"
@@ -29,6 +31,8 @@
 #define MESSAGE_MS 10000 /* for the message of a VMM that has connected */
 #define REFUSE_MS 1000 /* for that of one that can't be served */
 #define CHILDREN_MAX 4096
+#define DESCRIPTORS 64 /* beside one for each child */
+#define FULL_MS 1000 /* until it is tried again to accept one */
 
 /* How a child ends. */
 enum child_status {
@@ -48,7 +52,8 @@ struct listener {
 	struct listen_socket socket;
 	int signals;
 	struct child *children;
-	size_t nchildren;
+	size_t nchildren, max;
+	bool full; /* a connection could not be accepted, and that was told */
 	bool stopping; /* no more VMMs */
 	bool served; /* one was */
 	bool failed; /* one was stopped */
@@ -172,8 +177,6 @@ start_child(struct listener *l, struct fc_peer *peer, struct err *e)
 	struct child *more;
 	pid_t pid;
 
-	if (l->nchildren >= CHILDREN_MAX)
-		return err_set(e, ERR_FAILED, "%zu VMMs are served already", l->nchildren);
 	more = realloc(l->children, (l->nchildren + 1) * sizeof(*more));
 	if (more == NULL)
 		return err_sys(e, "one more VMM");
@@ -220,9 +223,12 @@ take_connection(struct listener *l)
 	struct fc_peer peer;
 
 	if (fc_accept(l->socket.fd, &w, &peer, &e) != 1) {
-		log_warn("%s: %s", l->settings->path, e.msg);
+		if (!l->full)
+			log_warn("%s: %s", l->settings->path, e.msg);
+		l->full = true;
 		return;
 	}
+	l->full = false;
 	if (!may_connect(l, &peer))
 		log_warn("process %d of user %u was sent away: not the user of the socket",
 		    (int)peer.pid, (unsigned)peer.uid);
@@ -327,28 +333,62 @@ is_over(const struct listener *l)
 	return l->nchildren == 0 && (l->stopping || (l->settings->once && l->served));
 }
 
+/* Those that wait meanwhile are in the socket's queue. */
+static bool
+accepts(const struct listener *l)
+{
+	if (l->settings->once)
+		return l->nchildren == 0 && !l->served;
+	return l->nchildren < l->max;
+}
+
 static int
 run(struct listener *l, struct err *e)
 {
+	bool pause = false; /* after one that could not be accepted: it is still there */
+
 	while (!is_over(l)) {
-		bool accepts = !l->settings->once || (l->nchildren == 0 && !l->served);
 		struct pollfd p[2] = {
 			{ .fd = l->signals, .events = POLLIN },
-			{ .fd = accepts ? l->socket.fd : -1, .events = POLLIN },
+			{ .fd = accepts(l) && !pause ? l->socket.fd : -1, .events = POLLIN },
 		};
 
-		if (poll(p, 2, -1) == -1 && errno != EINTR)
+		if (poll(p, 2, pause ? FULL_MS : -1) == -1 && errno != EINTR)
 			return err_sys(e, "poll");
 		handle_signals(l);
-		if (p[1].revents != 0 && l->socket.fd != -1)
+		pause = false;
+		if (p[1].revents != 0 && l->socket.fd != -1) {
 			take_connection(l);
+			pause = l->full;
+		}
 	}
+	return 0;
+}
+
+/* Each child costs us a descriptor; and a VMM that was accepted must not fail for lack of one. */
+static int
+take_descriptors(struct listener *l, struct err *e)
+{
+	struct rlimit r;
+
+	if (getrlimit(RLIMIT_NOFILE, &r) == -1)
+		return err_sys(e, "RLIMIT_NOFILE");
+	r.rlim_cur = r.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &r) == -1)
+		return err_sys(e, "RLIMIT_NOFILE");
+	if (r.rlim_cur <= DESCRIPTORS)
+		return err_set(e, ERR_FAILED,
+		    "RLIMIT_NOFILE allows %llu descriptors, more than %d are wanted",
+		    (unsigned long long)r.rlim_cur, DESCRIPTORS);
+	l->max = (size_t)MIN(r.rlim_cur - DESCRIPTORS, (rlim_t)CHILDREN_MAX);
 	return 0;
 }
 
 static int
 prepare(struct listener *l, struct err *e)
 {
+	if (take_descriptors(l, e) == -1)
+		return -1;
 	if (image_open(&l->img, l->settings->image, e) == -1)
 		return -1;
 	if (l->img->manifest.nregions == 0)
