@@ -313,15 +313,20 @@ handle_signals(struct listener *l)
 	}
 }
 
+/* Those that were ignored (nohup) stay so: a signalfd would give them, too. */
 static int
 take_signals(struct listener *l, struct err *e)
 {
-	static const int handled[] = { SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM };
+	static const int handled[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM };
+	struct sigaction old;
 	sigset_t set;
 
+	signal(SIGCHLD, SIG_DFL); /* ignored, we would not be told how children ended */
 	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
 	for (size_t i = 0; i < sizeof(handled) / sizeof(handled[0]); i++)
-		sigaddset(&set, handled[i]);
+		if (sigaction(handled[i], NULL, &old) == -1 || old.sa_handler != SIG_IGN)
+			sigaddset(&set, handled[i]);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	l->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	return l->signals == -1 ? err_sys(e, "signalfd") : 0;
