@@ -321,6 +321,7 @@ take_signals(struct listener *l, struct err *e)
 	struct sigaction old;
 	sigset_t set;
 
+	signal(SIGPIPE, SIG_IGN); /* of who read our log: the VMMs go on */
 	signal(SIGCHLD, SIG_DFL); /* ignored, we would not be told how children ended */
 	sigemptyset(&set);
 	sigaddset(&set, SIGCHLD);
