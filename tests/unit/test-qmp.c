@@ -23,6 +23,7 @@
 
 #include "base/fdio.h"
 #include "tap.h"
+#include "vmm/qemu/impl.h"
 #include "vmm/qemu/text.h"
 #include "vmm/qemu/qmp-frame.h"
 #include "vmm/qemu/qmp.h"
@@ -690,6 +691,24 @@ test_take_over(void)
 	ok(p.reset, "the peer's parser was reset");
 }
 
+/* --- letting the VM run again --- */
+
+/* Every status of QEMU's that means that it is not over, up to QEMU 11. */
+static void
+test_migrating(void)
+{
+	static const char *const over[] = { "none", "completed", "failed", "cancelled" };
+	static const char *const on[] = { "setup", "cancelling", "active", "failing",
+		"postcopy-device", "postcopy-active", "postcopy-paused",
+		"postcopy-recover-setup", "postcopy-recover", "colo", "pre-switchover",
+		"device", "wait-unplug" };
+
+	for (size_t i = 0; i < sizeof(on) / sizeof(*on); i++)
+		ok(qemu_migrating(on[i]), "a migration that is %s goes on", on[i]);
+	for (size_t i = 0; i < sizeof(over) / sizeof(*over); i++)
+		ok(!qemu_migrating(over[i]), "a migration that is %s is over", over[i]);
+}
+
 /* --- connecting by name --- */
 
 struct door {
@@ -908,6 +927,7 @@ main(void)
 	test_watch();
 	test_watch_fails();
 	test_take_over();
+	test_migrating();
 	test_connect();
 	test_blocks();
 	test_bad_blocks();
