@@ -39,6 +39,7 @@ struct peer {
 	int fd;
 	int passed; /* descriptor that came with a command, or -1 */
 	bool reset; /* a byte 0xFF came */
+	bool runs; /* "cont" came */
 	pthread_t thread;
 	void (*play)(struct peer *p);
 };
@@ -693,6 +694,45 @@ test_take_over(void)
 
 /* --- letting the VM run again --- */
 
+/* A migration that failed, while QEMU is about to go back to "paused". */
+static void
+play_failing(struct peer *p)
+{
+	static const char *const states[] = { "finish-migrate", "finish-migrate", "paused" };
+	char text[128], *id;
+
+	welcome(p);
+	answer(p, "query-migrate", "{\"return\": {\"status\": \"active\"}, \"id\": \"ID\"}");
+	answer(p, "migrate_cancel", "{\"return\": {}, \"id\": \"ID\"}");
+	answer(p, "query-migrate", "{\"return\": {\"status\": \"failing\"}, \"id\": \"ID\"}");
+	answer(p, "query-migrate", "{\"return\": {\"status\": \"failed\"}, \"id\": \"ID\"}");
+	for (size_t i = 0; i < sizeof(states) / sizeof(*states); i++) {
+		snprintf(text, sizeof(text),
+		    "{\"return\": {\"status\": \"%s\"}, \"id\": \"ID\"}", states[i]);
+		answer(p, "query-status", text);
+	}
+	id = hear(p, "\"cont\"");
+	p->runs = strcmp(id, "gone") != 0;
+	snprintf(text, sizeof(text), "{\"return\": {}, \"id\": \"%s\"}", id);
+	free(id);
+	say(p, text);
+	answer(p, "query-status", "{\"return\": {\"status\": \"running\"}, \"id\": \"ID\"}");
+}
+
+static void
+test_resume(void)
+{
+	struct qemu vm = { .was_running = true };
+	struct err e;
+	struct peer p;
+
+	vm.qmp = meet(&p, play_failing, &e);
+	ok(vm.qmp != NULL && qemu_resume(&vm, QEMU_AS_BEFORE, &e) == 0,
+	    "resuming a VM whose migration fails: %s", e.msg);
+	part(&p, vm.qmp);
+	ok(p.runs, "it runs");
+}
+
 /* Every status of QEMU's that means that it is not over, up to QEMU 11. */
 static void
 test_migrating(void)
@@ -927,6 +967,7 @@ main(void)
 	test_watch();
 	test_watch_fails();
 	test_take_over();
+	test_resume();
 	test_migrating();
 	test_connect();
 	test_blocks();

@@ -149,13 +149,36 @@ qemu_cancel(struct qemu *vm, struct err *e)
 	}
 }
 
+/*
+ * QEMU says how a migration ended before it sets the run state that follows: read at once, it
+ * would be neither the old nor the new one, and "cont" is refused.
+ */
+static int
+settle(struct qemu *vm, char status[QEMU_STATUS_MAX], struct err *e)
+{
+	uint64_t end = qemu_now_ns() + CANCEL_S * UINT64_C(1000000000);
+
+	for (;;) {
+		if (qemu_query_status(vm->qmp, status, e) == -1)
+			return -1;
+		if (strcmp(status, "finish-migrate") != 0)
+			return 0;
+		if (qemu_now_ns() > end)
+			return err_set(e, ERR_FAILED,
+			    "the VM is still \"%s\" %d s after the migration", status,
+			    CANCEL_S);
+		if (qmp_wait(vm->qmp, 5, e) == -1)
+			return -1;
+	}
+}
+
 /* Lets it run; unless forced, only if it is we who stopped it. */
 static int
 run(struct qemu *vm, bool force, struct err *e)
 {
 	char status[QEMU_STATUS_MAX];
 
-	if (qemu_query_status(vm->qmp, status, e) == -1)
+	if (settle(vm, status, e) == -1)
 		return -1;
 	if (strcmp(status, "running") == 0)
 		return 0;
