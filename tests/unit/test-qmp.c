@@ -733,6 +733,39 @@ test_resume(void)
 	ok(p.runs, "it runs");
 }
 
+static void
+play_settings(struct peer *p)
+{
+	static const char no[] = "{\"error\": {\"desc\": \"busy\"}, \"id\": \"ID\"}";
+	static const char yes[] = "{\"return\": {}, \"id\": \"ID\"}";
+
+	welcome(p);
+	answer(p, "migrate-set-capabilities", no);
+	answer(p, "migrate-set-parameters", yes);
+	answer(p, "migrate-set-capabilities", yes);
+	answer(p, "migrate-set-parameters", no);
+	answer(p, "migrate-set-capabilities", yes);
+	answer(p, "migrate-set-parameters", yes);
+}
+
+static void
+test_settings(void)
+{
+	struct qemu vm = { .settings = { .changed = true } };
+	struct err e;
+	struct peer p;
+
+	vm.settings.capabilities = json_array();
+	vm.qmp = meet(&p, play_settings, &e);
+	for (int i = 0; i < 2 && vm.qmp != NULL; i++)
+		ok(qemu_restore_settings(&vm, &e) == -1 && failed_with(&e, ERR_FAILED, "busy"),
+		    "settings that QEMU refuses to take back, %d", i);
+	ok(vm.qmp != NULL && qemu_restore_settings(&vm, &e) == 0 && !vm.settings.changed,
+	    "are put back when it takes them");
+	json_decref(vm.settings.capabilities);
+	part(&p, vm.qmp);
+}
+
 /* Every status of QEMU's that means that it is not over, up to QEMU 11. */
 static void
 test_migrating(void)
@@ -968,6 +1001,7 @@ main(void)
 	test_watch_fails();
 	test_take_over();
 	test_resume();
+	test_settings();
 	test_migrating();
 	test_connect();
 	test_blocks();

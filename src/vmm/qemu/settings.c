@@ -137,11 +137,12 @@ qemu_restore_settings(struct qemu *vm, struct err *e)
 
 	if (!s->changed)
 		return 0;
-	s->changed = false;
 	if (set_capabilities(vm, json_deep_copy(s->capabilities), e) == -1)
 		err_first(&first, e);
 	if (set_bandwidth(vm, s->bandwidth, e) == -1)
 		err_first(&first, e);
+	/* What failed is tried again by whoever comes next. */
+	s->changed = first.kind != ERR_NONE;
 	if (first.kind == ERR_NONE)
 		return 0;
 	*e = first;
