@@ -293,6 +293,9 @@ get_mapping(
 		    b->name);
 	b->bitmap = be64dec(header + 12);
 	b->pages = be64dec(header + 20);
+	if (s->ignore_shared && b->bitmap == 0 && b->pages == 0)
+		return err_set(e, ERR_UNSUPPORTED,
+		    "block %s is not in the file (" IGNORE_SHARED ")", b->name);
 	if (be64dec(header + 4) != s->page_size)
 		return corrupt(s, e, "a block with pages of another size");
 	/* The bitmap consists of 64-bit words. */
