@@ -4,9 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/endian.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/ckd.h"
 #include "tap.h"
+#include "vmm/qemu/mapped.h"
 #include "vmm/qemu/stream.h"
 
 /*
@@ -570,6 +573,74 @@ test_left_out(void)
 	fails("but not without x-ignore-shared", &in, ERR_CORRUPT, "are nowhere");
 }
 
+/* ---- whole files ---- */
+
+/* Appends it to the file; how long that is. */
+static uint64_t
+append(int fd, struct bytes *b, uint64_t at)
+{
+	if (pwrite(fd, b->v, b->n, (off_t)at) != (ssize_t)b->n)
+		abort();
+	at += b->n;
+	b->n = 0;
+	return at;
+}
+
+static int
+open_file(struct qemu_mapped **m, int fd, const char *const *ids, size_t n, struct err *e)
+{
+	char path[32];
+
+	*e = (struct err)ERR_INIT;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return qemu_mapped_open(m, path, ids, n, e);
+}
+
+/* A block may be called as the id of another. */
+static void
+test_same_id(void)
+{
+	static const char *const ids[] = { "/objects/ram0" };
+	int fd = memfd_create("mapped", MFD_CLOEXEC);
+	static struct bytes in, out;
+	static struct result r;
+	struct qemu_mapped *m = NULL;
+
+	add_file(&in);
+	add_capabilities(&in, "mapped-ram", NULL);
+	add_section(&in, 1, "ram");
+	add64(&in, 5 * PAGE | 4);
+	add_name(&in, ids[0]);
+	add64(&in, 3 * PAGE);
+	add_mapping(&in, 3, 5);
+	add_name(&in, "ram0");
+	add64(&in, 2 * PAGE);
+	add_mapping(&in, 2, 2);
+	add_end(&in);
+	add_section(&in, 3, NULL);
+	add_end(&in);
+	add_devices(&in);
+	append(fd, &in, 0);
+
+	add_file(&out);
+	add_capabilities(&out, "x-ignore-shared", NULL);
+	add_section(&out, 1, "ram");
+	add64(&out, 5 * PAGE | 4);
+	add_block(&out, ids[0], 3 * PAGE, 0);
+	add_block(&out, "ram0", 2 * PAGE, 0);
+	add_end(&out);
+	add_section(&out, 3, NULL);
+	add_page(&out, "ram0", 0, 0);
+	add_page(&out, NULL, PAGE, 0x41);
+	add_end(&out);
+	add_devices(&out);
+	if (ok(open_file(&m, fd, ids, 1, &r.e) == 0, "a region by its full name: %s", r.e.msg))
+		ok(qemu_mapped_state(m, on_put, &r, &r.e) == 0 && same(&r.out, &out),
+		    "the block that is called as its id is in the state: %s", r.e.msg);
+	qemu_mapped_close(m);
+	close(fd);
+}
+
 /* Cut anywhere before the devices: never taken. */
 static void
 test_cut(void)
@@ -604,6 +675,7 @@ main(void)
 	test_wrong();
 	test_wrong_mapped();
 	test_left_out();
+	test_same_id();
 	test_cut();
 	return done();
 }

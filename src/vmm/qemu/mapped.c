@@ -142,12 +142,16 @@ static int
 on_block(void *arg, struct qemu_stream_block *b, struct err *e)
 {
 	const struct pass *p = arg;
-	const struct qemu_stream_block *known = find_block(p->m, b->name);
 
 	(void)e;
-	if (known != NULL) {
-		b->ours = known->ours;
-		b->gpa = known->gpa;
+	for (size_t i = 0; i < p->m->nblocks; i++) {
+		/* Not find_block: another block's id may be this one's name. */
+		const struct qemu_stream_block *known = &p->m->blocks[i];
+
+		if (strcmp(known->name, b->name) == 0) {
+			b->ours = known->ours;
+			b->gpa = known->gpa;
+		}
 	}
 	return 0;
 }
