@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/ckd.h"
+#include "format/layout.h"
 #include "tap.h"
 #include "vmm/qemu/mapped.h"
 #include "vmm/qemu/stream.h"
@@ -641,6 +642,65 @@ test_same_id(void)
 	close(fd);
 }
 
+/* So many blocks of a page each. */
+static int
+make_many(unsigned n)
+{
+	int fd = memfd_create("mapped", MFD_CLOEXEC);
+	static struct bytes b;
+	uint64_t at;
+
+	add_file(&b);
+	add_capabilities(&b, "mapped-ram", NULL);
+	add_section(&b, 1, "ram");
+	add64(&b, (uint64_t)n * PAGE | 4);
+	at = append(fd, &b, 0);
+	for (unsigned i = 0; i < n; i++) {
+		char name[16];
+		uint64_t bitmap, pages;
+
+		snprintf(name, sizeof(name), "ram%u", i);
+		add_name(&b, name);
+		add64(&b, PAGE);
+		bitmap = at + b.n + 28;
+		pages = align_up(bitmap + 8, PAGE);
+		add32(&b, 1);
+		add64(&b, PAGE);
+		add64(&b, bitmap);
+		add64(&b, pages);
+		append(fd, &b, at);
+		at = pages + PAGE;
+	}
+	add_end(&b);
+	add_section(&b, 3, NULL);
+	add_end(&b);
+	add_devices(&b);
+	append(fd, &b, at);
+	return fd;
+}
+
+static void
+test_many(void)
+{
+	struct qemu_mapped *m = NULL;
+	struct err e;
+	size_t n = 0;
+	int fd;
+
+	fd = make_many(OBJECTS_MAX);
+	if (ok(open_file(&m, fd, NULL, 0, &e) == 0, "as many blocks as regions: %s", e.msg))
+		ok(qemu_mapped_regions(m, &n) != NULL && n == OBJECTS_MAX, "all are there");
+	qemu_mapped_close(m);
+	close(fd);
+	m = NULL;
+	fd = make_many(OBJECTS_MAX + 1);
+	ok(open_file(&m, fd, NULL, 0, &e) == -1 && e.kind == ERR_UNSUPPORTED &&
+		strstr(e.msg, "257 RAM blocks") != NULL,
+	    "one more: %s", e.msg);
+	qemu_mapped_close(m);
+	close(fd);
+}
+
 /* Cut anywhere before the devices: never taken. */
 static void
 test_cut(void)
@@ -676,6 +736,7 @@ main(void)
 	test_wrong_mapped();
 	test_left_out();
 	test_same_id();
+	test_many();
 	test_cut();
 	return done();
 }

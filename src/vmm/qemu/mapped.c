@@ -12,6 +12,7 @@
 
 #include "base/ckd.h"
 #include "base/fdio.h"
+#include "format/layout.h"
 
 #define PIECE ((size_t)64 << 10)
 
@@ -124,6 +125,12 @@ choose(struct qemu_mapped *m, struct err *e)
 	if (m->nregions == 0)
 		return err_set(e, ERR_FAILED,
 		    "no RAM block looks like the guest's: name it with --region");
+	/* Before anybody makes that many names. */
+	if (m->nregions > OBJECTS_MAX)
+		return err_set(e, ERR_UNSUPPORTED,
+		    "%zu RAM blocks look like the guest's, at most %u are allowed: name them "
+		    "with --region",
+		    m->nregions, OBJECTS_MAX);
 	return 0;
 }
 
