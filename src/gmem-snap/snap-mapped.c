@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "gmem-snap/stop.h"
 #include "memory/kind.h"
 #include "vmm/qemu/mapped.h"
 
@@ -65,7 +66,7 @@ open_regions(struct snapshot *s, struct qemu_mapped *m, struct err *e)
 static int
 sink(void *arg, const void *buf, size_t len, struct err *e)
 {
-	return stream_put(arg, buf, len, e);
+	return stop_check(e) == -1 ? -1 : stream_put(arg, buf, len, e);
 }
 
 static int
