@@ -3,6 +3,8 @@
 # gmem-snap --qmp with a real QEMU that runs its firmware, for there is no disk.
 . "${abs_top_srcdir:?}/tests/lib/cli.sh"
 requires qemu-system-x86_64 socat
+GMEM_SHIM=${abs_top_builddir:?}/gmem-shim.so
+export GMEM_SHIM
 
 qemus=
 qemu_clean() {
