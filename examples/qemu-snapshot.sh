@@ -14,7 +14,8 @@ image=$1 seconds=$2
 shift 2
 
 # share=on lets gmem read the memory, which is a file that is removed in the end.
-# (Up to QEMU 8.0 memory-backend-memfd, without a mem-path, does as well.)
+# (memory-backend-memfd, without a mem-path, does as well; from QEMU 8.1 on the
+# pause is longer.)
 # The restored VM needs all the rest in the same way.  To restore it with another
 # version of QEMU, name the version of the machine, as in pc-q35-7.2.
 ram=/dev/shm/gmem-example-$$

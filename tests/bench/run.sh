@@ -5,7 +5,8 @@
 # marked, not an error: machines differ, and so does what else they do.
 #
 # BENCH_DIR (default /dev/shm) takes about 3 GiB while it runs; BENCH_MIB is the
-# size of the memory that is snapshotted; BENCH_JSON=FILE gets the numbers.
+# size of the memory that is snapshotted; BENCH_ROUNDS (default 5) tells how often all is
+# measured; BENCH_JSON=FILE gets the numbers.
 set -eu
 rounds=${BENCH_ROUNDS:-5}
 mib=${BENCH_MIB:-1024}
