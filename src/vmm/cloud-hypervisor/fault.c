@@ -184,7 +184,8 @@ is_whole(const struct asked *a)
 }
 
 /*
- * The next request: 1, or 0 when the VMM has hung up (or we have).  There is one for each
+ * The next request: 1, or 0 when the VMM has hung up (or we have), be it in the middle of
+ * one: another of its threads does that when the VM ends.  There is one for each
  * page of the guest: as few system calls as can be, so it is not ch_link_read.
  */
 static int
@@ -197,9 +198,7 @@ next_request(struct ch_fault *f, struct asked *a, struct err *e)
 		if (n > 0)
 			a->len += (size_t)n;
 		else if (n == 0 || errno == ECONNRESET)
-			return a->len == 0 ? 0
-					   : err_set(e, ERR_CORRUPT,
-						 "the VMM hung up in the middle of a request");
+			return 0;
 		else if (errno != EINTR)
 			return err_sys(e, "receive");
 	}
