@@ -371,7 +371,8 @@ run(struct listener *l, struct err *e)
 	return 0;
 }
 
-/* Each child costs us a descriptor; and a VMM that was accepted must not fail for lack of one. */
+/* Each child costs us a descriptor; and a VMM that was accepted must not fail for lack of one.
+ */
 static int
 take_descriptors(struct listener *l, struct err *e)
 {

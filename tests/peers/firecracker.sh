@@ -396,6 +396,47 @@ check "a second one stops the VMM" test $got -eq 137
 served
 check "status 1" test $got -eq 1
 
+# Without descriptors: none for the page server, then none for a connection.
+if command -v prlimit >"$tmp/o"; then
+    for limit in 8 9; do
+        listen
+        await logged 'waiting for VMMs'
+        prlimit --pid $server --nofile=$limit
+        start --stay
+        load "$api"
+        check "$limit descriptors: the VMM is stopped" await logged '; the VMM was stopped$'
+        ended
+        check "$limit descriptors: indeed" test $got -eq 137
+        kill -TERM $server
+        served
+    done
+    listen
+    await logged 'waiting for VMMs'
+    prlimit --pid $server --nofile=6:64
+    start --stay
+    load "$api"
+    sleep 1.5
+    check "no descriptor: it is told once" lines 2 "$tmp/log"
+    prlimit --pid $server --nofile=64:64
+    check "and then it goes on" await logged 'its memory is served'
+    end
+    kill -TERM $server
+    served
+else
+    skip "without descriptors" "needs prlimit"
+fi
+mkfifo "$tmp/pipe"
+gmem-restore -v "$image" --listen "$sock" 2>"$tmp/pipe" >"$tmp/o" </dev/null &
+server=$!
+head -n 1 "$tmp/pipe" >"$tmp/log"
+start --stay
+load "$api"
+sleep 0.5
+check "nobody reads the log: it goes on" kill -0 $server
+end
+kill -TERM $server
+served
+
 : >"$sock"
 t "a file in its place" 1 timeout 20 gmem-restore "$image" --listen "$sock"
 check "stays" test -f "$sock"
@@ -407,9 +448,12 @@ check "takes its place" await logged 'waiting for VMMs'
 check "has the mode" test "$(stat -c %a "$sock")" = 660
 t "one where somebody listens" 1 timeout 20 gmem-restore "$image" --listen "$sock"
 check "says so" grep -q 'somebody listens there already' "$err"
-kill -INT $server
+kill -INT $server # ignored in the background of a shell, and so by us
+sleep 0.2
+check "a signal that was ignored does nothing" kill -0 $server
+kill -TERM $server
 served
-check "SIGINT without a VMM: status 0" test $got -eq 0
+check "SIGTERM without a VMM: status 0" test $got -eq 0
 t "a path too long" 2 timeout 20 gmem-restore "$image" --listen "$tmp/$(printf '%0100d' 0)"
 for options in '--once' '--pid-from-peer' '--socket-mode 600' '--socket-owner 0'; do
     # shellcheck disable=SC2086
