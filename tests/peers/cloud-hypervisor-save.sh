@@ -327,6 +327,7 @@ silent() {
     kill -KILL "$vmm"
     wait "$vmm" 2>/dev/null
 }
+memory=size=8M,shared=on
 silent 'no Start' --silent-at=connect
 silent 'no Start' --silent-at=start
 silent 'no Start' --short-header
