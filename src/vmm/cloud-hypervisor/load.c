@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <glob.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,7 @@
 #include "vmm/cloud-hypervisor/place.h"
 #include "vmm/descent.h"
 #include "vmm/http.h"
+#include "vmm/wait.h"
 
 /*
  * Loading: the VMM is told to receive a migration on a socket of its own, to which we
@@ -364,6 +366,14 @@ next_run(struct session *s, const struct object *o, uint64_t *from, struct ch_ra
 	return 1;
 }
 
+static int
+check_stop(const struct session *s, struct err *e)
+{
+	struct pollfd p = { .fd = s->how->stop_fd, .events = POLLIN };
+
+	return poll(&p, 1, 0) == 1 ? wait_interrupted("memory", e) : 0;
+}
+
 /* Into the memory objects; holes may stay holes. */
 static int
 provide(struct session *s, size_t i, struct err *e)
@@ -377,7 +387,7 @@ provide(struct session *s, size_t i, struct err *e)
 	while (from < o->size && (r = next_run(s, o, &from, &run, e)) != 0) {
 		uint64_t start = align_down(run.gpa, page), end;
 
-		if (r == -1)
+		if (r == -1 || check_stop(s, e) == -1)
 			return -1;
 		end = MIN(align_up(run.gpa + run.length, page), o->size);
 		if (server_provide(s->how->server, s->regions[i], start, end - start, e) == -1)
