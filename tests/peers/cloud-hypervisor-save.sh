@@ -188,6 +188,10 @@ done
 for version in v52.0 v53.0; do
     lie 'the VMM abandoned it' --abandon-at=complete --version-as $version
 done
+for step in state complete; do
+    lie "VMM says 500: .*abandoned before $step" --abandon-at=$step --version-as v52.0
+    lie "VMM says 500: .*closed before $step" --close-at=$step --version-as v52.0
+done
 lie 'vm.send-migration: the VMM says 500' --api-500=vm.send-migration
 lie 'vm.send-migration: .*without an answer' --api-close=vm.send-migration
 status=5

@@ -35,7 +35,7 @@
 
 #define CMDLINE_MAX (4u << 20)
 #define QUIT_MS 30000
-#define LAST_MS 2000 /* for a VMM whose sockets are closed to end */
+#define LAST_MS 2000 /* for a VMM whose sockets are closed to end, or to say what was wrong */
 
 /* A VM whose pages change faster than we take them is paused after this time. */
 #define STREAM_S 300
@@ -370,6 +370,23 @@ settle(struct saver *s, int r, struct err *e)
 	return err_wrap(e, "after saving");
 }
 
+/* The VMM may know more about why it went no further: an older one answers only now. */
+static int
+explain(struct saver *s, struct err *e)
+{
+	struct err why = ERR_INIT;
+	struct err first = *e;
+
+	ch_receiver_refuse(s->receiver);
+	/* What we found wrong ourselves it only repeats. */
+	if ((first.kind != ERR_FAILED && first.kind != ERR_SYS) ||
+	    ch_api_result(s->request, LAST_MS, &why) != -1)
+		return err_wrap(e, "vm.send-migration");
+	err_set(e, first.kind, "vm.send-migration: %.255s (%.220s)", first.msg, why.msg);
+	e->sysno = first.sysno;
+	return -1;
+}
+
 /* Everything that the VMM takes part in. */
 static int
 migrate(struct saver *s, struct err *e)
@@ -385,7 +402,7 @@ migrate(struct saver *s, struct err *e)
 	if (r == 0)
 		r = begin(s, &fd, e);
 	if (r == 0 && ch_receiver_converse(s->receiver, fd, e) == -1)
-		r = err_wrap(e, "vm.send-migration");
+		r = explain(s, e);
 	if (r == 0)
 		r = proceed(s, needed(s), e);
 	if (r == 0)
