@@ -15,6 +15,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "stand-in-cloud-hypervisor.h"
@@ -171,6 +172,32 @@ loop(void *arg)
 	return NULL;
 }
 
+/* Whoever calls listen is its peer: a process that stays as long as this one. */
+static int
+launched(const char *path)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0), done[2], alive[2];
+	char c;
+
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", path);
+	if (fd == -1 || pipe(done) == -1 || pipe(alive) == -1)
+		return -1;
+	if (fork() == 0) {
+		if (bind(fd, (struct sockaddr *)&sa, sizeof(sa)) == -1 || listen(fd, 8) == -1)
+			_exit(1);
+		close(fd);
+		close(done[0]);
+		close(done[1]);
+		close(alive[1]);
+		_exit(read(alive[0], &c, 1) != 0);
+	}
+	close(done[1]);
+	if (read(done[0], &c, 1) != 0)
+		return -1;
+	return fd;
+}
+
 int
 api_start(const char *path, struct why *why)
 {
@@ -180,7 +207,7 @@ api_start(const char *path, struct why *why)
 	if (lie("api-late") != NULL)
 		usleep((unsigned)atoi(lie("api-late")) * 1000);
 	unlink(path);
-	listener = wire_listen(path, why);
+	listener = lie("api-launcher") != NULL ? launched(path) : wire_listen(path, why);
 	if (listener == -1)
 		return -1;
 	if (pthread_create(&thread, NULL, loop, &listener) != 0)

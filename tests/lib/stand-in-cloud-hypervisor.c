@@ -168,6 +168,7 @@ static struct {
 	{ "api-500", "[=PATH]: refused", NULL },
 	{ "api-garbage", "[=PATH]: no HTTP", NULL },
 	{ "api-no-json", "[=PATH]: half a document", NULL },
+	{ "api-launcher", "the socket is made by another process", NULL },
 	{ "others-migrate",
 	    "vm.send-migration: somebody else's is under way, and pauses the VM", NULL },
 	{ "others-pause", "vm.pause: somebody else has done so", NULL },

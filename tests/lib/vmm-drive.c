@@ -2,7 +2,7 @@
 #include <config.h>
 
 /*
- * vmm-drive save DRIVER SOCKET MS [as-before|paused|running|quit [memory|commit]]
+ * vmm-drive save DRIVER SOCKET MS [as-before|paused|running|quit [memory|commit|none [PID]]]
  * vmm-drive load DRIVER IMAGE MS COMMAND...
  *
  * For tests: what gmem-snap and gmem-restore do with a driver of src/vmm, but with a time
@@ -127,6 +127,8 @@ save(const struct vmm_driver *driver, const char *socket, int ms, char **argv, s
 	const struct vmm_save how = {
 		.socket = socket,
 		.leave = leave_of(argv[0]),
+		.pid =
+		    argv[0] != NULL && argv[1] != NULL && argv[2] != NULL ? atoi(argv[2]) : 0,
 		.timeout_ms = ms,
 		.stop_fd = eventfd(0, EFD_CLOEXEC),
 	};

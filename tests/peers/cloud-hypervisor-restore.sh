@@ -87,6 +87,9 @@ check "all is right" right
 restore "a late, slow API" 0 small -- --api-late=300 --api-slow=100
 check "all is right" right
 
+restore "a launcher made the API's socket" 0 small -- --api-launcher
+check "all is right" right
+
 rm -f "$api"
 timeout -k 5 "$patience" gmem-restore --paused --stats "$tmp/stats" "$tmp/shared.gmem" -- \
     stand-in-cloud-hypervisor --api-socket "path=$api" >"$out" 2>"$err" &

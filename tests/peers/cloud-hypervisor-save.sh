@@ -276,6 +276,18 @@ for version in v52.0 v53.0 main v54.0; do
     done
 done
 
+# ---- a socket that somebody else has made ----
+begin --memory size=8M,shared=on --api-launcher
+snap "a launcher made the API's socket" 0
+check "it runs" state_is Running
+stop
+rm "$image"
+begin --memory size=8M,shared=on --api-launcher
+t "who is taken for the VMM" 1 timeout -k 5 "$patience" \
+    vmm-drive save cloud-hypervisor "$api" 1000 as-before none 1
+check "is named, and who came" said "does not connect within 1000 ms: process [0-9]* does, and 1 is taken"
+stop
+
 # ---- memory that was sent keeps no VM waiting ----
 # order LEAVE WORD...: when what was done
 order() {

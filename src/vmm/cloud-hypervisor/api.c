@@ -4,6 +4,7 @@
 #include "vmm/cloud-hypervisor/api.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -27,6 +28,7 @@
 #define VERB_MAX 48
 #define PATH_MAX_LEN (sizeof(API) + VERB_MAX)
 #define POLL_MS_MAX 100
+#define STATUS_MAX (64u << 10) /* of /proc/PID/status, bytes */
 
 static int
 call(const struct ch_api *a, const char *method, const char *verb, const char *body,
@@ -110,12 +112,16 @@ int
 ch_api_ping(const struct ch_api *a, struct ch_version *v, struct err *e)
 {
 	json_t *reply;
+	double pid;
 
 	*v = (struct ch_version){ 0 };
 	if (get(a, "vmm.ping", &reply, e) == -1)
 		return -1;
 	copy_text(v->text, sizeof(v->text), reply, "version");
 	copy_text(v->build, sizeof(v->build), reply, "build_version");
+	pid = json_number_value(json_object_get(reply, "pid"));
+	if (pid > 0 && pid <= INT_MAX)
+		v->pid = (pid_t)pid;
 	json_decref(reply);
 	return judge_version(v, e);
 }
@@ -246,6 +252,39 @@ ch_api_peer(const char *socket_path, uid_t *uid)
 	fd_close(&fd);
 	*uid = peer.uid;
 	return peer.pid;
+}
+
+/* What a process is called in its own pid namespace, which is below ours if *nested. */
+static pid_t
+own_pid(pid_t pid, bool *nested)
+{
+	struct err ignored = ERR_INIT;
+	char path[64], *text, *line, *end;
+	long first = 0, last = 0;
+	size_t len;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	if (fd_slurp(path, STATUS_MAX, &text, &len, &ignored) == -1)
+		return 0;
+	line = strstr(text, "\nNSpid:");
+	if (line != NULL) {
+		first = last = strtol(line + 7, &end, 10);
+		*nested = *end == '\t';
+		while (*end == '\t')
+			last = strtol(end, &end, 10);
+	}
+	free(text);
+	return first == pid ? (pid_t)last : 0;
+}
+
+pid_t
+ch_api_vmm(pid_t peer, const struct ch_version *v)
+{
+	bool nested = false;
+
+	if (v->pid <= 0 || v->pid == peer || (peer != 0 && own_pid(peer, &nested) == v->pid))
+		return peer;
+	return own_pid(v->pid, &nested) == v->pid && !nested ? v->pid : peer;
 }
 
 /* ---- a request of its own ---- */

@@ -19,6 +19,7 @@ struct ch_api {
 struct ch_version {
 	char text[32]; /* "53.0.0" */
 	char build[64]; /* "v53.0-12-gabcdef" */
+	pid_t pid; /* as it sees itself; 0: not told */
 	unsigned major; /* of the last release before it was built, as far as can be told */
 };
 
@@ -47,8 +48,14 @@ int ch_api_vm(const struct ch_api *a, const char *verb, bool *refused, struct er
  */
 int ch_api_settle(const struct ch_api *a, bool run, enum vmm_outcome *outcome, struct err *e);
 
-/* The process that listens there; 0 if that can't be told. */
+/* The process that has made that socket, or listens there; 0 if that can't be told. */
 pid_t ch_api_peer(const char *socket, uid_t *uid);
+
+/*
+ * The VMM behind a socket that `peer` has made, maybe to hand it to the VMM: what that says of
+ * itself, if it means our pid namespace; else peer.
+ */
+pid_t ch_api_vmm(pid_t peer, const struct ch_version *v);
 
 /* ---- a request that takes long, in a thread of its own ---- */
 

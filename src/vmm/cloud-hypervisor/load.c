@@ -598,16 +598,21 @@ receive(struct session *s, const struct ch_api *api, uid_t uid, struct vmm_load_
 
 /* Somebody else's VMM may listen there, and must not be taken for ours, which may be killed. */
 static int
-find_vmm(struct session *s, uid_t *uid, struct err *e)
+find_vmm(struct session *s, const struct ch_api *api, uid_t *uid, struct err *e)
 {
-	pid_t peer = ch_api_peer(s->socket, uid);
+	pid_t peer = ch_api_peer(s->socket, uid), pid = peer;
 
-	if (peer != 0 && !descends(peer, getpid()))
-		return err_set(e, ERR_FAILED,
-		    "process %d answers there, which is not the VMM that was started",
-		    (int)peer);
+	if (ch_api_ping(api, &s->version, e) == -1)
+		return -1;
 	if (peer != 0)
-		atomic_store(&s->pids[1], peer);
+		pid = ch_api_vmm(peer, &s->version);
+	if (pid != 0 && !descends(pid, getpid()))
+		return err_set(e, ERR_FAILED,
+		    "process %d answers there (the socket is of process %d), which is not the "
+		    "VMM that was started",
+		    (int)pid, (int)peer);
+	if (pid != 0)
+		atomic_store(&s->pids[1], pid);
 	return 0;
 }
 
@@ -622,7 +627,7 @@ load(struct session *s, pid_t vmm, struct vmm_load_times *t, struct err *e)
 	uid_t uid = geteuid();
 
 	if (http_await(s->socket, vmm, s->how->timeout_ms, s->how->stop_fd, e) == -1 ||
-	    find_vmm(s, &uid, e) == -1 || ch_api_ping(&api, &s->version, e) == -1)
+	    find_vmm(s, &api, &uid, e) == -1)
 		return -1;
 	t->connected = now_ns();
 	choose(s);

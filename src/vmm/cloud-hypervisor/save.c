@@ -54,6 +54,7 @@ struct saver {
 	char *socket; /* owned: the API's, absolute */
 	struct ch_version version;
 	pid_t pid; /* 0: it can't be told */
+	pid_t stranger; /* who has connected and is not the VMM; or 0 */
 	int pidfd; /* or -1 */
 	uid_t uid;
 	bool was_running;
@@ -152,10 +153,12 @@ attach(struct saver *s, struct err *e)
 {
 	pid_t peer = ch_api_peer(s->socket, &s->uid);
 
-	s->pid = s->how->pid != 0 ? s->how->pid : peer;
+	if (ch_api_ping(&s->api, &s->version, e) == -1)
+		return -1;
+	s->pid = s->how->pid != 0 ? s->how->pid : ch_api_vmm(peer, &s->version);
 	if (s->pid != 0)
 		s->pidfd = pidfd_open(s->pid, 0);
-	if (ch_api_ping(&s->api, &s->version, e) == -1 || inspect(s, e) == -1)
+	if (inspect(s, e) == -1)
 		return -1;
 	return put_facts(s, e);
 }
@@ -163,14 +166,28 @@ attach(struct saver *s, struct err *e)
 /* ---- the connection ---- */
 
 static bool
-is_the_vmm(const struct saver *s, int fd)
+is_the_vmm(struct saver *s, int fd)
 {
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
 
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == -1)
 		return false;
-	return s->pid == 0 || peer.pid == 0 || peer.pid == s->pid;
+	if (s->pid == 0 || peer.pid == 0 || peer.pid == s->pid)
+		return true;
+	s->stranger = peer.pid;
+	return false;
+}
+
+static int
+too_late(const struct saver *s, struct err *e)
+{
+	if (s->stranger == 0)
+		return err_set(
+		    e, ERR_FAILED, "the VMM does not connect within %d ms", s->how->timeout_ms);
+	return err_set(e, ERR_FAILED,
+	    "the VMM does not connect within %d ms: process %d does, and %d is taken for it",
+	    s->how->timeout_ms, (int)s->stranger, (int)s->pid);
 }
 
 /* The VMM connects, or its API tells why it won't. */
@@ -188,8 +205,7 @@ await_vmm(struct saver *s, int *fd, struct err *e)
 		int64_t left = s->how->timeout_ms == -1 ? -1 : end_ms - wait_now_ms();
 
 		if (s->how->timeout_ms != -1 && left <= 0)
-			return err_set(e, ERR_FAILED, "the VMM does not connect within %d ms",
-			    s->how->timeout_ms);
+			return too_late(s, e);
 		if (poll(p, 3, (int)left) == -1 && errno != EINTR)
 			return err_sys(e, "poll");
 		if (p[2].revents != 0)
