@@ -45,6 +45,13 @@ paused(void *arg)
 }
 
 static void
+releasing(void *arg)
+{
+	(void)arg;
+	stop_noticed();
+}
+
+static void
 released(void *arg, enum vmm_outcome outcome, const struct err *why)
 {
 	struct snapshot *s = arg;
@@ -141,6 +148,7 @@ snap_vmm(struct snapshot *s, struct err *e)
 		.command = put_command,
 		.start = start,
 		.paused = paused,
+		.releasing = releasing,
 		.released = released,
 		.state_begin = state_begin,
 		.state_put = state_put,

@@ -57,8 +57,12 @@ struct vmm_sink {
 	int (*command)(void *arg, char *const *argv, size_t argc, struct err *e);
 	/* Starts threads: behind guard_start, before the VM is paused; once. */
 	int (*start)(void *arg, struct err *e);
-	/* The VM is about to be paused; and what has become of it, why: with VMM_UNKNOWN. */
+	/*
+	 * The VM is about to be paused; is about to be let go, which takes its time and is not
+	 * to be hurried; and what has become of it, why: with VMM_UNKNOWN.
+	 */
 	void (*paused)(void *arg);
+	void (*releasing)(void *arg);
 	void (*released)(void *arg, enum vmm_outcome outcome, const struct err *why);
 	/* A state, as its bytes come. */
 	int (*state_begin)(void *arg, const char *name, const char *kind, struct err *e);

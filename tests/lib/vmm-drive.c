@@ -49,7 +49,7 @@ nothing(void *arg, struct err *e)
 }
 
 static void
-paused(void *arg)
+told(void *arg)
 {
 	(void)arg;
 }
@@ -137,7 +137,8 @@ save(const struct vmm_driver *driver, const char *socket, int ms, char **argv, s
 		.fact = fact,
 		.command = command,
 		.start = nothing,
-		.paused = paused,
+		.paused = told,
+		.releasing = told,
 		.released = released,
 		.state_begin = state_begin,
 		.state_put = state_put,

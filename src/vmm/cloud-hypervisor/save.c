@@ -366,6 +366,7 @@ settle(struct saver *s, int r, struct err *e)
 		s->sink->released(s->sink->arg, VMM_UNTOUCHED, &why);
 		return r;
 	}
+	s->sink->releasing(s->sink->arg);
 	if (r == -1)
 		ch_receiver_refuse(s->receiver);
 	if (r == 0 && s->how->leave == VMM_LEAVE_QUIT) {

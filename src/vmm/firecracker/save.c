@@ -305,6 +305,7 @@ release(struct save *s, int rc, struct err *e)
 	enum vmm_outcome outcome;
 	int left;
 
+	s->sink->releasing(s->sink->arg);
 	left = leave(s, how, &outcome, &why);
 	if (left == -1)
 		outcome = has_ended(s->pidfd) ? VMM_ENDED : VMM_UNKNOWN;
