@@ -287,6 +287,9 @@ check_listen(struct options *o)
 		if (about_vmm[i].given)
 			opt_bad(
 			    &program, "--listen and %s exclude each other", about_vmm[i].name);
+	if (l->path != NULL && o->engine != SERVE_AUTO && o->engine != SERVE_EAGER &&
+	    o->engine != SERVE_COPY)
+		opt_bad(&program, "--listen goes with the engines auto, copy and eager");
 	l->image = o->image;
 	l->engine = o->engine;
 	l->background = o->background;

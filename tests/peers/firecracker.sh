@@ -460,7 +460,7 @@ for options in '--once' '--pid-from-peer' '--socket-mode 600' '--socket-owner 0'
     t "$options without --listen" 2 gmem-restore "$image" $options -- true
 done
 for options in '--once --pid-from-peer' '--qmp x' '--paused' '--stats x' '-- true' \
-    '--socket-mode 8' '--socket-mode 01000' '--socket-owner no-such-user' \
+    '--engine continue' '--engine userfault' '--engine source' '--socket-mode 8' '--socket-mode 01000' '--socket-owner no-such-user' \
     '--socket-owner 0:no-such-group'; do
     # shellcheck disable=SC2086
     t "--listen with $options" 2 gmem-restore "$image" --listen "$sock" $options
