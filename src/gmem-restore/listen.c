@@ -230,7 +230,8 @@ take_connection(struct listener *l)
 	}
 	l->full = false;
 	if (!may_connect(l, &peer))
-		log_warn("process %d of user %u was sent away: not the user of the socket",
+		log_warn("process %d of user %u was sent away: not the user of the socket "
+			 "(--socket-owner)",
 		    (int)peer.pid, (unsigned)peer.uid);
 	else if (start_child(l, &peer, &e) == -1)
 		refuse(l, &peer, &e);
