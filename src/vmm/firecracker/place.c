@@ -152,6 +152,7 @@ make(struct fc_place *p, pid_t vmm, struct err *e)
 		return 0;
 	forget(p);
 	snprintf(root, sizeof(root), "/proc/%d/root", (int)vmm);
+	p->jailed = true;
 	if (make_in(p, root, "", e) == -1)
 		return err_wrap(e,
 		    "the VMM does not see %s, it has a root directory of its own (a jail), and "

@@ -3,6 +3,7 @@
 #define GMEM_VMM_FIRECRACKER_PLACE_H
 
 #include <limits.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -18,6 +19,7 @@ struct fc_place {
 	char seen[PATH_MAX]; /* its path, for the VMM */
 	uid_t uid; /* of the VMM */
 	gid_t gid;
+	bool jailed; /* TMPDIR is not where it is */
 };
 
 #define FC_PLACE_INIT                                                                          \

@@ -76,8 +76,10 @@ check_room(const struct save *s, struct err *e)
 		return 0;
 	return err_set(e, ERR_FAILED,
 	    "%s has room for %" PRIu64 " MiB, the VM's memory takes %" PRIu64
-	    " MiB for a while: set TMPDIR to a folder with more",
-	    s->place.seen, room >> 20, need >> 20);
+	    " MiB for a while: %s",
+	    s->place.seen, room >> 20, need >> 20,
+	    s->place.jailed ? "make room in the VMM's root directory (its jail)"
+			    : "set TMPDIR to a folder with more");
 }
 
 static int
