@@ -3,6 +3,7 @@
 
 #include "vmm/firecracker/api.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -13,7 +14,9 @@
 
 #include "base/fdio.h"
 #include "base/log.h"
+#include "vmm/http-await.h"
 #include "vmm/http.h"
+#include "vmm/wait.h"
 
 #define AGAIN_MS 100 /* between two attempts to resume a VM */
 #define TOO_MANY 503 /* connections, it says, and hangs up */
@@ -122,25 +125,43 @@ fc_api_resume(const struct fc_api *a, int pidfd, struct err *e)
 	return rc;
 }
 
+/* Its queue of connections may be full: a moment later it is not. */
+static int
+connect_to(const struct fc_api *a, int sock, const struct sockaddr_un *addr, struct err *e)
+{
+	int64_t end = a->timeout_ms < 0 ? -1 : wait_now_ms() + a->timeout_ms;
+
+	while (connect(sock, (const struct sockaddr *)addr, sizeof(*addr)) == -1) {
+		if (errno != EAGAIN && errno != EINTR)
+			return err_sys(e, "%s: connect", a->socket);
+		if (http_is_late(end))
+			return err_set(
+			    e, ERR_FAILED, "%s: nobody accepts the connection", a->socket);
+		if (http_pause(a->stop_fd, -1, end))
+			return wait_interrupted("connection", e);
+	}
+	return 0;
+}
+
 int
 fc_api_peer(const struct fc_api *a, pid_t *pid, struct err *e)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	struct ucred cred;
 	socklen_t len = sizeof(cred);
-	int sock, rc = 0;
+	int sock, rc;
 
 	if (strlen(a->socket) >= sizeof(addr.sun_path))
 		return err_set(
 		    e, ERR_FAILED, "%s: too long for the path of a socket", a->socket);
 	memcpy(addr.sun_path, a->socket, strlen(a->socket));
-	sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (sock == -1)
 		return err_sys(e, "socket");
-	if (connect(sock, (struct sockaddr *)&addr, sizeof(addr)) == -1 ||
-	    getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) == -1)
-		rc = err_sys(e, "%s: connect", a->socket);
-	else
+	rc = connect_to(a, sock, &addr, e);
+	if (rc == 0 && getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) == -1)
+		rc = err_sys(e, "%s: who listens", a->socket);
+	if (rc == 0)
 		*pid = cred.pid;
 	fd_close(&sock);
 	return rc;
