@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/ckd.h"
@@ -18,6 +17,7 @@
 #include "base/log.h"
 #include "image/reader.h"
 #include "memory/create.h"
+#include "serve/stats.h"
 #include "vmm/cloud-hypervisor/api.h"
 #include "vmm/cloud-hypervisor/fault.h"
 #include "vmm/cloud-hypervisor/impl.h"
@@ -62,15 +62,6 @@ struct session {
 	struct ch_fault *fault;
 	_Atomic pid_t pids[2]; /* the process we started, and the one that has the memory */
 };
-
-static uint64_t
-now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
-}
 
 /* ---- before the VMM runs ---- */
 
@@ -514,7 +505,7 @@ configure(struct session *s, struct vmm_load_times *t, struct err *e)
 		return err_wrap(e, "fault connection");
 	if (s->fds == NULL && give(s, send_memory, e) == -1)
 		return -1;
-	t->ready = now_ns();
+	t->ready = serve_now();
 	return 0;
 }
 
@@ -525,14 +516,14 @@ converse(struct session *s, struct vmm_load_times *t, struct err *e)
 		return -1;
 	if (ch_link_command(&s->link, CH_STATE, s->state, s->state_object->size, -1, e) == -1)
 		return -1;
-	t->loaded = now_ns();
+	t->loaded = serve_now();
 	if (s->fault != NULL && ch_fault_check(s->fault, e) == -1)
 		return -1;
 	if (ch_link_command(&s->link, s->how->paused ? CH_COMPLETE_PAUSED : CH_COMPLETE, NULL,
 		0, -1, e) == -1)
 		return -1;
 	if (!s->how->paused)
-		t->running = now_ns();
+		t->running = serve_now();
 	return 0;
 }
 
@@ -629,7 +620,7 @@ load(struct session *s, pid_t vmm, struct vmm_load_times *t, struct err *e)
 	if (http_await(s->socket, vmm, s->how->timeout_ms, s->how->stop_fd, e) == -1 ||
 	    find_vmm(s, &api, &uid, e) == -1)
 		return -1;
-	t->connected = now_ns();
+	t->connected = serve_now();
 	choose(s);
 	if (s->fds != NULL && !is_complete(s) && give(s, provide, e) == -1)
 		return -1;

@@ -28,9 +28,6 @@ struct qemu {
 	size_t nram;
 };
 
-/* CLOCK_MONOTONIC. */
-uint64_t qemu_now_ns(void);
-
 /* "status" of query-status or query-migrate as text into buf; "none" if there is none. */
 #define QEMU_STATUS_MAX 32
 int qemu_query_status(struct qmp *q, char status[QEMU_STATUS_MAX], struct err *e);

@@ -13,6 +13,7 @@
 
 #include "base/ckd.h"
 #include "base/fdio.h"
+#include "serve/stats.h"
 #include "vmm/qemu/impl.h"
 
 #define FD_NAME "gmem-state"
@@ -66,7 +67,7 @@ feed_ready(void *arg, struct err *e)
 	n = write_quietly(f->watch.fd, f->buf + f->at, f->len - f->at);
 	if (n > 0) {
 		f->at += (size_t)n;
-		f->last_ns = qemu_now_ns();
+		f->last_ns = serve_now();
 	} else if (n == -1 && errno == EPIPE) {
 		/* QEMU wants no more: query-migrate will tell why. */
 		fd_close(&f->watch.fd);
@@ -145,7 +146,7 @@ follow(struct qmp *q, struct feed *f, struct err *e)
 		json_decref(reply);
 		if (qmp_wait(q, ms, e) == -1)
 			return -1;
-		if (qemu_now_ns() - f->last_ns > (uint64_t)f->how->incoming_ms * 1000000)
+		if (serve_now() - f->last_ns > (uint64_t)f->how->incoming_ms * 1000000)
 			return err_set(e, ERR_FAILED, "no progress within %d ms (%s)",
 			    f->how->incoming_ms, status);
 		if (f->watch.fd == -1)
@@ -168,7 +169,7 @@ incoming(struct qmp *q, const struct qemu_load *how, struct err *e)
 	f->watch =
 	    (struct qmp_watch){ .fd = -1, .events = POLLOUT, .ready = feed_ready, .arg = f };
 	f->how = how;
-	f->last_ns = qemu_now_ns();
+	f->last_ns = serve_now();
 	if (hand_over_pipe(q, &f->watch.fd, e) == 0) {
 		qmp_watch(q, &f->watch);
 		r = qmp_command(q, "migrate-incoming", incoming_args(q), NULL, e);
@@ -208,18 +209,18 @@ load(struct qmp *q, const struct qemu_load *how, struct qemu_load_times *t, stru
 		return -1;
 	if (how->before_incoming != NULL && how->before_incoming(how->arg, e) == -1)
 		return -1;
-	t->ready = qemu_now_ns();
+	t->ready = serve_now();
 	qmp_set_timeout(q, how->incoming_ms);
 	if (incoming(q, how, e) == -1)
 		return err_wrap(e, "loading the VM's state");
-	t->loaded = qemu_now_ns();
+	t->loaded = serve_now();
 	/* A later migration of this VM to elsewhere must not leave out its RAM. */
 	if (set_ignore_shared(q, false, e) == -1)
 		return -1;
 	if (settle(q, how->resume, e) == -1)
 		return -1;
 	if (how->resume)
-		t->running = qemu_now_ns();
+		t->running = serve_now();
 	return 0;
 }
 
@@ -238,7 +239,7 @@ qemu_load(const struct qemu_load *how, struct qemu_load_times *times, struct err
 
 	if (qmp_connect(&q, how->socket, &dial, e) == -1)
 		return -1;
-	t.connected = qemu_now_ns();
+	t.connected = serve_now();
 	r = load(q, how, &t, e);
 	qmp_close(q);
 	if (r == -1)

@@ -11,6 +11,7 @@
 
 #include "base/fdio.h"
 #include "base/log.h"
+#include "serve/stats.h"
 
 #define CANCEL_S 30
 #define QUIT_MS 30000
@@ -126,7 +127,7 @@ qemu_check_paused(struct qemu *vm, struct err *e)
 int
 qemu_cancel(struct qemu *vm, struct err *e)
 {
-	uint64_t end = qemu_now_ns() + CANCEL_S * UINT64_C(1000000000);
+	uint64_t end = serve_now() + CANCEL_S * UINT64_C(1000000000);
 	char status[QEMU_STATUS_MAX];
 
 	if (qemu_query_migrate(vm->qmp, status, NULL, e) == -1)
@@ -140,7 +141,7 @@ qemu_cancel(struct qemu *vm, struct err *e)
 			return -1;
 		if (!qemu_migrating(status))
 			return 0;
-		if (qemu_now_ns() > end)
+		if (serve_now() > end)
 			return err_set(e, ERR_FAILED,
 			    "the migration is not cancelled within %d s (%s)", CANCEL_S,
 			    status);
@@ -156,14 +157,14 @@ qemu_cancel(struct qemu *vm, struct err *e)
 static int
 settle(struct qemu *vm, char status[QEMU_STATUS_MAX], struct err *e)
 {
-	uint64_t end = qemu_now_ns() + CANCEL_S * UINT64_C(1000000000);
+	uint64_t end = serve_now() + CANCEL_S * UINT64_C(1000000000);
 
 	for (;;) {
 		if (qemu_query_status(vm->qmp, status, e) == -1)
 			return -1;
 		if (strcmp(status, "finish-migrate") != 0)
 			return 0;
-		if (qemu_now_ns() > end)
+		if (serve_now() > end)
 			return err_set(e, ERR_FAILED,
 			    "the VM is still \"%s\" %d s after the migration", status,
 			    CANCEL_S);

@@ -13,6 +13,7 @@
 
 #include "base/ckd.h"
 #include "base/fdio.h"
+#include "serve/stats.h"
 #include "vmm/qemu/stream.h"
 
 #define FD_NAME "gmem-state"
@@ -46,7 +47,7 @@ drain_ready(void *arg, struct err *e)
 		fd_close(&d->watch.fd);
 		return 0;
 	}
-	d->last_ns = qemu_now_ns();
+	d->last_ns = serve_now();
 	if (d->strip != NULL)
 		return qemu_stream_feed(d->strip, d->buf, (size_t)n, e);
 	return d->sink(d->arg, d->buf, (size_t)n, e);
@@ -56,7 +57,7 @@ drain_ready(void *arg, struct err *e)
 static int
 wait_bytes(struct qemu *vm, struct drain *d, int ms, struct err *e)
 {
-	uint64_t now = qemu_now_ns(), end = now + (uint64_t)ms * 1000000;
+	uint64_t now = serve_now(), end = now + (uint64_t)ms * 1000000;
 
 	do {
 		/* At least one: rounding down may leave nothing. */
@@ -64,7 +65,7 @@ wait_bytes(struct qemu *vm, struct drain *d, int ms, struct err *e)
 
 		if (qmp_wait(vm->qmp, MAX(left, 1), e) == -1)
 			return -1;
-		now = qemu_now_ns();
+		now = serve_now();
 	} while (d->watch.fd != -1 && now < end);
 	if (now - d->last_ns < STALL_S * UINT64_C(1000000000))
 		return 0;
@@ -143,7 +144,7 @@ follow(struct qemu *vm, struct drain *d, struct err *e)
 	int r, ms = 1;
 	json_t *reply;
 
-	d->last_ns = qemu_now_ns();
+	d->last_ns = serve_now();
 	for (;;) {
 		if (qemu_query_migrate(vm->qmp, status, &reply, e) == -1)
 			return -1;

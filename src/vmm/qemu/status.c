@@ -5,7 +5,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 static const char *const in_flight[] = {
 	"setup",
@@ -22,15 +21,6 @@ static const char *const in_flight[] = {
 	"colo",
 	"wait-unplug",
 };
-
-uint64_t
-qemu_now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
-}
 
 /* The member "status", or what stands for none. */
 static void
