@@ -167,11 +167,11 @@ int fill_unit(
 /* The mapping of the process that holds the address, or NULL. */
 const struct mapping *mapping_find(const struct server *s, unsigned process, uint64_t hva);
 
-/* A thread that takes no signal but the one by which it is stopped. */
-int thread_start(pthread_t *thread, void *(*run)(void *), void *arg, struct err *e);
-
 /* Gives all of an object with `nthreads` threads, and returns when that is done. */
 int fill_eagerly(struct server *s, size_t object, unsigned nthreads, struct err *e);
+
+/* The same with as many threads as the options say. */
+int fill_now(struct server *s, size_t object, struct err *e);
 
 /* With asked_lock: makes the filler ready, if it is not. */
 int asked_filler_init(struct server *s, struct err *e);
@@ -184,6 +184,30 @@ int fill_taken(struct filler *f, size_t object, uint64_t off, struct err *e);
 
 /* Until whoever has taken the page has given it. */
 int await_given(struct server *s, const struct claims *c, uint64_t page, struct err *e);
+
+/* ---- threads.c ---- */
+
+/* Once, before the first thread. */
+void threads_init(void);
+
+/* A thread that takes no signal but the one by which it is stopped. */
+int thread_start(pthread_t *thread, void *(*run)(void *), void *arg, struct err *e);
+
+/* Takes it out of system calls, until it has ended. */
+void thread_stop(pthread_t thread);
+
+/* ---- memory.c ---- */
+
+/* With s->lock: every region has its memory. */
+int server_begin(struct server *s, struct err *e);
+
+/* ---- faults.c, processes.c ---- */
+
+/* The thread of a struct worker. */
+void *worker_main(void *arg);
+
+/* With s->lock, or when nobody else is left: ends the workers of the process. */
+void process_stop(struct server *s, struct served_process *p);
 
 /* ---- copy.c: memory of the VMM's own ---- */
 

@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 libgmem_a_SOURCES += \
+	%D%/asked.c \
 	%D%/background.c \
 	%D%/claims.c %D%/claims.h \
 	%D%/copy.c \
+	%D%/discard.c \
 	%D%/engine.c %D%/engine.h \
 	%D%/events.c \
+	%D%/faults.c \
 	%D%/fill.c \
 	%D%/host.c %D%/host.h \
 	%D%/internal.h \
+	%D%/mappings.c \
+	%D%/memory.c \
 	%D%/object.c %D%/object.h \
+	%D%/processes.c \
 	%D%/server.c %D%/server.h \
 	%D%/source.c \
 	%D%/stats.c %D%/stats.h \
+	%D%/threads.c \
 	%D%/uffd.c %D%/uffd.h

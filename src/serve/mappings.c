@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include <stdlib.h>
+
+#include "base/ckd.h"
+#include "serve/internal.h"
+
+/* Where processes have the memory: who looks for a fault finds its place without a lock. */
+
+const struct mapping *
+mapping_find(const struct server *s, unsigned process, uint64_t hva)
+{
+	const struct mapping_table *t = atomic_load(&s->mappings);
+
+	for (size_t i = 0; t != NULL && i < t->n; i++) {
+		const struct mapping *m = &t->list[i];
+
+		if (m->process == process && hva - m->hva < m->len)
+			return m;
+	}
+	return NULL;
+}
+
+/*
+ * Makes a table without what [hva, hva + len) of the process was, with `extra`
+ * more places.  A mapping that loses its middle becomes two.
+ */
+static struct mapping_table *
+table_without(
+    const struct server *s, unsigned process, uint64_t hva, uint64_t len, size_t extra)
+{
+	struct mapping_table *old = atomic_load(&s->mappings), *t;
+	size_t n = old != NULL ? old->n : 0;
+
+	t = calloc(1, sizeof(*t) + (2 * n + extra) * sizeof(t->list[0]));
+	if (t == NULL)
+		return NULL;
+	t->older = old;
+	for (size_t i = 0; i < n; i++) {
+		struct mapping m = old->list[i], right = m;
+		uint64_t end = m.hva + m.len;
+
+		if (m.process != process || hva >= end || hva + len <= m.hva) {
+			t->list[t->n++] = m;
+			continue;
+		}
+		if (hva > m.hva) {
+			m.len = hva - m.hva;
+			t->list[t->n++] = m;
+		}
+		if (hva + len < end) {
+			right.hva = hva + len;
+			right.len = end - right.hva;
+			right.offset += right.hva - m.hva;
+			t->list[t->n++] = right;
+		}
+	}
+	return t;
+}
+
+/* Memory of a VMM's own is one process's, each part has one place, and nothing else is there.
+ */
+static int
+check_foreign(const struct server *s, const struct mapping *new, struct err *e)
+{
+	const struct served_object *o = &s->objects[new->object];
+	const struct mapping_table *t = atomic_load(&s->mappings);
+	bool adopted = s->processes[new->process]->events != NULL;
+
+	if (o->engine == SERVE_SOURCE || o->source)
+		return err_set(e, ERR_CORRUPT, "hand-off: %s is for a VMM that asks for pages",
+		    o->object->name);
+	if ((o->engine == SERVE_COPY) != adopted ||
+	    (adopted && o->mapped != 0 && o->process != new->process))
+		return err_set(
+		    e, ERR_CORRUPT, "hand-off: %s is not that process's", o->object->name);
+	for (size_t i = 0; adopted && t != NULL && i < t->n; i++) {
+		const struct mapping *m = &t->list[i];
+
+		if (m->object == new->object &&
+		    m->offset < new->offset + new->len &&new->offset < m->offset + m->len)
+			return err_set(e, ERR_CORRUPT,
+			    "hand-off: the part at %#llx of %s is mapped twice",
+			    (unsigned long long)MAX(m->offset, new->offset), o->object->name);
+		if (m->process == new->process &&
+		    m->hva < new->hva + new->len &&new->hva < m->hva + m->len)
+			return err_set(e, ERR_CORRUPT, "hand-off: two mappings at %#llx",
+			    (unsigned long long)MAX(m->hva, new->hva));
+	}
+	return 0;
+}
+
+static bool
+foreign_mapped(const struct server *s)
+{
+	for (size_t i = 0; i < s->nobjects; i++)
+		if (s->objects[i].engine == SERVE_COPY &&
+		    s->objects[i].mapped != object_length(&s->objects[i]))
+			return false;
+	return true;
+}
+
+/* What was discarded before it was known where would be lost: so nobody has read until now. */
+static void
+begin_copying(struct server *s)
+{
+	atomic_store(&s->mapped, true);
+	for (unsigned i = 0; i < s->nprocesses; i++)
+		if (s->processes[i]->events != NULL)
+			events_kick(s->processes[i]);
+}
+
+/* With s->lock. */
+static int
+add_mapping(struct server *s, const struct mapping *new, struct err *e)
+{
+	struct served_object *o = &s->objects[new->object];
+	struct mapping_table *t;
+
+	if (check_foreign(s, new, e) == -1)
+		return -1;
+	if (server_is_complete(s, new->object) || atomic_load(&s->state) == SERVER_COMPLETE)
+		return 0;
+	t = table_without(s, new->process, new->hva, new->len, 1);
+	if (t == NULL)
+		return err_sys(e, "hand-off");
+	t->list[t->n++] = *new;
+	/* Known before the first fault can come. */
+	atomic_store(&s->mappings, t);
+	if (o->engine != SERVE_COPY)
+		return uffd_register(s->processes[new->process]->uffd, new->hva, new->len, e);
+	o->process = new->process;
+	o->mapped += new->len;
+	if (foreign_mapped(s))
+		begin_copying(s);
+	return 0;
+}
+
+/* Eagerly: with the mapping that was the last to come. */
+static int
+fill_foreign(struct server *s, struct err *e)
+{
+	if (s->options.engine != SERVE_EAGER || !atomic_load(&s->mapped) ||
+	    atomic_load(&s->filled))
+		return 0;
+	for (size_t i = 0; i < s->nobjects; i++)
+		if (s->objects[i].engine == SERVE_COPY && fill_now(s, i, e) == -1)
+			return -1;
+	atomic_store(&s->filled, true);
+	return 0;
+}
+
+int
+server_add_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t len,
+    size_t object, uint64_t offset, struct err *e)
+{
+	const struct served_object *o = object < s->nobjects ? &s->objects[object] : NULL;
+	const struct mapping new = { process, hva, len, object, offset };
+	uint64_t end, size, unused = 0;
+	int rc;
+
+	if (o == NULL || o->object == NULL)
+		return err_set(
+		    e, ERR_CORRUPT, "hand-off: there is no memory number %zu", object);
+	size = object_length(o);
+	if (ckd_add(&end, offset, len) || end > size || len == 0 ||
+	    ckd_add(&unused, hva, len) || ((hva | len | offset) & (o->page_size - 1)) != 0)
+		return err_set(e, ERR_CORRUPT,
+		    "hand-off: %llu bytes at %#llx, offset %#llx, do not fit %s of %llu bytes",
+		    (unsigned long long)len, (unsigned long long)hva,
+		    (unsigned long long)offset, o->object->name, (unsigned long long)size);
+	pthread_mutex_lock(&s->lock);
+	rc = add_mapping(s, &new, e);
+	if (atomic_load(&s->first_mapping) == 0)
+		atomic_store(&s->first_mapping, serve_now());
+	pthread_mutex_unlock(&s->lock);
+	return rc == -1 ? -1 : fill_foreign(s, e);
+}
+
+static bool
+is_mapped(const struct server *s, unsigned process, uint64_t hva, uint64_t len)
+{
+	const struct mapping_table *t = atomic_load(&s->mappings);
+
+	for (size_t i = 0; t != NULL && i < t->n; i++) {
+		const struct mapping *m = &t->list[i];
+
+		if (m->process == process && hva < m->hva + m->len && m->hva < hva + len)
+			return true;
+	}
+	return false;
+}
+
+void
+server_remove_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t len)
+{
+	struct mapping_table *t = NULL;
+
+	pthread_mutex_lock(&s->lock);
+	/* Old tables are kept: no new one for nothing. */
+	if (is_mapped(s, process, hva, len) && atomic_load(&s->state) != SERVER_COMPLETE)
+		t = table_without(s, process, hva, len, 0);
+	if (t != NULL)
+		atomic_store(&s->mappings, t);
+	/* Without memory the entry stays: its ioctls say ENOENT then. */
+	pthread_mutex_unlock(&s->lock);
+}
+
+bool
+server_has_mappings(const struct server *s)
+{
+	return atomic_load(&s->first_mapping) != 0;
+}
+
+bool
+server_covers(const struct server *s, unsigned process, uint64_t hva, uint64_t len)
+{
+	uint64_t end = hva + len;
+
+	while (hva < end && atomic_load(&s->state) != SERVER_COMPLETE) {
+		const struct mapping *m = mapping_find(s, process, hva);
+
+		if (m == NULL)
+			return false;
+		hva = m->hva + m->len;
+	}
+	return true;
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include <stdlib.h>
+
+#include "base/fdio.h"
+#include "serve/internal.h"
+
+/* Processes that have handed over a userfaultfd, and the threads that serve each. */
+
+static void
+worker_stop(struct server *s, struct worker *w)
+{
+	if (w->started)
+		thread_stop(w->thread);
+	w->started = false;
+	serve_stats_merge(&s->past, &w->filler.stats);
+	filler_fini(&w->filler);
+	w->filler = (struct filler){ 0 };
+}
+
+void
+process_stop(struct server *s, struct served_process *p)
+{
+	atomic_store(&p->stop, true);
+	if (p->events != NULL)
+		events_kick(p);
+	for (unsigned i = 0; i < p->nworkers; i++)
+		worker_stop(s, &p->workers[i]);
+	p->nworkers = 0;
+}
+
+static int
+process_start(struct server *s, struct served_process *p, struct err *e)
+{
+	for (unsigned i = 0; i < s->options.nworkers; i++) {
+		struct worker *w = &p->workers[i];
+
+		w->process = p;
+		p->nworkers = i + 1;
+		if (filler_init(&w->filler, s, true, p->uffd, e) == -1)
+			return -1;
+		w->filler.process = p->events != NULL ? p : NULL;
+		if (thread_start(&w->thread, worker_main, w, e) == -1)
+			return -1;
+		w->started = true;
+	}
+	return 0;
+}
+
+static int
+add_process(struct server *s, int uffd, bool adopt, unsigned *id, struct err *e)
+{
+	struct served_process *p;
+	uint64_t features;
+	int rc;
+
+	p = calloc(1, sizeof(*p));
+	if (p == NULL) {
+		err_sys(e, "hand-off");
+		fd_close(&uffd);
+		return -1;
+	}
+	p->server = s;
+	p->uffd = uffd;
+	if (adopt ? uffd_adopt(uffd, e) == -1 || events_new(p, e) == -1
+		  : uffd_handshake(uffd, &features, e) == -1)
+		goto fail;
+	pthread_mutex_lock(&s->lock);
+	p->id = s->nprocesses;
+	if (p->id < PROCESSES_MAX)
+		s->processes[s->nprocesses++] = p;
+	pthread_mutex_unlock(&s->lock);
+	if (p->id == PROCESSES_MAX) {
+		err_set(e, ERR_FAILED, "hand-off: more than %u processes map the memory",
+		    PROCESSES_MAX);
+		goto fail;
+	}
+	*id = p->id;
+	pthread_mutex_lock(&s->lock);
+	rc = process_start(s, p, e);
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+fail:
+	events_free(p);
+	fd_close(&p->uffd);
+	free(p);
+	return -1;
+}
+
+int
+server_add_process(struct server *s, int uffd, unsigned *id, struct err *e)
+{
+	return add_process(s, uffd, false, id, e);
+}
+
+int
+server_adopt_process(struct server *s, int uffd, unsigned *id, struct err *e)
+{
+	return add_process(s, uffd, true, id, e);
+}
+
+void
+server_remove_process(struct server *s, unsigned process)
+{
+	struct served_process *p = s->processes[process];
+
+	atomic_store(&p->dead, true);
+	server_remove_mapping(s, process, 0, UINT64_MAX);
+	pthread_mutex_lock(&s->lock);
+	process_stop(s, p);
+	pthread_mutex_unlock(&s->lock);
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include <errno.h>
+#include <signal.h>
+#include <time.h>
+
+#include "serve/internal.h"
+
+/* Threads of the server, and how they are stopped. */
+
+/* Takes a blocked read(2) out of the kernel; the handler has nothing to do. */
+#define WAKE_SIGNAL SIGURG
+
+static void
+on_wake(int sig)
+{
+	(void)sig;
+}
+
+void
+threads_init(void)
+{
+	struct sigaction sa = { .sa_handler = on_wake };
+
+	sigemptyset(&sa.sa_mask);
+	sigaction(WAKE_SIGNAL, &sa, NULL);
+}
+
+/* Threads of the server take no signal but the one that wakes them. */
+int
+thread_start(pthread_t *thread, void *(*run)(void *), void *arg, struct err *e)
+{
+	sigset_t mask, old;
+
+	sigfillset(&mask);
+	sigdelset(&mask, WAKE_SIGNAL);
+	sigdelset(&mask, SIGBUS); /* it comes from what the thread itself does */
+	pthread_sigmask(SIG_SETMASK, &mask, &old);
+	errno = pthread_create(thread, NULL, run, arg);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return errno != 0 ? err_sys(e, "start a thread") : 0;
+}
+
+/* The signal may come just before the thread blocks: it is sent until the thread is gone. */
+void
+thread_stop(pthread_t thread)
+{
+	for (;;) {
+		struct timespec until;
+
+		pthread_kill(thread, WAKE_SIGNAL);
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += 1000000;
+		if (until.tv_nsec >= 1000000000) {
+			until.tv_nsec -= 1000000000;
+			until.tv_sec++;
+		}
+		if (pthread_timedjoin_np(thread, NULL, &until) == 0)
+			return;
+	}
+}
