@@ -185,6 +185,18 @@ int fill_taken(struct filler *f, size_t object, uint64_t off, struct err *e);
 /* Until whoever has taken the page has given it. */
 int await_given(struct server *s, const struct claims *c, uint64_t page, struct err *e);
 
+/* ---- map.c ---- */
+
+/* Puts a page of zeros, which the caller has taken, into the object and into one mapping. */
+int zero_at(struct filler *f, const struct mapping *m, uint64_t off, struct err *e);
+
+/* Maps [off, off + len) of an object wherever it is mapped, but for one mapping (or NULL). */
+int map_everywhere(struct filler *f, size_t object, uint64_t off, uint64_t len,
+    const struct mapping *but, struct err *e);
+
+/* Maps a page that was given: again, or for the first time here. */
+int map_given(struct filler *f, const struct mapping *m, uint64_t off, struct err *e);
+
 /* ---- threads.c ---- */
 
 /* Once, before the first thread. */

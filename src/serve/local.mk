@@ -11,6 +11,7 @@ libgmem_a_SOURCES += \
 	%D%/fill.c \
 	%D%/host.c %D%/host.h \
 	%D%/internal.h \
+	%D%/map.c \
 	%D%/mappings.c \
 	%D%/memory.c \
 	%D%/object.c %D%/object.h \
