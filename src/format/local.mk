@@ -4,4 +4,5 @@ libgmem_a_SOURCES += \
 	%D%/layout.c %D%/layout.h \
 	%D%/manifest.c %D%/manifest-check.c %D%/manifest.h \
 	%D%/node.c %D%/node.h \
+	%D%/trace.h \
 	%D%/trailer.c %D%/trailer.h
