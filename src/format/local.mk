@@ -4,5 +4,6 @@ libgmem_a_SOURCES += \
 	%D%/layout.c %D%/layout.h \
 	%D%/manifest.c %D%/manifest-check.c %D%/manifest.h \
 	%D%/node.c %D%/node.h \
-	%D%/trace.h \
+	%D%/pieces.c %D%/pieces.h \
+	%D%/trace.c %D%/trace-bytes.h %D%/trace-decode.c %D%/trace-resolve.c %D%/trace.h \
 	%D%/trailer.c %D%/trailer.h

@@ -20,14 +20,13 @@
  *	runs		16 bytes each
  *	checksum	XXH3-64 of all before
  */
-#define TRACE_MAJOR 1u
-#define TRACE_MINOR 0u
+#define TRACE_VERSION 1u
 #define TRACE_HEADER_SIZE 32u
 #define TRACE_RUN_SIZE 16u
 
 /* Limits, kept by writer and reader alike. */
-#define TRACE_RUNS_MAX (1u << 22)
-#define TRACE_PAGES_MAX (1u << 24) /* of all runs: 64 GiB of guest memory */
+#define TRACE_PAGES_MAX (1u << 22) /* of all runs: 16 GiB of guest memory */
+#define TRACE_RUNS_MAX TRACE_PAGES_MAX
 #define TRACE_DESCRIPTION_MAX MANIFEST_SIZE_MAX
 #define TRACE_SIZE_MAX                                                                         \
 	(TRACE_HEADER_SIZE + TRACE_DESCRIPTION_MAX +                                           \
@@ -69,9 +68,12 @@ struct trace {
 	struct unknown *unknown;
 };
 
-/* A trace without runs, of the regions that the manifest has.  Copied: m may go. */
-int trace_init(
-    struct trace *t, const struct manifest *m, const uint8_t root[DIGEST_SIZE], struct err *e);
+/*
+ * A trace without runs, of these regions.  They are copied, without what is not known.  `end`
+ * is to be set before trace_encode.
+ */
+int trace_init(struct trace *t, const struct object *regions, size_t nregions,
+    const uint8_t root[DIGEST_SIZE], struct err *e);
 
 void trace_free(struct trace *t);
 

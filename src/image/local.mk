@@ -3,6 +3,6 @@ libgmem_a_SOURCES += \
 	%D%/out.c %D%/out.h \
 	%D%/pack.c %D%/pack.h \
 	%D%/reader.c %D%/reader.h \
-	%D%/trace-file.h \
+	%D%/trace-file.c %D%/trace-file.h \
 	%D%/verify.c %D%/verify.h \
 	%D%/writer.c %D%/writer.h
