@@ -37,6 +37,21 @@ latency_json(const struct histogram *h)
 	    "buckets", buckets);
 }
 
+/* Those of first answers. */
+static json_t *
+latencies_json(const struct serve_stats *s)
+{
+	struct histogram *h = calloc(1, sizeof(*h));
+	json_t *json = NULL;
+
+	if (h != NULL) {
+		serve_stats_latency(s, h);
+		json = latency_json(h);
+	}
+	free(h);
+	return json;
+}
+
 static json_t *
 faults_json(const struct serve_stats *s)
 {
@@ -99,7 +114,7 @@ report_json(const struct report *r)
 	    out, "bytes_read", json_integer((json_int_t)stat_get(&r->stats.bytes_read)));
 	json_object_set_new(
 	    out, "bytes_decoded", json_integer((json_int_t)stat_get(&r->stats.bytes_decoded)));
-	json_object_set_new(out, "latency", latency_json(&r->stats.latency));
+	json_object_set_new(out, "latency", latencies_json(&r->stats));
 	return out;
 }
 

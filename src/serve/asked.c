@@ -9,17 +9,12 @@
 int
 asked_filler_init(struct server *s, struct err *e)
 {
-	int rc;
-
 	if (s->asked_filler.reader != NULL)
 		return 0;
-	/* Somebody may be adding up what fillers did. */
-	pthread_mutex_lock(&s->lock);
-	rc = filler_init(&s->asked_filler, s, true, -1, e);
-	pthread_mutex_unlock(&s->lock);
-	if (rc == -1)
-		filler_fini(&s->asked_filler);
-	return rc;
+	if (filler_init(&s->asked_filler, s, true, -1, e) == 0)
+		return 0;
+	filler_fini(&s->asked_filler);
+	return -1;
 }
 
 int

@@ -298,13 +298,10 @@ eager_main(void *arg)
 }
 
 static void
-eager_collect(struct server *s, struct eager_thread *t)
+eager_collect(struct eager_thread *t)
 {
 	if (t->started)
 		pthread_join(t->thread, NULL);
-	pthread_mutex_lock(&s->lock);
-	serve_stats_merge(&s->past, &t->filler.stats);
-	pthread_mutex_unlock(&s->lock);
 	filler_fini(&t->filler);
 }
 
@@ -329,7 +326,7 @@ fill_eagerly(struct server *s, size_t object, unsigned nthreads, struct err *e)
 	if (rc == -1)
 		eager_fail(&g, e);
 	for (unsigned i = 0; i < nthreads; i++)
-		eager_collect(s, &threads[i]);
+		eager_collect(&threads[i]);
 	pthread_mutex_destroy(&g.lock);
 	free(threads);
 	if (g.failure.kind != ERR_NONE) {

@@ -251,6 +251,7 @@ put_zeros(struct filler *f, const struct mapping *m, uint64_t off, uint64_t len,
 	if (r == UFFD_DEAD)
 		atomic_store(&p->dead, true);
 	stat_add(&f->stats.pages_around, len / PAGE_GRANULE);
+	stat_add(&f->stats.pages_zero, len / PAGE_GRANULE);
 	/* Whoever came upon a page that was taken waits for it. */
 	if (r != UFFD_DONE && r != UFFD_DEAD)
 		r = uffd_wake(p->uffd, m->hva + (off - m->offset), len, e);

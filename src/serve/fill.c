@@ -55,10 +55,40 @@ map_unit(size_t size, int prot)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+static void
+enlist(struct filler *f)
+{
+	struct server *s = f->server;
+
+	pthread_mutex_lock(&s->stats_lock);
+	f->next = s->fillers;
+	s->fillers = f;
+	pthread_mutex_unlock(&s->stats_lock);
+}
+
+/* What it did stays counted. */
+static void
+retire(struct filler *f)
+{
+	struct server *s = f->server;
+	struct filler **link;
+
+	pthread_mutex_lock(&s->stats_lock);
+	for (link = &s->fillers; *link != NULL && *link != f; link = &(*link)->next)
+		;
+	if (*link == f) {
+		*link = f->next;
+		serve_stats_merge(&s->past, &f->stats);
+	}
+	pthread_mutex_unlock(&s->stats_lock);
+	f->server = NULL;
+}
+
 int
 filler_init(struct filler *f, struct server *s, bool faults, int uffd, struct err *e)
 {
 	*f = (struct filler){ .server = s, .uffd = uffd };
+	enlist(f);
 	for (size_t i = 0; i < s->nobjects; i++)
 		if (s->objects[i].page_size > PAGE_GRANULE)
 			f->unit_size = MAX(f->unit_size, s->objects[i].page_size);
@@ -76,6 +106,8 @@ filler_init(struct filler *f, struct server *s, bool faults, int uffd, struct er
 void
 filler_fini(struct filler *f)
 {
+	if (f->server != NULL)
+		retire(f);
 	image_reader_free(f->reader);
 	f->reader = NULL;
 	for (unsigned i = 0; i < f->nloaded; i++) {
@@ -223,7 +255,8 @@ give_zero(struct filler *f, size_t object, const struct mapping *m, uint64_t off
 	object_give(o, off / PAGE_GRANULE);
 	stat_add(&f->stats.faults_zero, 1);
 	stat_add(&f->stats.pages_demand, 1);
-	histogram_add(&f->stats.latency, serve_now() - f->began);
+	stat_add(&f->stats.pages_zero, 1);
+	serve_stats_answer(&f->stats, ANSWER_ZERO, f->began);
 	if (o->engine == SERVE_COPY)
 		return copy_zeros_around(f, m, off, e);
 	return map_everywhere(f, object, off, PAGE_GRANULE, m, e);
@@ -318,7 +351,7 @@ give_page(struct filler *f, size_t object, uint64_t off, const struct entry *en,
 	    image_reader_page(l->reader, entry_rank(en, run.page), &content, e) == -1 ||
 	    give_run(f, object, chunk * g->pages, &run, content, e) == -1)
 		return -1;
-	histogram_add(&f->stats.latency, serve_now() - f->began);
+	serve_stats_answer(&f->stats, ANSWER_STORED, f->began);
 	stat_add(&f->stats.faults_stored, 1);
 	stat_add(&f->stats.pages_demand, 1);
 	/* Who asks for a second page of a chunk goes through all of it. */
@@ -361,7 +394,7 @@ give_unit(struct filler *f, size_t object, uint64_t off, struct err *e)
 
 	if (write_unit(f, object, off / page_size, e) == -1)
 		return -1;
-	histogram_add(&f->stats.latency, serve_now() - f->began);
+	serve_stats_answer(&f->stats, ANSWER_STORED, f->began);
 	stat_add(&f->stats.faults_stored, 1);
 	stat_add(&f->stats.pages_demand, page_size / PAGE_GRANULE);
 	return 0;
@@ -395,8 +428,11 @@ fill_fault(struct filler *f, const struct mapping *m, uint64_t off, struct err *
 		return give_taken(f, m->object, m, off, e);
 	/* Looked at again: what was discarded in between is both, and nobody gives it. */
 	if (claims_given(&o->claims, page)) {
+		if (map_given(f, m, off, e) == -1)
+			return -1;
 		stat_add(&f->stats.faults_present, 1);
-		return map_given(f, m, off, e);
+		serve_stats_answer(&f->stats, ANSWER_PRESENT, f->began);
+		return 0;
 	}
 	stat_add(&f->stats.faults_waited, 1);
 	return 0;

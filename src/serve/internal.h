@@ -13,10 +13,10 @@
 /*
  * What the files of the page server share.
  *
- * Lock order: server.asked_lock, server.lock, server.fail_lock; none is taken where
- * userfaultfd's faults are answered, nor with the gate of events.c.  Tables that faults read
- * (mappings) are never changed: a new one replaces them, the old one stays until the server is
- * freed.
+ * Lock order: server.asked_lock, server.lock, server.fail_lock or server.stats_lock; none is
+ * taken where userfaultfd's faults are answered, nor with the gate of events.c.  Tables that
+ * faults read (mappings) are never changed: a new one replaces them, the old one stays until
+ * the server is freed.
  */
 #define PROCESSES_MAX 256u
 #define FAULT_WORKERS_MAX 4u
@@ -68,6 +68,7 @@ struct filler {
 	int at, n;
 	uint64_t began; /* when they were read */
 	struct serve_stats stats;
+	struct filler *next; /* of server.fillers */
 };
 
 struct worker {
@@ -99,7 +100,9 @@ struct server {
 	pthread_mutex_t lock; /* guards the processes and replaces the mappings */
 	struct served_process *processes[PROCESSES_MAX];
 	unsigned nprocesses;
-	struct serve_stats past; /* of workers that have ended */
+	pthread_mutex_t stats_lock;
+	struct filler *fillers; /* all there are, from filler_init to filler_fini */
+	struct serve_stats past; /* of those that are no more */
 
 	pthread_t background;
 	bool background_wanted, background_started;
@@ -130,6 +133,8 @@ void server_complete(struct server *s);
  * has asked for.
  */
 int filler_init(struct filler *f, struct server *s, bool faults, int uffd, struct err *e);
+
+/* Also of one that was never made ready, or only half.  What it did stays counted. */
 void filler_fini(struct filler *f);
 
 /* Brings what its reader has read into its statistics. */
@@ -219,7 +224,7 @@ int server_begin(struct server *s, struct err *e);
 void *worker_main(void *arg);
 
 /* With s->lock, or when nobody else is left: ends the workers of the process. */
-void process_stop(struct server *s, struct served_process *p);
+void process_stop(struct served_process *p);
 
 /* ---- copy.c: memory of the VMM's own ---- */
 

@@ -95,9 +95,6 @@ write_first(struct server *s, size_t index, struct err *e)
 	if (rc == 0)
 		rc = fill_first(&f, index, e);
 	filler_account(&f);
-	pthread_mutex_lock(&s->lock);
-	serve_stats_merge(&s->past, &f.stats);
-	pthread_mutex_unlock(&s->lock);
 	filler_fini(&f);
 	return rc;
 }

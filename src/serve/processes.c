@@ -9,24 +9,23 @@
 /* Processes that have handed over a userfaultfd, and the threads that serve each. */
 
 static void
-worker_stop(struct server *s, struct worker *w)
+worker_stop(struct worker *w)
 {
 	if (w->started)
 		thread_stop(w->thread);
 	w->started = false;
-	serve_stats_merge(&s->past, &w->filler.stats);
 	filler_fini(&w->filler);
 	w->filler = (struct filler){ 0 };
 }
 
 void
-process_stop(struct server *s, struct served_process *p)
+process_stop(struct served_process *p)
 {
 	atomic_store(&p->stop, true);
 	if (p->events != NULL)
 		events_kick(p);
 	for (unsigned i = 0; i < p->nworkers; i++)
-		worker_stop(s, &p->workers[i]);
+		worker_stop(&p->workers[i]);
 	p->nworkers = 0;
 }
 
@@ -108,6 +107,6 @@ server_remove_process(struct server *s, unsigned process)
 	atomic_store(&p->dead, true);
 	server_remove_mapping(s, process, 0, UINT64_MAX);
 	pthread_mutex_lock(&s->lock);
-	process_stop(s, p);
+	process_stop(p);
 	pthread_mutex_unlock(&s->lock);
 }

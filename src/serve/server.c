@@ -81,6 +81,7 @@ server_new(struct server **out, const struct image *img, const struct server_opt
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_mutex_init(&s->asked_lock, NULL);
 	pthread_mutex_init(&s->fail_lock, NULL);
+	pthread_mutex_init(&s->stats_lock, NULL);
 	s->nobjects = img->manifest.nregions;
 	s->objects = calloc(s->nobjects + 1, sizeof(*s->objects));
 	s->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -120,14 +121,11 @@ void
 server_stats(struct server *s, struct serve_stats *stats, struct server_times *times)
 {
 	memset(stats, 0, sizeof(*stats));
-	pthread_mutex_lock(&s->lock);
+	pthread_mutex_lock(&s->stats_lock);
 	serve_stats_merge(stats, &s->past);
-	for (unsigned i = 0; i < s->nprocesses; i++)
-		for (unsigned k = 0; k < s->processes[i]->nworkers; k++)
-			serve_stats_merge(stats, &s->processes[i]->workers[k].filler.stats);
-	serve_stats_merge(stats, &s->background_filler.stats);
-	serve_stats_merge(stats, &s->asked_filler.stats);
-	pthread_mutex_unlock(&s->lock);
+	for (const struct filler *f = s->fillers; f != NULL; f = f->next)
+		serve_stats_merge(stats, &f->stats);
+	pthread_mutex_unlock(&s->stats_lock);
 	times->first_mapping = atomic_load(&s->first_mapping);
 	times->first_fault = atomic_load(&s->first_fault);
 	times->complete = atomic_load(&s->complete);
@@ -165,7 +163,7 @@ server_free(struct server *s)
 	filler_fini(&s->background_filler);
 	filler_fini(&s->asked_filler);
 	for (unsigned i = 0; i < s->nprocesses; i++) {
-		process_stop(s, s->processes[i]);
+		process_stop(s->processes[i]);
 		fd_close(&s->processes[i]->uffd);
 		events_free(s->processes[i]);
 		free(s->processes[i]);
@@ -176,5 +174,6 @@ server_free(struct server *s)
 	pthread_mutex_destroy(&s->lock);
 	pthread_mutex_destroy(&s->asked_lock);
 	pthread_mutex_destroy(&s->fail_lock);
+	pthread_mutex_destroy(&s->stats_lock);
 	free(s);
 }

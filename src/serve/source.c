@@ -93,7 +93,8 @@ give_zeros(
 		object_give(o, page + i);
 	stat_add(&f->stats.faults_zero, 1);
 	stat_add(&f->stats.pages_demand, n * o->page_size / PAGE_GRANULE);
-	histogram_add(&f->stats.latency, serve_now() - f->began);
+	stat_add(&f->stats.pages_zero, n * o->page_size / PAGE_GRANULE);
+	serve_stats_answer(&f->stats, ANSWER_ZERO, f->began);
 	return 0;
 }
 

@@ -3,6 +3,7 @@
 
 #include "serve/stats.h"
 
+#include <string.h>
 #include <time.h>
 
 #include "base/ckd.h"
@@ -74,19 +75,52 @@ histogram_permille(const struct histogram *h, unsigned p)
 }
 
 void
+serve_stats_answer(struct serve_stats *s, enum fault_answer how, uint64_t began)
+{
+	histogram_add(&s->latency[how], serve_now() - began);
+}
+
+void
+serve_stats_latency(const struct serve_stats *s, struct histogram *h)
+{
+	memset(h, 0, sizeof(*h));
+	for (int i = 0; i < ANSWERS; i++)
+		if (i != ANSWER_PRESENT)
+			histogram_merge(h, &s->latency[i]);
+}
+
+/* All but the histograms. */
+static void
+merge_counters(struct serve_stats *to, const struct serve_stats *from)
+{
+#define ADD(name) stat_add(&to->name, stat_get(&from->name))
+	ADD(faults_stored);
+	ADD(faults_hot);
+	ADD(faults_zero);
+	ADD(faults_present);
+	ADD(faults_waited);
+	ADD(faults_outside);
+	ADD(faults_write);
+	ADD(faults_vcpu);
+	ADD(pages_demand);
+	ADD(pages_around);
+	ADD(pages_prefetched);
+	ADD(pages_background);
+	ADD(pages_zero);
+	ADD(crossings);
+	ADD(bytes_read);
+	ADD(bytes_decoded);
+	ADD(bytes_prefetched);
+	ADD(prefetch_listed);
+	ADD(prefetch_late);
+	ADD(prefetch_us);
+#undef ADD
+}
+
+void
 serve_stats_merge(struct serve_stats *to, const struct serve_stats *from)
 {
-	stat_add(&to->faults_stored, stat_get(&from->faults_stored));
-	stat_add(&to->faults_zero, stat_get(&from->faults_zero));
-	stat_add(&to->faults_present, stat_get(&from->faults_present));
-	stat_add(&to->faults_waited, stat_get(&from->faults_waited));
-	stat_add(&to->faults_outside, stat_get(&from->faults_outside));
-	stat_add(&to->faults_write, stat_get(&from->faults_write));
-	stat_add(&to->faults_vcpu, stat_get(&from->faults_vcpu));
-	stat_add(&to->pages_demand, stat_get(&from->pages_demand));
-	stat_add(&to->pages_around, stat_get(&from->pages_around));
-	stat_add(&to->pages_background, stat_get(&from->pages_background));
-	stat_add(&to->bytes_read, stat_get(&from->bytes_read));
-	stat_add(&to->bytes_decoded, stat_get(&from->bytes_decoded));
-	histogram_merge(&to->latency, &from->latency);
+	merge_counters(to, from);
+	for (int i = 0; i < ANSWERS; i++)
+		histogram_merge(&to->latency[i], &from->latency[i]);
 }

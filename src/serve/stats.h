@@ -38,6 +38,15 @@ uint64_t histogram_permille(const struct histogram *h, unsigned p);
 /* The upper end of bucket i, ns. */
 uint64_t histogram_bound(unsigned i);
 
+/* How a demand fault was answered, for its latency. */
+enum fault_answer {
+	ANSWER_STORED, /* a page of the image, decoded for it */
+	ANSWER_HOT, /* the same, of the hot section */
+	ANSWER_ZERO, /* a page of zeros */
+	ANSWER_PRESENT, /* a page given before, only mapped */
+	ANSWERS
+};
+
 /*
  * What a server did.  Each thread counts for itself; sums are taken while they
  * run and are as exact as that allows.
@@ -45,21 +54,37 @@ uint64_t histogram_bound(unsigned i);
 struct serve_stats {
 	/* Demand faults, by what they met. */
 	stat_counter faults_stored; /* a page of the image, decoded for it */
+	stat_counter faults_hot; /* of these: of the hot section */
 	stat_counter faults_zero; /* a page of zeros */
 	stat_counter faults_present; /* a page given before, only mapped */
 	stat_counter faults_waited; /* a page that somebody was giving just then */
 	stat_counter faults_outside; /* a place that is not served any more */
 	stat_counter faults_write; /* of all these: the access was a write */
 	stat_counter faults_vcpu; /* of all these: a vCPU has left the guest, KVM userfault */
-	/* Pages (4 KiB) given. */
+	/* Pages (4 KiB) given, each counted once: their sum is what was given. */
 	stat_counter pages_demand; /* that a fault asked for, zeros included */
 	stat_counter pages_around; /* neighbours in its chunk */
+	stat_counter pages_prefetched; /* of a list: hot pages, a trace */
 	stat_counter pages_background; /* by the background fill, or eagerly */
-	stat_counter bytes_read, bytes_decoded;
-	struct histogram latency; /* from reading the event to the wake-up, first answers */
+	stat_counter pages_zero; /* of all these: zeros that were put there */
+	/* System calls made for giving pages: reads, writes, ioctls, yields. */
+	stat_counter crossings;
+	stat_counter bytes_read, bytes_decoded; /* of the image; its pages, plain */
+	stat_counter bytes_prefetched; /* of bytes_read: for pages_prefetched */
+	stat_counter prefetch_listed; /* pages on the list */
+	stat_counter prefetch_late; /* faults on pages of the list that were not there yet */
+	stat_counter prefetch_us; /* from its begin to its end; 0: not ended */
+	/* From reading the event to the wake-up; whoever has waited for others is in none. */
+	struct histogram latency[ANSWERS];
 };
 
 void serve_stats_merge(struct serve_stats *to, const struct serve_stats *from);
+
+/* A fault that was read at `began` (serve_now) is answered now. */
+void serve_stats_answer(struct serve_stats *s, enum fault_answer how, uint64_t began);
+
+/* Those of first answers: all but ANSWER_PRESENT.  *h is zeroed before. */
+void serve_stats_latency(const struct serve_stats *s, struct histogram *h);
 
 /* CLOCK_MONOTONIC, ns. */
 uint64_t serve_now(void);
