@@ -1,4 +1,5 @@
 libgmem_a_SOURCES += \
+	%D%/cold.c %D%/cold.h \
 	%D%/image.c %D%/image.h \
 	%D%/out.c %D%/out.h \
 	%D%/pack.c %D%/pack.h \

@@ -30,6 +30,8 @@ struct image_reader {
 	uint8_t *cache; /* mapped, CACHE_NODES frames of verified nodes */
 	struct node_key cache_key[CACHE_NODES]; /* offset 0: none */
 	/* The loaded chunk. */
+	const uint8_t *loaded; /* its record: ours, or the caller's */
+	uint8_t *content; /* its pages: ours, or where the caller wants them */
 	const struct object *object;
 	uint64_t chunk;
 	uint64_t record_offset;
@@ -336,26 +338,32 @@ in_record(const struct image_reader *r, struct err *e)
 static int
 record_read(struct image_reader *r, const struct entry *en, struct err *e)
 {
-	uint32_t sums = 4 * r->npages;
-
 	if (en->length > r->record_size || en->offset > r->img->size ||
 	    r->img->size - en->offset < en->length)
 		return err_set(e, ERR_CORRUPT, "%u bytes do not fit the file of %llu",
 		    en->length, (unsigned long long)r->img->size);
 	if (fd_pread_full(r->img->fd, r->record, en->length, en->offset, e) == -1)
 		return -1;
-	r->stats.bytes_read += en->length;
-	r->stats.chunks++;
-	if (le32dec(r->record) != SKIP_SUMS || le32dec(r->record + 4) != sums ||
-	    hash_checksum(r->record + SKIP_SIZE, sums) != en->checksum)
-		return err_set(e, ERR_CORRUPT, "checksum of its page sums is wrong");
-	return decoder_begin(r->dec, r->record + SKIP_SIZE + sums,
-	    en->length - SKIP_SIZE - sums, r->pages, (size_t)r->npages * PAGE_GRANULE, e);
+	return 0;
 }
 
-int
-image_reader_load(struct image_reader *r, const struct object *o, uint64_t chunk,
-    const struct entry *en, struct err *e)
+static int
+record_begin(struct image_reader *r, const struct entry *en, struct err *e)
+{
+	uint32_t sums = 4 * r->npages;
+
+	r->stats.bytes_read += en->length;
+	r->stats.chunks++;
+	if (le32dec(r->loaded) != SKIP_SUMS || le32dec(r->loaded + 4) != sums ||
+	    hash_checksum(r->loaded + SKIP_SIZE, sums) != en->checksum)
+		return err_set(e, ERR_CORRUPT, "checksum of its page sums is wrong");
+	return decoder_begin(r->dec, r->loaded + SKIP_SIZE + sums,
+	    en->length - SKIP_SIZE - sums, r->content, (size_t)r->npages * PAGE_GRANULE, e);
+}
+
+static void
+chunk_begin(struct image_reader *r, const struct object *o, uint64_t chunk,
+    const struct entry *en)
 {
 	r->object = o;
 	r->chunk = chunk;
@@ -363,14 +371,35 @@ image_reader_load(struct image_reader *r, const struct object *o, uint64_t chunk
 	r->npages = entry_stored(en, &r->img->g);
 	r->checked = 0;
 	memset(r->single, 0, sizeof(r->single));
-	return record_read(r, en, e) == -1 ? in_record(r, e) : 0;
+}
+
+int
+image_reader_load(struct image_reader *r, const struct object *o, uint64_t chunk,
+    const struct entry *en, struct err *e)
+{
+	chunk_begin(r, o, chunk, en);
+	r->loaded = r->record;
+	r->content = r->pages;
+	if (record_read(r, en, e) == -1 || record_begin(r, en, e) == -1)
+		return in_record(r, e);
+	return 0;
+}
+
+int
+image_reader_load_from(struct image_reader *r, const struct object *o, uint64_t chunk,
+    const struct entry *en, const void *record, void *pages, struct err *e)
+{
+	chunk_begin(r, o, chunk, en);
+	r->loaded = record;
+	r->content = pages;
+	return record_begin(r, en, e) == -1 ? in_record(r, e) : 0;
 }
 
 static int
 page_check(struct image_reader *r, uint32_t rank, struct err *e)
 {
-	const uint8_t *page = r->pages + (size_t)rank * PAGE_GRANULE;
-	uint32_t want = le32dec(r->record + SKIP_SIZE + (size_t)4 * rank);
+	const uint8_t *page = r->content + (size_t)rank * PAGE_GRANULE;
+	uint32_t want = le32dec(r->loaded + SKIP_SIZE + (size_t)4 * rank);
 	uint32_t sum;
 
 	if ((r->single[rank / 64] >> (rank % 64) & 1) != 0)
@@ -399,7 +428,7 @@ image_reader_page(struct image_reader *r, uint32_t rank, const uint8_t **page, s
 {
 	if (decode_pages(r, rank + 1, e) == -1 || page_check(r, rank, e) == -1)
 		return in_record(r, e);
-	*page = r->pages + (size_t)rank * PAGE_GRANULE;
+	*page = r->content + (size_t)rank * PAGE_GRANULE;
 	return 0;
 }
 
@@ -413,7 +442,7 @@ image_reader_pages(struct image_reader *r, uint32_t upto, const uint8_t **pages,
 			return in_record(r, e);
 	if (upto == r->npages)
 		r->stats.bytes_decoded += (uint64_t)upto * PAGE_GRANULE;
-	*pages = r->pages;
+	*pages = r->content;
 	return 0;
 }
 
@@ -430,7 +459,7 @@ copy_pages(const struct image_reader *r, const struct entry *en, uint32_t off, u
 
 		if (entry_is_stored(en, page))
 			memcpy(buf,
-			    r->pages + (size_t)entry_rank(en, page) * PAGE_GRANULE + within, n);
+			    r->content + (size_t)entry_rank(en, page) * PAGE_GRANULE + within, n);
 		else
 			memset(buf, 0, n);
 		buf += n;

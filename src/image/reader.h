@@ -53,6 +53,13 @@ int image_reader_load(struct image_reader *r, const struct object *o, uint64_t c
     const struct entry *en, struct err *e);
 
 /*
+ * The same of a record that was read already (image/cold.h): its en->length bytes, and a place
+ * for all of the chunk's stored pages.  Both are borrowed until the next load.
+ */
+int image_reader_load_from(struct image_reader *r, const struct object *o, uint64_t chunk,
+    const struct entry *en, const void *record, void *pages, struct err *e);
+
+/*
  * The pages of the loaded chunk, packed: page `rank` of the stored ones lies at
  * rank * 4096.  Decodes no further than needed for the first `upto` pages; a
  * page that is given out was checked.  Borrowed until the next load.
