@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The benchmark suite, built and run by `make bench` only.
 EXTRA_PROGRAMS += $(bench_programs)
-bench_programs = gmem-bench gmem-bench-corpus gmem-bench-populate
+bench_programs = gmem-bench gmem-bench-corpus gmem-bench-fault gmem-bench-populate
 gmem_bench_SOURCES = %D%/bench.c
 gmem_bench_corpus_SOURCES = %D%/corpus.c
 gmem_bench_corpus_LDADD =
+gmem_bench_fault_SOURCES = %D%/fault.c %D%/fault.h %D%/fault-plan.c %D%/fault-touch.c
+gmem_bench_fault_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+gmem_bench_fault_LDADD = $(LDADD) $(JANSSON_LIBS)
 # Bare, whatever the rest is built with.
 gmem_bench_populate_SOURCES = %D%/populate.c
 gmem_bench_populate_CFLAGS = -std=gnu11 $(WARN_CFLAGS) -pthread
