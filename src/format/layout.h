@@ -46,13 +46,14 @@
 #define ARGUMENTS_MAX 65535u /* of a VMM's command line */
 #define OBJECT_PAGE_SIZE_MAX (1u << 30)
 #define LEVEL_MAX 1000000u /* a level and its negative lie within */
+#define HOT_PAGES_MAX (1u << 22) /* entries of the hot table: 16 GiB, 32 MiB of table */
 
 /* Incompatible features: a reader that does not know one refuses the image. */
 #define INCOMPAT_PARENT (UINT64_C(1) << 0) /* reserved: pages inherited from a parent image */
-#define INCOMPAT_HOT (UINT64_C(1) << 1) /* reserved: a packed section of hot pages */
+#define INCOMPAT_HOT (UINT64_C(1) << 1) /* a packed section of hot pages */
 #define INCOMPAT_DEDUP (UINT64_C(1) << 2) /* reserved: pages stored once, used many times */
 #define INCOMPAT_DICTIONARY (UINT64_C(1) << 3) /* reserved: frames need a zstd dictionary */
-#define INCOMPAT_KNOWN UINT64_C(0)
+#define INCOMPAT_KNOWN INCOMPAT_HOT
 
 /* What follows from the chunk size. */
 struct geometry {

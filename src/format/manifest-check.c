@@ -135,6 +135,64 @@ check_objects(const struct object *list, size_t n, bool state, struct err *e)
 	return 0;
 }
 
+/* Objects of the hot section are no place for hot pages themselves. */
+static int
+check_hot_object(const struct object *o, struct err *e)
+{
+	if (o->size > OBJECT_SIZE_MAX)
+		return err_set(e, ERR_CORRUPT, "%s: %llu bytes are too many", o->name,
+		    (unsigned long long)o->size);
+	if (check_index(o, e) == -1)
+		return -1;
+	if (o->top.hot != 0)
+		return err_set(e, ERR_CORRUPT, "%s: its own pages are hot", o->name);
+	return 0;
+}
+
+static int
+check_hot_sizes(const struct hot_section *h, struct err *e)
+{
+	uint64_t n = h->pages.size / PAGE_GRANULE, entries = h->table.size / HOT_ENTRY_SIZE;
+
+	if (h->table.size % HOT_ENTRY_SIZE != 0 || entries > HOT_PAGES_MAX)
+		return err_set(e, ERR_CORRUPT,
+		    "hot table of %llu bytes, it has 8 for each of at most %u pages",
+		    (unsigned long long)h->table.size, HOT_PAGES_MAX);
+	if (h->pages.size % PAGE_GRANULE != 0 || n > entries)
+		return err_set(e, ERR_CORRUPT, "hot pages of %llu bytes for a table of %llu",
+		    (unsigned long long)h->pages.size, (unsigned long long)entries);
+	if (h->pages.top.stored != n)
+		return err_set(e, ERR_CORRUPT, "%llu of %llu hot pages are stored",
+		    (unsigned long long)h->pages.top.stored, (unsigned long long)n);
+	return 0;
+}
+
+/* Each page that the indexes call hot is in the section, which has no other. */
+static int
+check_hot(const struct manifest *m, struct err *e)
+{
+	const struct hot_section *h = m->hot;
+	uint64_t sum = 0, n = h != NULL ? h->pages.size / PAGE_GRANULE : 0;
+
+	if (h != NULL &&
+	    ((h->pages.size != 0 && check_hot_object(&h->pages, e) == -1) ||
+		check_hot_object(&h->table, e) == -1 || check_hot_sizes(h, e) == -1))
+		return -1;
+	for (size_t i = 0; i < m->nstates; i++)
+		if (m->states[i].top.hot != 0)
+			return err_set(
+			    e, ERR_CORRUPT, "states: %s: has hot pages", m->states[i].name);
+	for (size_t i = 0; i < m->nregions; i++)
+		sum += m->regions[i].top.hot; /* at most 2^34 each: check_index */
+	if (sum == n)
+		return 0;
+	if (h == NULL)
+		return err_set(e, ERR_CORRUPT, "regions: %llu hot pages without a hot section",
+		    (unsigned long long)sum);
+	return err_set(e, ERR_CORRUPT, "regions: %llu hot pages, the hot section has %llu",
+	    (unsigned long long)sum, (unsigned long long)n);
+}
+
 int
 manifest_check(const struct manifest *m, struct err *e)
 {
@@ -149,7 +207,7 @@ manifest_check(const struct manifest *m, struct err *e)
 	    (m->created != NULL &&
 		check_text(m->created, TEXT_LENGTH_MAX, "created", e) == -1) ||
 	    check_objects(m->regions, m->nregions, false, e) == -1 ||
-	    check_objects(m->states, m->nstates, true, e) == -1 ||
+	    check_objects(m->states, m->nstates, true, e) == -1 || check_hot(m, e) == -1 ||
 	    check_pairs(&m->vmm, "vmm", e) == -1 || check_command(m, e) == -1)
 		return -1;
 	return check_pairs(&m->annotations, "annotations", e);

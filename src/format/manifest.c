@@ -51,6 +51,19 @@ manifest_state(const struct manifest *m, const char *name)
 	return object_find(m->states, m->nstates, name);
 }
 
+struct hot_section *
+manifest_new_hot(struct manifest *m)
+{
+	struct hot_section *h = arena_alloc(&m->arena, sizeof(*h));
+
+	if (h == NULL)
+		return NULL;
+	memset(h, 0, sizeof(*h));
+	h->pages.name = "hot pages";
+	h->table.name = "hot table";
+	return h;
+}
+
 /* ---- encode ---- */
 
 static void
@@ -138,6 +151,39 @@ put_objects(struct cbor_out *out, const struct object *list, size_t n)
 }
 
 static void
+put_content(struct cbor_out *out, const struct object *o)
+{
+	struct cbor_map map;
+
+	cbor_map_begin(&map, out);
+	put_uint_pair(&map, "size", o->size);
+	cbor_map_key(&map, "index");
+	put_top(out, &o->top);
+	put_unknown(&map, o->unknown);
+	cbor_map_end(&map);
+}
+
+static void
+put_hot(struct cbor_out *out, const struct hot_section *h)
+{
+	struct cbor_map map;
+
+	cbor_map_begin(&map, out);
+	if (h->pages.size != 0) {
+		cbor_map_key(&map, "pages");
+		put_content(out, &h->pages);
+	}
+	cbor_map_key(&map, "table");
+	put_content(out, &h->table);
+	if (h->has_trace) {
+		cbor_map_key(&map, "trace");
+		cbor_put_bytes(out, h->trace, DIGEST_SIZE);
+	}
+	put_unknown(&map, h->unknown);
+	cbor_map_end(&map);
+}
+
+static void
 put_command(struct cbor_out *out, const struct manifest *m)
 {
 	cbor_put_array(out, m->ncommand);
@@ -160,6 +206,10 @@ put_manifest(struct cbor_out *out, const struct manifest *m)
 	put_objects(out, m->regions, m->nregions);
 	cbor_map_key(&map, "states");
 	put_objects(out, m->states, m->nstates);
+	if (m->hot != NULL) {
+		cbor_map_key(&map, "hot");
+		put_hot(out, m->hot);
+	}
 	if (m->vmm.n != 0) {
 		cbor_map_key(&map, "vmm");
 		put_pairs(out, &m->vmm);
@@ -507,6 +557,65 @@ top_states(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
 	return get_objects(m, &m->states, &m->nstates, "states", in, e);
 }
 
+static const struct key content_keys[] = {
+	{ "size", object_size, true },
+	{ "index", object_index, true },
+	{ NULL, NULL, false },
+};
+
+static int
+hot_pages(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	struct object *o = &((struct hot_section *)to)->pages;
+
+	if (get_map(m, o, content_keys, &o->unknown, "pages", in, e) == -1)
+		return -1;
+	/* Size 0 is the mark of a section without this key. */
+	return o->size != 0 ? 0 : err_set(e, ERR_CORRUPT, "pages: is empty");
+}
+
+static int
+hot_table(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	struct object *o = &((struct hot_section *)to)->table;
+
+	return get_map(m, o, content_keys, &o->unknown, "table", in, e);
+}
+
+static int
+hot_trace(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	struct hot_section *h = to;
+	struct cbor_item item;
+
+	(void)m;
+	if (cbor_expect(in, CBOR_BYTES, &item, "trace", e) == -1)
+		return -1;
+	if (item.value != DIGEST_SIZE)
+		return err_set(
+		    e, ERR_CORRUPT, "trace of %llu bytes", (unsigned long long)item.value);
+	h->has_trace = true;
+	memcpy(h->trace, item.data, DIGEST_SIZE);
+	return 0;
+}
+
+static const struct key hot_keys[] = {
+	{ "pages", hot_pages, false },
+	{ "table", hot_table, true },
+	{ "trace", hot_trace, false },
+	{ NULL, NULL, false },
+};
+
+static int
+top_hot(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+{
+	(void)to;
+	m->hot = manifest_new_hot(m);
+	if (m->hot == NULL)
+		return out_of_memory(e);
+	return get_map(m, m->hot, hot_keys, &m->hot->unknown, "hot", in, e);
+}
+
 static int
 top_vmm(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
 {
@@ -543,6 +652,7 @@ static const struct key top_keys[] = {
 	{ "level", top_level, true },
 	{ "regions", top_regions, true },
 	{ "states", top_states, true },
+	{ "hot", top_hot, false },
 	{ "vmm", top_vmm, false },
 	{ "command", top_command, false },
 	{ "annotations", top_annotations, false },

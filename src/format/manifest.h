@@ -34,6 +34,18 @@ struct object {
 	struct unknown *unknown;
 };
 
+/*
+ * The hot section: pages that a guest needs first.  Names and kinds of its objects are
+ * for messages and not in the file.
+ */
+struct hot_section {
+	struct object pages; /* their bytes in the order of first touch; size 0: none stored */
+	struct object table; /* what they are: HOT_ENTRY_SIZE bytes each */
+	bool has_trace;
+	uint8_t trace[DIGEST_SIZE]; /* root hash of the image that was recorded; a note */
+	struct unknown *unknown;
+};
+
 struct pair {
 	const char *key, *value;
 };
@@ -57,6 +69,7 @@ struct manifest {
 	size_t nregions;
 	struct object *states;
 	size_t nstates;
+	struct hot_section *hot; /* or NULL */
 	struct pairs vmm; /* facts about the VMM: kind, version, machine… */
 	const char **command; /* its command line, if known */
 	size_t ncommand;
@@ -84,6 +97,11 @@ int manifest_decode(struct manifest *m, const void *buf, size_t len, struct err 
  * are UTF-8, that tops agree with sizes.  ERR_CORRUPT, or ERR_UNSUPPORTED for a codec.
  */
 int manifest_check(const struct manifest *m, struct err *e);
+
+#define HOT_ENTRY_SIZE 8u /* bytes of an entry of the table */
+
+/* An empty section in the manifest's arena, with its names; NULL: out of memory. */
+struct hot_section *manifest_new_hot(struct manifest *m);
 
 /* What can be checked of one object before its index and a state's size are known. */
 int object_check(const struct object *o, bool state, struct err *e);

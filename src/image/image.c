@@ -15,6 +15,7 @@
 #include "base/fdio.h"
 #include "format/header.h"
 #include "format/trailer.h"
+#include "image/hot.h"
 
 static int
 file_size(struct image *img, struct err *e)
@@ -47,6 +48,7 @@ read_header(struct image *img, uint8_t buf[HEADER_SIZE], struct header *h, struc
 		return -1;
 	if (h->state == IMAGE_PARTIAL)
 		return err_set(e, ERR_INCOMPLETE, "incomplete: its writer did not finish");
+	img->incompat = h->incompat;
 	img->compat = h->compat;
 	img->streamed = h->state == IMAGE_STREAMED;
 	return geometry_init(&img->g, h->chunk_size, e);
@@ -120,10 +122,28 @@ check_room(const struct image *img, struct err *e)
 		sum += m->regions[i].top.bytes;
 	for (size_t i = 0; i < m->nstates; i++)
 		sum += m->states[i].top.bytes;
+	if (m->hot != NULL)
+		sum += m->hot->pages.top.bytes + m->hot->table.top.bytes;
 	if (sum > img->size)
 		return err_set(e, ERR_CORRUPT, "%llu bytes of records in a file of %llu",
 		    (unsigned long long)sum, (unsigned long long)img->size);
 	return 0;
+}
+
+/* The bit keeps readers away that would take hot pages for zeros. */
+static int
+check_hot(struct image *img, struct err *e)
+{
+	bool has = img->manifest.hot != NULL;
+
+	if (has != ((img->incompat & INCOMPAT_HOT) != 0))
+		return err_set(e, ERR_CORRUPT, "%s",
+		    has ? "a hot section that the header does not tell of"
+			: "the header tells of a hot section, and there is none");
+	if (!has)
+		return 0;
+	img->hot = hot_cache_new();
+	return img->hot != NULL ? 0 : err_sys(e, "hot section");
 }
 
 static int
@@ -138,7 +158,7 @@ load(struct image *img, struct err *e)
 		return -1;
 	if (read_manifest(img, &t, header, e) == -1)
 		return -1;
-	return check_room(img, e);
+	return check_room(img, e) == -1 ? -1 : check_hot(img, e);
 }
 
 int
@@ -184,6 +204,7 @@ image_close(struct image *img)
 	if (img == NULL)
 		return;
 	fd_close(&img->fd);
+	hot_cache_free(img->hot);
 	manifest_free(&img->manifest);
 	free(img->path);
 	free(img);

@@ -19,11 +19,12 @@ struct image {
 	int fd;
 	uint64_t size; /* of the file, bytes */
 	struct geometry g;
-	uint64_t compat;
+	uint64_t incompat, compat; /* features */
 	bool streamed; /* written to a pipe */
 	struct manifest manifest;
 	uint8_t root[DIGEST_SIZE];
 	uint64_t manifest_length;
+	struct hot_cache *hot; /* of image_hot; NULL: there is no hot section */
 };
 
 /*

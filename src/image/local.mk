@@ -1,8 +1,10 @@
 libgmem_a_SOURCES += \
 	%D%/cold.c %D%/cold.h \
+	%D%/hot.c %D%/hot.h \
 	%D%/image.c %D%/image.h \
 	%D%/out.c %D%/out.h \
 	%D%/pack.c %D%/pack.h \
+	%D%/place.c \
 	%D%/reader.c %D%/reader.h \
 	%D%/trace-file.c %D%/trace-file.h \
 	%D%/verify.c %D%/verify.h \

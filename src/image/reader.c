@@ -29,13 +29,15 @@ struct image_reader {
 	uint8_t *pages; /* mapped, chunk size: what is decoded of it */
 	uint8_t *cache; /* mapped, CACHE_NODES frames of verified nodes */
 	struct node_key cache_key[CACHE_NODES]; /* offset 0: none */
-	/* The loaded chunk. */
+	/* The chunk that was loaded last. */
+	bool ready; /* without an error, and from our own memory */
 	const uint8_t *loaded; /* its record: ours, or the caller's */
 	uint8_t *content; /* its pages: ours, or where the caller wants them */
 	const struct object *object;
 	uint64_t chunk;
 	uint64_t record_offset;
 	uint32_t npages; /* that it stores */
+	uint32_t decoded; /* pages [0, decoded) were asked for */
 	uint32_t checked; /* pages [0, checked) were compared with their sums */
 	uint64_t single[CHUNK_PAGES_MAX / 64]; /* pages checked out of order */
 	struct image_reader_stats stats;
@@ -224,7 +226,8 @@ leaf_entry(struct image_reader *r, const struct object *o, const uint8_t *node, 
 		return err_wrap(
 		    e, "chunk at %#llx", (unsigned long long)(chunk * g->chunk_size));
 	left = div_up(image_chunk_size(r->img, o, chunk), PAGE_GRANULE);
-	if (entry_rank(en, (uint32_t)left) != entry_stored(en, g))
+	if (entry_rank(en, (uint32_t)left) != entry_stored(en, g) ||
+	    entry_hot_rank(en, (uint32_t)left) != entry_hot(en, g))
 		return err_set(e, ERR_CORRUPT, "chunk at %#llx stores pages beyond the end",
 		    (unsigned long long)(chunk * g->chunk_size));
 	return 0;
@@ -265,7 +268,7 @@ image_reader_next(struct image_reader *r, const struct object *o, uint64_t from,
 		do {
 			if (leaf_entry(r, o, node, from, en, e) == -1)
 				return in_object(r, o, e);
-			if (en->length != 0) {
+			if (en->length != 0 || entry_hot(en, &r->img->g) != 0) {
 				*chunk = from;
 				return 1;
 			}
@@ -273,6 +276,12 @@ image_reader_next(struct image_reader *r, const struct object *o, uint64_t from,
 		} while (from < n && from % r->img->g.leaf_fanout != 0);
 	}
 	return 0;
+}
+
+const struct image *
+image_reader_image(const struct image_reader *r)
+{
+	return r->img;
 }
 
 uint32_t
@@ -369,7 +378,8 @@ chunk_begin(struct image_reader *r, const struct object *o, uint64_t chunk,
 	r->chunk = chunk;
 	r->record_offset = en->offset;
 	r->npages = entry_stored(en, &r->img->g);
-	r->checked = 0;
+	r->decoded = r->checked = 0;
+	r->ready = false;
 	memset(r->single, 0, sizeof(r->single));
 }
 
@@ -382,6 +392,7 @@ image_reader_load(struct image_reader *r, const struct object *o, uint64_t chunk
 	r->content = r->pages;
 	if (record_read(r, en, e) == -1 || record_begin(r, en, e) == -1)
 		return in_record(r, e);
+	r->ready = true;
 	return 0;
 }
 
@@ -393,6 +404,15 @@ image_reader_load_from(struct image_reader *r, const struct object *o, uint64_t 
 	r->loaded = record;
 	r->content = pages;
 	return record_begin(r, en, e) == -1 ? in_record(r, e) : 0;
+}
+
+int
+image_reader_ensure(struct image_reader *r, const struct object *o, uint64_t chunk,
+    const struct entry *en, struct err *e)
+{
+	if (r->ready && r->object == o && r->chunk == chunk)
+		return 0;
+	return image_reader_load(r, o, chunk, en, e);
 }
 
 static int
@@ -420,6 +440,10 @@ decode_pages(struct image_reader *r, uint32_t upto, struct err *e)
 
 	if (decoder_until(r->dec, (size_t)upto * PAGE_GRANULE, &have, e) == -1)
 		return -1;
+	if (upto > r->decoded) {
+		r->stats.bytes_decoded += (uint64_t)(upto - r->decoded) * PAGE_GRANULE;
+		r->decoded = upto;
+	}
 	return 0;
 }
 
@@ -440,73 +464,6 @@ image_reader_pages(struct image_reader *r, uint32_t upto, const uint8_t **pages,
 	for (; r->checked < upto; r->checked++)
 		if (page_check(r, r->checked, e) == -1)
 			return in_record(r, e);
-	if (upto == r->npages)
-		r->stats.bytes_decoded += (uint64_t)upto * PAGE_GRANULE;
 	*pages = r->content;
-	return 0;
-}
-
-/* ---- bytes ---- */
-
-/* Copies bytes [off, off + len) of the loaded chunk; pages that are not stored are zero. */
-static void
-copy_pages(const struct image_reader *r, const struct entry *en, uint32_t off, uint8_t *buf,
-    size_t len)
-{
-	while (len > 0) {
-		uint32_t page = off / PAGE_GRANULE, within = off % PAGE_GRANULE;
-		size_t n = MIN(len, PAGE_GRANULE - within);
-
-		if (entry_is_stored(en, page))
-			memcpy(buf,
-			    r->content + (size_t)entry_rank(en, page) * PAGE_GRANULE + within, n);
-		else
-			memset(buf, 0, n);
-		buf += n;
-		off += (uint32_t)n;
-		len -= n;
-	}
-}
-
-static int
-read_piece(struct image_reader *r, const struct object *o, uint64_t off, uint8_t *buf,
-    size_t len, struct err *e)
-{
-	uint64_t chunk = off / r->img->g.chunk_size;
-	const uint8_t *pages;
-	struct entry en;
-
-	if (image_reader_entry(r, o, chunk, &en, e) == -1)
-		return -1;
-	if (en.length == 0) {
-		memset(buf, 0, len);
-		return 0;
-	}
-	if (image_reader_load(r, o, chunk, &en, e) == -1 ||
-	    image_reader_pages(r, r->npages, &pages, e) == -1)
-		return -1;
-	copy_pages(r, &en, (uint32_t)(off % r->img->g.chunk_size), buf, len);
-	return 0;
-}
-
-int
-image_reader_read(struct image_reader *r, const struct object *o, uint64_t off, void *buf,
-    size_t len, struct err *e)
-{
-	uint32_t chunk_size = r->img->g.chunk_size;
-
-	if (off > o->size || o->size - off < len)
-		return err_set(e, ERR_FAILED,
-		    "%s: %zu bytes at %#llx are not in its %llu bytes", o->name, len,
-		    (unsigned long long)off, (unsigned long long)o->size);
-	while (len > 0) {
-		size_t n = MIN(len, (size_t)(chunk_size - off % chunk_size));
-
-		if (read_piece(r, o, off, buf, n, e) == -1)
-			return -1;
-		buf = (uint8_t *)buf + n;
-		off += n;
-		len -= n;
-	}
 	return 0;
 }

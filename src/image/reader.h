@@ -23,6 +23,7 @@ struct image_reader_stats {
 
 int image_reader_new(struct image_reader **out, const struct image *img, struct err *e);
 void image_reader_free(struct image_reader *r);
+const struct image *image_reader_image(const struct image_reader *r);
 
 /*
  * Keeps the buffer of decoded pages in RAM: a write(2) from it into guest
@@ -35,13 +36,15 @@ int image_reader_entry(struct image_reader *r, const struct object *o, uint64_t 
     struct entry *en, struct err *e);
 
 /*
- * The first chunk at or after `from` that stores a page: 1 with *chunk and
- * *en set, 0 if there is none.  Empty spans are stepped over whole.
+ * The first chunk at or after `from` that stores a page, in its record or in the hot
+ * section: 1 with *chunk and *en set, 0 if there is none.  A chunk whose pages are all
+ * hot has no record: its en->length is 0, and there is nothing to load.  Empty spans are
+ * stepped over whole.
  */
 int image_reader_next(struct image_reader *r, const struct object *o, uint64_t from,
     uint64_t *chunk, struct entry *en, struct err *e);
 
-/* How many pages an entry of this image stores. */
+/* How many pages the record of an entry of this image has; hot ones are not among them. */
 uint32_t image_reader_stored(const struct image_reader *r, const struct entry *en);
 
 /* Counts the index nodes of an object; the inner ones are verified. */
@@ -50,6 +53,10 @@ int image_reader_nodes(
 
 /* Reads the record of a chunk that stores something and checks its page sums' checksum. */
 int image_reader_load(struct image_reader *r, const struct object *o, uint64_t chunk,
+    const struct entry *en, struct err *e);
+
+/* The same, unless that chunk is the one that is loaded. */
+int image_reader_ensure(struct image_reader *r, const struct object *o, uint64_t chunk,
     const struct entry *en, struct err *e);
 
 /*
@@ -70,6 +77,26 @@ int image_reader_pages(
 /* One page of the loaded chunk: decoded up to it, and checked, whatever is before it. */
 int image_reader_page(
     struct image_reader *r, uint32_t rank, const uint8_t **page, struct err *e);
+
+/* Where the bytes of a page are: page `rank` of the record of a chunk of `object`. */
+struct place {
+	const struct object *object; /* the page's own, or the hot pages */
+	uint64_t chunk;
+	struct entry entry; /* of that chunk */
+	uint32_t rank;
+};
+
+/*
+ * Looks up where page `page` (of 4096 bytes) of an object is stored, hot or not: 1;
+ * 0 if it is zero.  image_reader_load(p->object, p->chunk, &p->entry) and
+ * image_reader_page(p->rank) give its bytes.
+ */
+int image_reader_place(struct image_reader *r, const struct object *o, uint64_t page,
+    struct place *p, struct err *e);
+
+/* The bytes of a page that was looked up; its chunk is loaded unless it is already. */
+int image_reader_get(
+    struct image_reader *r, const struct place *p, const uint8_t **page, struct err *e);
 
 /* The bytes [off, off + len) of an object, zeros included. */
 int image_reader_read(struct image_reader *r, const struct object *o, uint64_t off, void *buf,

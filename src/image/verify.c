@@ -7,6 +7,7 @@
 #include "base/pool.h"
 #include "format/header.h"
 #include "format/trailer.h"
+#include "image/hot.h"
 #include "image/reader.h"
 
 #define JOB_BYTES (UINT64_C(4) << 20) /* of guest memory per job */
@@ -15,6 +16,7 @@ struct job {
 	const struct object *object;
 	uint64_t first, end; /* chunks */
 	struct verify_result found;
+	uint64_t hot; /* pages that are in the hot section */
 	uint64_t record_bytes;
 };
 
@@ -26,7 +28,7 @@ struct verify {
 	void *arg;
 	struct verify_result *result;
 	/* Of the object whose jobs are being collected. */
-	uint64_t stored, bytes;
+	uint64_t stored, hot, bytes;
 	uint64_t done, total; /* bytes of records, of all objects */
 };
 
@@ -40,6 +42,26 @@ static void
 worker_free(void *worker)
 {
 	image_reader_free(worker);
+}
+
+/* Each page that the index calls hot is in the table; counts tell that there are no others. */
+static int
+check_hot(struct image_reader *r, struct job *job, uint64_t chunk, const struct entry *en,
+    struct err *e)
+{
+	const struct geometry *g = &image_reader_image(r)->g;
+	uint32_t left = entry_hot(en, g);
+	struct place place;
+
+	job->hot += left;
+	for (uint32_t i = 0; left != 0 && i < g->pages; i++) {
+		if (!entry_is_hot(en, i))
+			continue;
+		if (image_reader_place(r, job->object, chunk * g->pages + i, &place, e) == -1)
+			return -1;
+		left--;
+	}
+	return 0;
 }
 
 static int
@@ -56,13 +78,17 @@ run(void *worker, void *slot, struct err *e)
 		uint32_t pages = image_reader_stored(r, &en);
 		const uint8_t *content;
 
+		if (check_hot(r, job, chunk, &en, e) == -1)
+			return -1;
+		job->first = chunk + 1;
+		if (pages == 0)
+			continue;
 		if (image_reader_load(r, job->object, chunk, &en, e) == -1 ||
 		    image_reader_pages(r, pages, &content, e) == -1)
 			return -1;
 		job->found.records++;
 		job->found.pages += pages;
 		job->record_bytes += en.length;
-		job->first = chunk + 1;
 	}
 	return more == -1 ? -1 : 0;
 }
@@ -74,7 +100,8 @@ collect(struct verify *v, struct err *e)
 
 	if (job == NULL)
 		return -1;
-	v->stored += job->found.pages;
+	v->stored += job->found.pages + job->hot;
+	v->hot += job->hot;
 	v->bytes += job->record_bytes;
 	v->done += job->record_bytes;
 	v->result->records += job->found.records;
@@ -112,7 +139,7 @@ verify_object(struct verify *v, const struct object *o, struct err *e)
 	struct err first = ERR_INIT;
 	int more = 1;
 
-	v->stored = v->bytes = 0;
+	v->stored = v->hot = v->bytes = 0;
 	while (more == 1 || pool_busy(v->pool) != 0) {
 		job = more == 1 ? pool_slot(v->pool) : NULL;
 		if (job == NULL) {
@@ -128,11 +155,13 @@ verify_object(struct verify *v, const struct object *o, struct err *e)
 		*e = first;
 		return -1;
 	}
-	if (v->stored != o->top.stored || v->bytes != o->top.bytes)
+	if (v->stored != o->top.stored || v->hot != o->top.hot || v->bytes != o->top.bytes)
 		return err_set(e, ERR_CORRUPT,
-		    "%s: %s: %llu pages in %llu bytes, its index says %llu in %llu",
+		    "%s: %s: %llu pages (%llu hot) in %llu bytes, its index says %llu (%llu) "
+		    "in %llu",
 		    v->img->path, o->name, (unsigned long long)v->stored,
-		    (unsigned long long)v->bytes, (unsigned long long)o->top.stored,
+		    (unsigned long long)v->hot, (unsigned long long)v->bytes,
+		    (unsigned long long)o->top.stored, (unsigned long long)o->top.hot,
 		    (unsigned long long)o->top.bytes);
 	if (image_reader_nodes(v->reader, o, &nodes, e) == -1)
 		return -1;
@@ -147,6 +176,47 @@ verify_objects(struct verify *v, const struct object *list, size_t n, struct err
 		if (verify_object(v, &list[i], e) == -1)
 			return -1;
 	return 0;
+}
+
+/* What the table says is zero is so in the index. */
+static int
+verify_zeros(struct verify *v, const struct hot_list *hot, struct err *e)
+{
+	const struct object *regions = v->img->manifest.regions;
+	struct place place;
+
+	for (size_t i = 0; i < hot->n; i++) {
+		const struct hot_page *p = &hot->pages[i];
+		int there = 0;
+
+		if (p->at == HOT_ZERO)
+			there = image_reader_place(
+			    v->reader, &regions[p->region], p->page, &place, e);
+		if (there == 1)
+			return err_set(e, ERR_CORRUPT,
+			    "%s: hot table: entry %zu: page %llu of %s is not zero",
+			    v->img->path, i, (unsigned long long)p->page,
+			    regions[p->region].name);
+		if (there == -1)
+			return -1;
+	}
+	return 0;
+}
+
+static int
+verify_hot(struct verify *v, struct err *e)
+{
+	const struct hot_section *h = v->img->manifest.hot;
+	const struct hot_list *list;
+
+	if (h == NULL)
+		return 0;
+	if (h->pages.size != 0 && verify_object(v, &h->pages, e) == -1)
+		return -1;
+	if (verify_object(v, &h->table, e) == -1 || image_hot(v->img, &list, e) == -1)
+		return -1;
+	v->result->hot = list->nstored;
+	return verify_zeros(v, list, e);
 }
 
 static uint64_t
@@ -189,9 +259,11 @@ image_verify(const struct image *img, unsigned nthreads, verify_progress *progre
 
 	*result = (struct verify_result){ 0 };
 	v.total = record_bytes(m->regions, m->nregions) + record_bytes(m->states, m->nstates);
+	if (m->hot != NULL)
+		v.total += m->hot->pages.top.bytes + m->hot->table.top.bytes;
 	if (image_reader_new(&v.reader, img, e) == 0 &&
 	    pool_new(&v.pool, nthreads, 4 * nthreads, &work, e) == 0 &&
-	    verify_objects(&v, m->states, m->nstates, e) == 0 &&
+	    verify_hot(&v, e) == 0 && verify_objects(&v, m->states, m->nstates, e) == 0 &&
 	    verify_objects(&v, m->regions, m->nregions, e) == 0)
 		rc = verify_size(&v, e);
 	pool_free(v.pool);

@@ -9,6 +9,7 @@
 
 struct verify_result {
 	uint64_t records, pages, nodes;
+	uint64_t hot; /* pages of the hot section, which are among those */
 	uint64_t bytes; /* of content that was decoded and compared */
 };
 
@@ -17,7 +18,8 @@ typedef void verify_progress(void *arg, uint64_t done, uint64_t total);
 
 /*
  * Checks every byte of an open image: each index node and record, the counts
- * in the index, and that nothing lies between them.  The error is the first in
+ * in the index, that the index and the hot table say the same, and that nothing
+ * lies between the parts.  The error is the first in
  * the order of objects and addresses, whatever the number of threads.
  */
 int image_verify(const struct image *img, unsigned nthreads, verify_progress *progress,

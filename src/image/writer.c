@@ -33,6 +33,7 @@ struct image_writer {
 	struct out *out;
 	struct geometry g;
 	struct manifest manifest;
+	bool hot; /* the header tells of a hot section */
 	uint8_t header[HEADER_SIZE];
 	struct object *object; /* being written, or NULL */
 	uint64_t next_chunk;
@@ -61,12 +62,17 @@ int
 image_writer_new(
     struct image_writer **out, const char *path, const struct image_params *p, struct err *e)
 {
-	struct header h = { .state = IMAGE_PARTIAL, .chunk_size = p->chunk_size };
+	struct header h = {
+		.state = IMAGE_PARTIAL,
+		.chunk_size = p->chunk_size,
+		.incompat = p->hot ? INCOMPAT_HOT : 0,
+	};
 	struct image_writer *w;
 
 	w = calloc(1, sizeof(*w));
 	if (w == NULL)
 		return err_sys(e, "image writer");
+	w->hot = p->hot;
 	w->manifest.level = p->level;
 	w->manifest.tool = "gmem " PACKAGE_VERSION;
 	w->manifest.codec = "zstd";
@@ -139,6 +145,7 @@ level_add(struct level *l, const struct link *child)
 	l->used = true;
 	l->sum.stored += child->stored;
 	l->sum.bytes += child->bytes;
+	l->sum.hot += child->hot;
 }
 
 /* Makes node `number` of level k the current one: what is left of it goes up. */
@@ -161,6 +168,15 @@ level_move(struct image_writer *w, unsigned k, uint64_t number, struct err *e)
 		number /= NODE_FANOUT;
 	}
 	return 0;
+}
+
+static void
+start(struct image_writer *w, struct object *o)
+{
+	w->object = o;
+	w->next_chunk = 0;
+	for (unsigned k = 0; k < LEVELS_MAX; k++)
+		level_reset(&w->levels[k], 0);
 }
 
 int
@@ -189,10 +205,26 @@ image_writer_begin(struct image_writer *w, const struct object *o, bool state, s
 	if (o->nsegments != 0)
 		memcpy(to->segments, o->segments, o->nsegments * sizeof(*o->segments));
 	(*n)++;
-	w->object = to;
-	w->next_chunk = 0;
-	for (unsigned k = 0; k < LEVELS_MAX; k++)
-		level_reset(&w->levels[k], 0);
+	start(w, to);
+	return 0;
+}
+
+int
+image_writer_begin_hot(
+    struct image_writer *w, enum image_hot_object which, uint64_t size, struct err *e)
+{
+	struct manifest *m = &w->manifest;
+	struct object *to;
+
+	if (!w->hot)
+		return err_set(e, ERR_FAILED, "a hot section was not announced");
+	if (m->hot == NULL)
+		m->hot = manifest_new_hot(m);
+	if (m->hot == NULL)
+		return err_sys(e, "hot section");
+	to = which == HOT_OBJECT_PAGES ? &m->hot->pages : &m->hot->table;
+	to->size = size;
+	start(w, to);
 	return 0;
 }
 
@@ -202,7 +234,12 @@ image_writer_chunk(struct image_writer *w, uint64_t chunk, const struct entry *e
 {
 	struct entry placed = *en;
 	struct level *leaf = &w->levels[0];
-	struct link sum = { .stored = entry_stored(en, &w->g), .bytes = en->length };
+	uint32_t hot = entry_hot(en, &w->g);
+	struct link sum = {
+		.stored = entry_stored(en, &w->g) + hot,
+		.bytes = en->length,
+		.hot = hot,
+	};
 	uint64_t size = w->object->size != 0 ? w->object->size : OBJECT_SIZE_MAX;
 
 	if (chunk < w->next_chunk)
@@ -212,11 +249,11 @@ image_writer_chunk(struct image_writer *w, uint64_t chunk, const struct entry *e
 		return err_set(e, ERR_FAILED, "%s: chunk %llu is behind the end",
 		    w->object->name, (unsigned long long)chunk);
 	w->next_chunk = chunk + 1;
-	if (en->length == 0)
+	if (en->length == 0 && hot == 0)
 		return 0;
 	if (level_move(w, 0, chunk / w->g.leaf_fanout, e) == -1)
 		return -1;
-	placed.offset = out_offset(w->out);
+	placed.offset = en->length != 0 ? out_offset(w->out) : 0;
 	if (put(w, record, en->length, e) == -1)
 		return -1;
 	entry_encode(leaf->node + chunk % w->g.leaf_fanout * w->g.entry_size, &placed, &w->g);
@@ -285,6 +322,8 @@ image_writer_commit(struct image_writer *w, uint8_t root[DIGEST_SIZE], struct er
 	struct cbor_out manifest;
 	int rc;
 
+	if (w->hot != (w->manifest.hot != NULL))
+		return err_set(e, ERR_FAILED, "a hot section was announced and not written");
 	if (manifest_encode(&manifest, &w->manifest, e) == -1)
 		return -1;
 	rc = write_end(w, &manifest, root, e);

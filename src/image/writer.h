@@ -20,6 +20,12 @@ struct image_params {
 	uint32_t chunk_size;
 	int level; /* for the record; the packers compress */
 	bool replace; /* an existing file of that name */
+	bool hot; /* there will be a hot section: image_writer_begin_hot */
+};
+
+enum image_hot_object {
+	HOT_OBJECT_PAGES,
+	HOT_OBJECT_TABLE,
 };
 
 int image_writer_new(
@@ -38,7 +44,18 @@ struct manifest *image_writer_manifest(struct image_writer *w);
 int image_writer_begin(
     struct image_writer *w, const struct object *o, bool state, struct err *e);
 
-/* Adds a chunk; those that are left out are zero.  The entry's offset is set here. */
+/*
+ * Starts an object of the hot section: the hot pages, if any are stored, or the table, which
+ * lists them.  They come before the regions, so that they lie first in the file; `size` is
+ * in bytes.  What their regions' entries say of them is for the caller to keep right.
+ */
+int image_writer_begin_hot(
+    struct image_writer *w, enum image_hot_object which, uint64_t size, struct err *e);
+
+/*
+ * Adds a chunk; those that are left out are zero.  The entry's offset is set here.  One
+ * whose pages are all hot has length 0.
+ */
 int image_writer_chunk(struct image_writer *w, uint64_t chunk, const struct entry *en,
     const void *record, struct err *e);
 

@@ -72,7 +72,8 @@ seal_entry(struct sealer *s, uint8_t *buf, struct link *sum)
 	if (entry_decode(&en, buf, &s->g, &e) == -1)
 		return;
 	sums = 4 * entry_stored(&en, &s->g);
-	sum->stored += sums / 4;
+	sum->stored += sums / 4 + entry_hot(&en, &s->g);
+	sum->hot += entry_hot(&en, &s->g);
 	sum->bytes += en.length;
 	if (sums != 0 && off < s->len && s->len - off >= SKIP_SIZE + sums)
 		le64enc(buf + 16, hash_checksum(s->image + off + SKIP_SIZE, sums));
@@ -100,11 +101,13 @@ seal_node(struct sealer *s, struct link *link, unsigned level)
 		link_encode(node + (size_t)i * LINK_SIZE, &child);
 		sum.stored += child.stored;
 		sum.bytes += child.bytes;
+		sum.hot += child.hot;
 	}
 	hash_digest(link->digest, node, NODE_SIZE);
 	if (s->counts) {
 		link->stored = sum.stored;
 		link->bytes = sum.bytes;
+		link->hot = sum.hot;
 	}
 }
 
@@ -124,6 +127,10 @@ seal_index(struct sealer *s)
 		struct object *o = i < m.nregions ? &m.regions[i] : &m.states[i - m.nregions];
 
 		seal_node(s, &o->top, index_height(&s->g, o->size));
+	}
+	if (m.hot != NULL) {
+		seal_node(s, &m.hot->pages.top, index_height(&s->g, m.hot->pages.size));
+		seal_node(s, &m.hot->table.top, index_height(&s->g, m.hot->table.size));
 	}
 	if (manifest_encode(&out, &m, &e) == 0 && out.len == len)
 		memcpy(bytes, out.buf, len);

@@ -136,7 +136,7 @@ nothing_with_counts(void)
 static void
 inherited(void)
 {
-	le64enc(slot(left(), 0) + 24, 1);
+	le64enc(slot(left(), 0) + 24, 1u << 20);
 }
 
 static void

@@ -83,7 +83,7 @@ test_header_refused(void)
 	header_case("reserved byte 119", 119, "\1", 1, ERR_CORRUPT, "reserved");
 	header_case("an unknown feature", 39, "\x80", 1, ERR_UNSUPPORTED,
 	    "unknown features 0x8000000000000000");
-	header_case("reserved features", 32, "\xf", 1, ERR_UNSUPPORTED, "features 0xf");
+	header_case("reserved features", 32, "\xf", 1, ERR_UNSUPPORTED, "features 0xd");
 	header_case("chunk size 0", 28, "\0\0\0\0", 4, ERR_UNSUPPORTED, "chunk size 0");
 	header_case("chunk size 2048", 28, "\0\x8\0\0", 4, ERR_UNSUPPORTED, "chunk size 2048");
 	header_case("chunk size 12288", 28, "\0\x30\0\0", 4, ERR_UNSUPPORTED, "size 12288");
@@ -275,7 +275,8 @@ test_entry_refused(void)
 		{ "pages behind the chunk", 200, 100, 9, 1 << 16, 0, "beyond its chunk" },
 		{ "flags", 200, 100, 9, 1, 12, "reserved" },
 		{ "flags, last bit", 200, 100, 9, 1, 15, "reserved" },
-		{ "inherited pages", 200, 100, 9, 1, 28, "reserved" },
+		{ "inherited pages", 200, 100, 9, 2, 28, "reserved" },
+		{ "a record of hot pages", 200, 100, 9, 1, 28, "record but no pages" },
 		{ "its last byte", 0, 0, 0, 0, 31, "reserved" },
 	};
 	struct err e = ERR_INIT;
@@ -285,7 +286,7 @@ test_entry_refused(void)
 		abort();
 	for (size_t i = 0; i < COUNT(cases); i++) {
 		const struct entry_case *c = &cases[i];
-		struct entry en = { c->offset, c->length, c->checksum, { c->stored } };
+		struct entry en = { c->offset, c->length, c->checksum, { c->stored }, { 0 } };
 		uint8_t buf[32];
 
 		entry_encode(buf, &en, &g);
@@ -310,10 +311,14 @@ test_link(void)
 		{ "no node but pages", { 0, 5, 0, 0, { 0 } }, false },
 		{ "no node but bytes", { 0, 0, 5, 0, { 0 } }, false },
 		{ "no node but a hash", { 0, 0, 0, 0, { 1 } }, false },
-		{ "no node but inherited pages", { 0, 0, 0, 5, { 0 } }, false },
+		{ "no node but hot pages", { 0, 0, 0, 5, { 0 } }, false },
 		{ "a node without pages", { 128, 0, 600, 0, { 1 } }, false },
 		{ "a node without bytes", { 128, 5, 0, 0, { 1 } }, false },
-		{ "a node with inherited pages", { 128, 5, 600, 1, { 1 } }, false },
+		{ "a node with a hot page", { 128, 5, 600, 1, { 1 } }, true },
+		{ "a node with hot pages only", { 128, 5, 0, 5, { 1 } }, true },
+		{ "a node with records of no pages", { 128, 5, 600, 5, { 1 } }, false },
+		{ "a node with pages of no records", { 128, 5, 0, 4, { 1 } }, false },
+		{ "a node with inherited pages", { 128, 5, 600, 6, { 1 } }, false },
 		{ "a node in the header", { 64, 5, 600, 0, { 1 } }, false },
 		{ "a node beyond any file", { IMAGE_SIZE_MAX + 1, 5, 600, 0, { 1 } }, false },
 	};
@@ -544,7 +549,8 @@ SPOIL(state_pages, m->states[0].page_size = 4096)
 SPOIL(state_segments, m->states[0].segments = segments; m->states[0].nsegments = 1)
 SPOIL(top_stored, m->regions[0].top.stored = 3)
 SPOIL(top_bytes, m->regions[0].top.bytes = IMAGE_SIZE_MAX + 1)
-SPOIL(top_inherited, m->regions[0].top.inherited = 1)
+SPOIL(top_inherited, m->regions[0].top.hot = m->regions[0].top.stored + 1)
+SPOIL(top_hot, m->regions[0].top.hot = 1; m->regions[0].top.stored = 2)
 SPOIL(top_empty, m->regions[0].top.offset = 0)
 SPOIL(top_header, m->regions[0].top.offset = 100)
 SPOIL(segments_out, segments[1].size++)
@@ -615,6 +621,7 @@ static const struct spoil spoils[] = {
 	{ "more pages than fit", spoil_top_stored, "does not fit its size" },
 	{ "more bytes than fit", spoil_top_bytes, "does not fit its size" },
 	{ "inherited pages", spoil_top_inherited, "without a parent" },
+	{ "a hot page without a section", spoil_top_hot, "without a hot section" },
 	{ "pages but no index", spoil_top_empty, "not all zeros" },
 	{ "an index in the header", spoil_top_header, "points at byte 100" },
 	{ "a segment that is too long", spoil_segments_out, "segment 1 does not fit" },
@@ -831,9 +838,8 @@ static const struct raw raws[] = {
 						       "\x67"
 						       "vnknown\x82\1\x20"),
 	    NULL),
-	RAW("the reserved keys",
-	    "\xa7"
-	    "\x63hot\xa1\x61x\1" P_TOOL P_CODEC P_LEVEL "\x66parent"
+	RAW("the reserved key",
+	    "\xa6" P_TOOL P_CODEC P_LEVEL "\x66parent"
 	    "\xa0" P_STATES P_REGIONS,
 	    NULL),
 	RAW("nothing", "", "cut short"),
