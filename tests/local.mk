@@ -170,7 +170,7 @@ test_serve_source_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_serve_source_LDADD = $(UNIT_LDADD)
 
 # base, format, codec, image
-format_unit_tests = test-base test-codec test-format test-format-hostile test-writer
+format_unit_tests = test-base test-codec test-format test-format-hostile test-trace test-writer
 check_PROGRAMS += $(format_unit_tests)
 TESTS += $(format_unit_tests)
 
@@ -185,6 +185,10 @@ test_codec_LDADD = $(UNIT_LDADD)
 test_format_SOURCES = %D%/unit/test-format.c
 test_format_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_format_LDADD = $(UNIT_LDADD)
+
+test_trace_SOURCES = %D%/unit/test-trace.c
+test_trace_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_trace_LDADD = $(UNIT_LDADD)
 
 test_writer_SOURCES = %D%/unit/test-writer.c
 test_writer_CPPFLAGS = $(UNIT_CPPFLAGS)

@@ -138,8 +138,7 @@ find_place(struct resolver *r, size_t *region, uint64_t *page)
 }
 
 static bool
-resolve_page(
-    struct resolver *r, const struct trace_run *run, uint32_t i, struct trace_touch *to)
+resolve_page(struct resolver *r, const struct trace_run *run, uint32_t i, struct trace_run *to)
 {
 	size_t region = run->region;
 	uint64_t page = run->page + i;
@@ -148,7 +147,8 @@ resolve_page(
 	    page >= div_up(r->regions[region].size, PAGE_GRANULE) ||
 	    (!r->same && !first_time(r, region, page)))
 		return false;
-	*to = (struct trace_touch){ .page = page,
+	*to = (struct trace_run){ .page = page,
+		.npages = 1,
 		.region = (uint32_t)region,
 		.time_ms = run->time_ms,
 		.access = run->access };
@@ -156,7 +156,7 @@ resolve_page(
 }
 
 static size_t
-resolve_all(struct resolver *r, struct trace_touch *list, uint64_t *dropped)
+resolve_all(struct resolver *r, struct trace_run *list, uint64_t *dropped)
 {
 	size_t n = 0;
 
@@ -175,7 +175,7 @@ resolve_all(struct resolver *r, struct trace_touch *list, uint64_t *dropped)
 
 int
 trace_touches(const struct trace *t, const struct object *regions, size_t nregions,
-    const uint8_t root[DIGEST_SIZE], struct trace_touch **list, size_t *n, uint64_t *dropped,
+    const uint8_t root[DIGEST_SIZE], struct trace_run **list, size_t *n, uint64_t *dropped,
     struct err *e)
 {
 	struct resolver r = { .t = t,
@@ -213,7 +213,7 @@ int
 trace_resolve(const struct trace *t, const struct manifest *m, const uint8_t root[DIGEST_SIZE],
     struct page_ref **list, size_t *n, uint64_t *dropped, struct err *e)
 {
-	struct trace_touch *touches;
+	struct trace_run *touches;
 
 	*list = NULL;
 	if (trace_touches(t, m->regions, m->nregions, root, &touches, n, dropped, e) == -1)

@@ -338,36 +338,29 @@ trace_encode(struct cbor_out *out, const struct trace *t, struct err *e)
 /* ---- from touches to runs ---- */
 
 static bool
-continues(const struct trace_run *r, const struct trace_touch *touch)
+continues(const struct trace_run *r, const struct trace_run *next)
 {
-	return touch->region == r->region && touch->page == r->page + r->npages &&
-	       touch->time_ms == r->time_ms && touch->access == r->access &&
-	       r->npages < UINT32_MAX;
+	return next->region == r->region && next->page == r->page + r->npages &&
+	       next->time_ms == r->time_ms && next->access == r->access &&
+	       next->npages <= UINT32_MAX - r->npages;
 }
 
 int
-trace_set_runs(struct trace *t, const struct trace_touch *list, size_t n, struct err *e)
+trace_set_runs(struct trace *t, const struct trace_run *list, size_t n, struct err *e)
 {
-	size_t nruns = 0;
+	struct trace_run *last = NULL;
 
-	if (n > TRACE_PAGES_MAX)
-		return err_set(e, ERR_FAILED, "trace: %zu pages, at most %u are allowed", n,
-		    TRACE_PAGES_MAX);
 	t->nruns = 0;
 	t->runs = arena_array(&t->arena, n, sizeof(*t->runs));
 	if (t->runs == NULL)
 		return out_of_memory(e);
 	for (size_t i = 0; i < n; i++) {
-		if (nruns > 0 && continues(&t->runs[nruns - 1], &list[i])) {
-			t->runs[nruns - 1].npages++;
+		if (last != NULL && continues(last, &list[i])) {
+			last->npages += list[i].npages;
 			continue;
 		}
-		t->runs[nruns++] = (struct trace_run){ .page = list[i].page,
-			.npages = 1,
-			.region = list[i].region,
-			.time_ms = list[i].time_ms,
-			.access = list[i].access };
+		last = &t->runs[t->nruns++];
+		*last = list[i];
 	}
-	t->nruns = nruns;
 	return 0;
 }

@@ -50,6 +50,7 @@ struct trace_run {
 #define TRACE_END_TIME "time" /* the time that was asked for was over */
 #define TRACE_END_SETTLED "settled" /* nothing new was touched for a while */
 #define TRACE_END_EXIT "exit" /* the VMM has ended */
+#define TRACE_END_FULL "full" /* more was touched than a trace can have */
 #define TRACE_END_FAILED "failed" /* the restore was given up; what was touched until then */
 #define TRACE_END_MERGED "merged" /* made of several traces */
 
@@ -105,14 +106,6 @@ struct page_ref {
 	uint64_t page;
 };
 
-/* A page of a trace, in the regions of something else. */
-struct trace_touch {
-	uint64_t page;
-	uint32_t region;
-	uint32_t time_ms;
-	uint8_t access;
-};
-
 /*
  * The pages of a trace in the regions of an image, in the order of the first touches, each
  * once.  If root is the trace's own, they are the same pages.  Else a page is where the image
@@ -124,15 +117,15 @@ int trace_resolve(const struct trace *t, const struct manifest *m,
     const uint8_t root[DIGEST_SIZE], struct page_ref **list, size_t *n, uint64_t *dropped,
     struct err *e);
 
-/* The same with what is known of each touch, for any regions. */
+/* The same for any regions, as runs of one page each. */
 int trace_touches(const struct trace *t, const struct object *regions, size_t nregions,
-    const uint8_t root[DIGEST_SIZE], struct trace_touch **list, size_t *n, uint64_t *dropped,
+    const uint8_t root[DIGEST_SIZE], struct trace_run **list, size_t *n, uint64_t *dropped,
     struct err *e);
 
 /*
- * The runs of touches, whose times must not fall, into the trace's arena: neighbours of one
- * region, time and access become one run.  ERR_FAILED if there are too many.
+ * Gives a trace its runs, copied into its arena.  Those that one could be are made one: they
+ * follow each other in memory too, and have the same time and access.
  */
-int trace_set_runs(struct trace *t, const struct trace_touch *list, size_t n, struct err *e);
+int trace_set_runs(struct trace *t, const struct trace_run *list, size_t n, struct err *e);
 
 #endif
