@@ -5,10 +5,12 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "base/ckd.h"
 #include "base/fdio.h"
+#include "format/trace-bytes.h"
 
 #define READ_STEP ((size_t)1 << 20)
 
@@ -59,6 +61,30 @@ trace_read_file(struct trace *t, const char *path, struct err *e)
 		ret = trace_decode(t, buf.buf, buf.len, e);
 	cbor_out_free(&buf);
 	return ret == -1 ? err_wrap(e, "%s", path) : 0;
+}
+
+int
+trace_check_replace(const char *path, struct err *e)
+{
+	char magic[sizeof(trace_magic)];
+	struct stat st;
+	ssize_t n;
+	int fd;
+
+	/* What can't be looked at is refused when it is opened for writing. */
+	if (stat(path, &st) == -1 || !S_ISREG(st.st_mode) || st.st_size == 0)
+		return 0;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd == -1)
+		return err_sys(e, "open %s", path);
+	n = fd_read(fd, magic, sizeof(magic), e);
+	fd_close(&fd);
+	if (n == -1)
+		return err_wrap(e, "%s", path);
+	if (n != sizeof(magic) || memcmp(magic, trace_magic, sizeof(magic)) != 0)
+		return err_set(
+		    e, ERR_FAILED, "%s: is no trace, and is not overwritten by one", path);
+	return 0;
 }
 
 int

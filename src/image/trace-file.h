@@ -13,6 +13,9 @@
 /* t is zeroed first and is to be freed also after an error. */
 int trace_read_file(struct trace *t, const char *path, struct err *e);
 
+/* Whether there is a file of that name that is no trace: nobody wants to lose that. */
+int trace_check_replace(const char *path, struct err *e);
+
 /* Writes and publishes (out_commit).  The out is still the caller's to free. */
 int trace_write(struct out *out, const struct trace *t, struct err *e);
 

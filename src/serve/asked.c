@@ -29,6 +29,7 @@ server_fault(struct server *s, size_t object, uint64_t offset, struct err *e)
 		    (unsigned long long)offset, object);
 	if (o->engine != SERVE_USERFAULT)
 		return 0;
+	record(s, object, align_down(offset, o->page_size), false);
 	pthread_mutex_lock(&s->asked_lock);
 	rc = asked_filler_init(s, e);
 	if (rc == 0)

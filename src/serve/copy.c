@@ -292,7 +292,7 @@ copy_zeros_around(struct filler *f, const struct mapping *m, uint64_t off, struc
 	uint64_t end = MIN(MIN(window + ZEROS_BYTES, m->offset + m->len),
 	    align_up(o->object->size, PAGE_GRANULE));
 
-	while (at < end)
+	while (at < end && !recording(f->server))
 		if (zeros_of_chunk(f, m, &at, end, e) == -1)
 			return -1;
 	return 0;

@@ -14,6 +14,7 @@ answer(struct worker *w, const struct uffd_fault *fault, struct err *e)
 	struct server *s = w->filler.server;
 	const struct mapping *m = mapping_find(s, w->process->id, fault->hva);
 	enum uffd_result r;
+	uint64_t off;
 
 	if (fault->write)
 		stat_add(&w->filler.stats.faults_write, 1);
@@ -30,8 +31,9 @@ answer(struct worker *w, const struct uffd_fault *fault, struct err *e)
 		    w->process->uffd, align_down(fault->hva, PAGE_GRANULE), PAGE_GRANULE, e);
 		return r == UFFD_FAILED ? -1 : 0;
 	}
-	return fill_fault(&w->filler, m,
-	    align_down(fault->hva - m->hva + m->offset, s->objects[m->object].page_size), e);
+	off = align_down(fault->hva - m->hva + m->offset, s->objects[m->object].page_size);
+	record(s, m->object, off, fault->write);
+	return fill_fault(&w->filler, m, off, e);
 }
 
 /* Whether more faults wait by now, without waiting for one; they are in the queue then. */

@@ -299,6 +299,9 @@ load(struct filler *f, struct loaded *l, size_t object, uint64_t chunk, const st
 static int
 finish(struct filler *f, struct loaded *l, struct err *e)
 {
+	/* Neighbours that are there would be touched unseen. */
+	if (recording(f->server))
+		return 0;
 	l->pending = false;
 	return give_rest(
 	    f, l->reader, l->object, l->chunk, &l->entry, &f->stats.pages_around, e);
@@ -313,7 +316,7 @@ fill_pending(struct filler *f, struct err *e)
 		if (f->loaded[i].pending &&
 		    (newest == NULL || f->loaded[i].when > newest->when))
 			newest = &f->loaded[i];
-	if (newest == NULL)
+	if (newest == NULL || recording(f->server))
 		return 0;
 	return finish(f, newest, e) == -1 ? -1 : 1;
 }

@@ -7,6 +7,7 @@
 
 #include "image/reader.h"
 #include "serve/object.h"
+#include "serve/record.h"
 #include "serve/server.h"
 #include "serve/uffd.h"
 
@@ -104,6 +105,7 @@ struct server {
 	struct filler *fillers; /* all there are, from filler_init to filler_fini */
 	struct serve_stats past; /* of those that are no more */
 
+	struct recorder *recorder; /* NULL: nothing is recorded, nor was */
 	pthread_t background;
 	bool background_wanted, background_started;
 	struct filler background_filler;
@@ -124,6 +126,21 @@ struct server {
 	atomic_int state;
 	_Atomic uint64_t first_mapping, first_fault, complete;
 };
+
+/* Whether first touches are being recorded: nothing is given that nobody has asked for. */
+static inline bool
+recording(const struct server *s)
+{
+	return __builtin_expect(s->recorder != NULL, false) && recorder_is_on(s->recorder);
+}
+
+/* A page of an object was touched. */
+static inline void
+record(struct server *s, size_t object, uint64_t off, bool write)
+{
+	if (__builtin_expect(s->recorder != NULL, false))
+		recorder_touch(s->recorder, object, off, s->objects[object].page_size, write);
+}
 
 /* Everything is there, unless the server has failed; tells the owner. */
 void server_complete(struct server *s);

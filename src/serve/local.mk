@@ -17,6 +17,7 @@ libgmem_a_SOURCES += \
 	%D%/object.c %D%/object.h \
 	%D%/processes.c \
 	%D%/server.c %D%/server.h \
+	%D%/record.c %D%/record.h \
 	%D%/source.c \
 	%D%/stats.c %D%/stats.h \
 	%D%/threads.c \

@@ -169,7 +169,7 @@ server_begin(struct server *s, struct err *e)
 		server_complete(s);
 		return 0;
 	}
-	if (!s->background_wanted || s->background_started)
+	if (!s->background_wanted || s->background_started || recording(s))
 		return 0;
 	if (filler_init(&s->background_filler, s, false, -1, e) == -1 ||
 	    thread_start(&s->background, background_main, s, e) == -1)

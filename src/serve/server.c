@@ -90,6 +90,10 @@ server_new(struct server **out, const struct image *img, const struct server_opt
 		server_free(s);
 		return -1;
 	}
+	if (options->record && recorder_new(&s->recorder, img, e) == -1) {
+		server_free(s);
+		return -1;
+	}
 	threads_init();
 	*out = s;
 	return 0;
@@ -108,6 +112,48 @@ server_start(struct server *s, struct err *e)
 		rc = server_begin(s, e);
 	pthread_mutex_unlock(&s->lock);
 	return rc;
+}
+
+int
+server_record_end(struct server *s, struct err *e)
+{
+	int rc = 0;
+
+	if (s->recorder == NULL || !recording(s))
+		return 0;
+	recorder_end(s->recorder);
+	pthread_mutex_lock(&s->lock);
+	if (s->nready == s->nobjects && atomic_load(&s->state) == SERVER_FILLING)
+		rc = server_begin(s, e);
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+int
+server_record_take(struct server *s, struct trace *t, struct err *e)
+{
+	if (server_record_end(s, e) == -1)
+		return -1;
+	return recorder_take(s->recorder, t, e);
+}
+
+uint64_t
+server_record_pages(const struct server *s)
+{
+	return recorder_pages(s->recorder);
+}
+
+bool
+server_record_full(const struct server *s)
+{
+	return recorder_is_full(s->recorder);
+}
+
+void
+server_record_ask(struct server *s, size_t object, uint64_t offset, uint64_t len)
+{
+	if (s->recorder != NULL)
+		recorder_ask(s->recorder, object, offset, len);
 }
 
 void
@@ -170,6 +216,7 @@ server_free(struct server *s)
 	}
 	free_mappings(s);
 	free_objects(s);
+	recorder_free(s->recorder);
 	fd_close(&s->event_fd);
 	pthread_mutex_destroy(&s->lock);
 	pthread_mutex_destroy(&s->asked_lock);

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "format/trace.h"
 #include "image/image.h"
 #include "serve/engine.h"
 #include "serve/object.h"
@@ -30,6 +31,8 @@ struct server_options {
 	unsigned nfillers; /* threads of the eager engine; 0: as many as CPUs */
 	bool background; /* fill behind the faults */
 	enum serve_engine engine; /* SERVE_AUTO, or the one to use or to fail */
+	bool record; /* first touches, until server_record_end: nothing else is given meanwhile
+		      */
 };
 
 enum server_state {
@@ -122,6 +125,26 @@ int server_fault_rest(struct server *s, struct err *e);
 
 /* Starts the background fill, if there is to be one, as soon as all regions have memory. */
 int server_start(struct server *s, struct err *e);
+
+/* ---- recording (server_options.record) ---- */
+
+/* Pages that were touched until now. */
+uint64_t server_record_pages(const struct server *s);
+
+/* Whether there is no room for more. */
+bool server_record_full(const struct server *s);
+
+/* For VMMs that ask for all pages one after the other, and out of turn for those they touch. */
+void server_record_ask(struct server *s, size_t object, uint64_t offset, uint64_t len);
+
+/* Ends it, if it goes on: from now on everything is as without it. */
+int server_record_end(struct server *s, struct err *e);
+
+/*
+ * Ends it too, and gives what was recorded, in the order of the first touches; ->end is the
+ * caller's to set.  t is to be freed also after an error.
+ */
+int server_record_take(struct server *s, struct trace *t, struct err *e);
 
 /* Becomes readable when the state changes (eventfd, borrowed): read it, then ask. */
 int server_event_fd(const struct server *s);

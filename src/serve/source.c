@@ -82,7 +82,7 @@ static int
 give_zeros(
     struct filler *f, struct served_object *o, uint64_t page, uint64_t end, struct err *e)
 {
-	uint64_t most = MAX(ZEROS_BYTES / o->page_size, 1), n = 1;
+	uint64_t most = recording(f->server) ? 1 : MAX(ZEROS_BYTES / o->page_size, 1), n = 1;
 	uint64_t last = MIN(o->claims.npages, end / o->page_size);
 
 	while (n < most && page + n < last && claims_take(&o->claims, page + n))

@@ -144,6 +144,7 @@ give_page(struct ch_fault *f, const struct ch_range *r, struct err *e)
 	region = f->p.regions[i];
 	offset = r->gpa - m->gpa;
 	count_asked(f, i, offset, r->length);
+	server_record_ask(f->p.server, region, offset, r->length);
 	if (f->p.fds == NULL)
 		return send_pages(f, &f->p.img->manifest.regions[region], offset, r->length, e);
 	if (server_provide(f->p.server, region, offset, r->length, e) == -1)
