@@ -9,5 +9,6 @@ gmem_restore_SOURCES = \
 	%D%/loader.c %D%/loader.h \
 	%D%/main.c \
 	%D%/options.c %D%/options.h \
+	%D%/record.c %D%/record.h \
 	%D%/report.c %D%/report.h \
 	%D%/restore.c %D%/restore.h

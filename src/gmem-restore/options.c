@@ -48,6 +48,9 @@ static const struct opt_program program = {
 	    "                      connections (default)\n"
 	    "  -q, --quiet         print errors only\n"
 	    "  --qmp SOCKET        load the state into a QEMU that has -incoming defer\n"
+	    "  --record TRACE      write down which pages are touched first, in their order\n"
+	    "  --record-until WHEN ready (SIGUSR2), settled, or seconds (default: the VMM's\n"
+	    "                      end)\n"
 	    "  --socket-mode OCTAL mode of the socket of --listen (default: 0600)\n"
 	    "  --socket-owner USER[:GROUP]\n"
 	    "                      whose that socket is, who may connect too\n"
@@ -74,6 +77,8 @@ enum {
 	OPT_PAUSED,
 	OPT_PID_FROM_PEER,
 	OPT_QMP,
+	OPT_RECORD,
+	OPT_RECORD_UNTIL,
 	OPT_SOCKET_MODE,
 	OPT_SOCKET_OWNER,
 	OPT_STATE,
@@ -97,6 +102,8 @@ static const struct option longopts[] = {
 	{ "pid-from-peer", no_argument, NULL, OPT_PID_FROM_PEER },
 	{ "quiet", no_argument, NULL, 'q' },
 	{ "qmp", required_argument, NULL, OPT_QMP },
+	{ "record", required_argument, NULL, OPT_RECORD },
+	{ "record-until", required_argument, NULL, OPT_RECORD_UNTIL },
 	{ "socket-mode", required_argument, NULL, OPT_SOCKET_MODE },
 	{ "socket-owner", required_argument, NULL, OPT_SOCKET_OWNER },
 	{ "state", required_argument, NULL, OPT_STATE },
@@ -186,6 +193,15 @@ set_mode(struct listen_settings *l, const char *text)
 }
 
 static void
+set_record_until(struct options *o, const char *text)
+{
+	struct err e = ERR_INIT;
+
+	if (record_until_parse(&o->record, text, &e) == -1)
+		opt_bad(&program, "--record-until: %s", e.msg);
+}
+
+static void
 parse_one(struct options *o, int c)
 {
 	switch (c) {
@@ -227,6 +243,12 @@ parse_one(struct options *o, int c)
 		break;
 	case OPT_QMP:
 		o->qmp = optarg;
+		break;
+	case OPT_RECORD:
+		o->record.path = optarg;
+		break;
+	case OPT_RECORD_UNTIL:
+		set_record_until(o, optarg);
 		break;
 	case OPT_SOCKET_MODE:
 		set_mode(&o->listen, optarg);
@@ -306,6 +328,12 @@ check(const struct options *o)
 		    o->paused ? "--paused" : "--state");
 	if (o->engine == SERVE_EAGER && !o->background)
 		opt_bad(&program, "--eager and --no-background exclude each other");
+	if (o->record.path == NULL && o->record.until != RECORD_EXIT)
+		opt_bad(&program, "--record-until goes with --record");
+	if (o->record.path != NULL && o->engine == SERVE_EAGER)
+		opt_bad(&program, "--eager and --record exclude each other");
+	if (o->record.path != NULL && o->listen.path != NULL && !o->listen.once)
+		opt_bad(&program, "--record goes with --listen if there is --once too");
 	if (o->qmp != NULL && (o->vmm == VMM_HANDOFF || o->vmm == VMM_DRIVEN))
 		opt_bad(&program, "--qmp and --vmm %s exclude each other",
 		    o->vmm == VMM_HANDOFF ? "handoff" : o->driver->name);

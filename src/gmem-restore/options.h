@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "gmem-restore/listen.h"
+#include "gmem-restore/record.h"
 #include "serve/engine.h"
 #include "vmm/driver.h"
 
@@ -31,6 +32,7 @@ struct options {
 	bool paused; /* load the state, do not resume */
 	const char *state; /* which state to load */
 	struct listen_settings listen; /* .path NULL: there is a VMM to start */
+	struct record_settings record; /* .path NULL: nothing is recorded */
 	const char *stats; /* file, "-" for stdout, or NULL */
 	unsigned threads; /* 0: as many as CPUs */
 	enum log_level level;

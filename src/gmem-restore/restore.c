@@ -24,6 +24,7 @@
 #include "gmem-restore/guest.h"
 #include "gmem-restore/load-qemu.h"
 #include "gmem-restore/loader.h"
+#include "gmem-restore/record.h"
 #include "gmem-restore/report.h"
 #include "image/image.h"
 #include "serve/server.h"
@@ -55,6 +56,8 @@ struct restore {
 	bool served; /* memory is being served: look at the server's state */
 	int status; /* of the VMM, as wait(2) tells */
 	struct timeline times;
+	struct recording recording;
+	bool record_failed; /* it could not be written */
 };
 
 #define SHIM_ENV "GMEM_SHIM" /* for running from the build tree */
@@ -185,6 +188,7 @@ new_server(struct restore *r, struct err *e)
 		.nfillers = r->o->threads,
 		.background = r->o->background,
 		.engine = r->o->engine,
+		.record = r->o->record.path != NULL,
 	};
 
 	if (server_new(&r->server, r->img, &options, e) == -1)
@@ -298,6 +302,8 @@ prepare(struct restore *r, struct err *e)
 		return -1;
 	r->load_qemu.state = state;
 	if (!eager && r->driven.driver == NULL && check_lazy(r, e) == -1)
+		return -1;
+	if (record_open(&r->recording, &r->o->record, e) == -1)
 		return -1;
 	if (guest_create(&r->guest, e) == -1 || new_server(r, e) == -1 ||
 	    take_signals(r, e) == -1)
@@ -523,6 +529,8 @@ handle_signals(struct restore *r)
 			reap(r);
 		else if (info.ssi_signo == SIGUSR1)
 			write_report(r, false);
+		else if (info.ssi_signo == SIGUSR2 && record_signal(&r->recording))
+			continue;
 		else
 			pass_on(r, &info);
 	}
@@ -604,15 +612,42 @@ static int
 poll_time(const struct restore *r, int check_ms)
 {
 	int wait = r->child == 0 ? CHECK_MS : r->served ? check_ms : -1;
-	int left = patience(r);
+	int left = patience(r), look = record_timeout(&r->recording);
 
+	if (look != -1)
+		wait = wait == -1 ? look : MIN(wait, look);
 	return left != -1 && (wait == -1 || left < wait) ? left : wait;
+}
+
+/* A trace that can't be written is no reason to stop the VM. */
+static void
+look_at_recording(struct restore *r)
+{
+	struct err e = ERR_INIT;
+	bool runs = !r->loading && has_memory(r);
+
+	if (record_look(&r->recording, r->server, runs, &e) == -1) {
+		log_error("%s", e.msg);
+		r->record_failed = true;
+	}
+}
+
+static void
+finish_recording(struct restore *r, bool failed)
+{
+	struct err e = ERR_INIT;
+
+	if (record_finish(&r->recording, r->server, failed, &e) == -1) {
+		log_error("%s", e.msg);
+		r->record_failed = true;
+	}
 }
 
 /* Waits until the VMM is over (0), or something has gone wrong (-1). */
 static int
 supervise(struct restore *r, struct err *e)
 {
+	uint64_t checked = serve_now();
 	int check_ms = CHECK_MS;
 
 	while (!is_over(r)) {
@@ -627,16 +662,18 @@ supervise(struct restore *r, struct err *e)
 		if (n == -1 && errno != EINTR)
 			return err_sys(e, "poll");
 		handle_signals(r);
+		look_at_recording(r);
 		if (polls[1].revents != 0 && handle_server(r, e) == -1)
 			return -1;
 		if (polls[2].revents != 0 && handle_loader(r, e) == -1)
 			return -1;
 		if (check_patience(r, e) == -1)
 			return -1;
-		if (n == 0 && r->served) {
+		if (r->served && serve_now() - checked >= check_ms * UINT64_C(1000000)) {
 			if (r->handoff != NULL && handoff_check(r->handoff, e) == -1)
 				return -1;
 			check_ms = MIN(2 * check_ms, CHECK_MS_MAX);
+			checked = serve_now();
 		}
 	}
 	/* A VMM that was refused may end before we are told why. */
@@ -736,6 +773,7 @@ restore_fini(struct restore *r)
 	driven_close(&r->driven);
 	loader_free(r->loader);
 	handoff_free(r->handoff);
+	record_close(&r->recording);
 	fd_close(&r->handoff_end);
 	server_free(r->server);
 	fd_close(&r->signals);
@@ -774,6 +812,7 @@ restore_run(const struct options *o)
 	status = run(&r, &started, &e);
 	if (started) {
 		r.times.ended = serve_now();
+		finish_recording(&r, e.kind != ERR_NONE);
 		write_report(&r, true);
 	}
 	if (e.kind != ERR_NONE)
@@ -781,5 +820,7 @@ restore_run(const struct options *o)
 	else
 		explain(&r);
 	restore_fini(&r);
-	return e.kind != ERR_NONE ? status : same_status(r.status);
+	if (e.kind != ERR_NONE)
+		return status;
+	return r.record_failed && r.status == 0 ? STATUS_FAILED : same_status(r.status);
 }
