@@ -116,6 +116,7 @@ restore_tests = \
 	%D%/cli/restore-handoff.sh \
 	%D%/cli/restore-kill.sh \
 	%D%/cli/restore-manners.sh \
+	%D%/cli/restore-stats.sh \
 	%D%/cli/restore-touch.sh \
 	%D%/vm/minivmm-restore.sh \
 	%D%/vm/qemu13.sh \

@@ -10,5 +10,7 @@ gmem_restore_SOURCES = \
 	%D%/main.c \
 	%D%/options.c %D%/options.h \
 	%D%/record.c %D%/record.h \
-	%D%/report.c %D%/report.h \
-	%D%/restore.c %D%/restore.h
+	%D%/report.c %D%/report.h %D%/report-json.c \
+	%D%/restore.c %D%/restore.h \
+	%D%/self.c %D%/self.h \
+	%D%/series.c %D%/series.h

@@ -2,9 +2,12 @@
 #ifndef GMEM_RESTORE_REPORT_H
 #define GMEM_RESTORE_REPORT_H
 
+#include <jansson.h>
 #include <stdint.h>
 
 #include "base/err.h"
+#include "gmem-restore/self.h"
+#include "gmem-restore/series.h"
 #include "image/image.h"
 #include "serve/server.h"
 #include "vmm/driver.h"
@@ -23,12 +26,18 @@ struct report {
 	const char *engine;
 	struct timeline times;
 	struct serve_stats stats;
+	struct self self;
+	size_t nsamples;
+	struct sample samples[SERIES_MAX];
 };
+
+/* gmem-stats(5), a new object. */
+json_t *report_json(const struct report *r);
 
 /* JSON to a file (replaced as a whole) or "-". */
 int report_write(const struct report *r, const char *path, struct err *e);
 
-/* A line or two for people, at -v. */
+/* Some lines for people, at -v. */
 void report_log(const struct report *r);
 
 #endif

@@ -26,6 +26,7 @@
 #include "gmem-restore/loader.h"
 #include "gmem-restore/record.h"
 #include "gmem-restore/report.h"
+#include "gmem-restore/series.h"
 #include "image/image.h"
 #include "serve/server.h"
 #include "serve/uffd.h"
@@ -58,6 +59,7 @@ struct restore {
 	struct timeline times;
 	struct recording recording;
 	bool record_failed; /* it could not be written */
+	struct series *series; /* NULL: nobody wants statistics */
 };
 
 #define SHIM_ENV "GMEM_SHIM" /* for running from the build tree */
@@ -191,7 +193,8 @@ new_server(struct restore *r, struct err *e)
 		.record = r->o->record.path != NULL,
 	};
 
-	if (server_new(&r->server, r->img, &options, e) == -1)
+	if (server_new(&r->server, r->img, &options, e) == -1 ||
+	    (r->o->stats != NULL && series_start(&r->series, r->server, e) == -1))
 		return -1;
 	for (size_t i = 0; i < r->img->manifest.nregions; i++) {
 		const struct guest_memory *m = &r->guest.memory[i];
@@ -413,8 +416,13 @@ make_report(struct restore *r, struct report *report)
 	if (r->loader != NULL)
 		loader_times(r->loader, &r->times.load);
 	report->engine = engine_name(r);
-	server_stats(r->server, &report->stats, &r->times.server);
+	if (r->series != NULL)
+		report->nsamples =
+		    series_take(r->series, &report->stats, &r->times.server, report->samples);
+	else
+		server_stats(r->server, &report->stats, &r->times.server);
 	report->times = r->times;
+	self_look(&report->self);
 }
 
 static void
@@ -769,6 +777,7 @@ restore_fini(struct restore *r)
 {
 	if (r->loader != NULL)
 		loader_stop(r->loader);
+	series_free(r->series);
 	server_stop(r->server);
 	driven_close(&r->driven);
 	loader_free(r->loader);

@@ -163,15 +163,28 @@ server_stop(struct server *s)
 		atomic_store(&s->stop, true);
 }
 
-void
-server_stats(struct server *s, struct serve_stats *stats, struct server_times *times)
+static void
+add_up(struct server *s, void (*add)(struct serve_stats *, const struct serve_stats *),
+    struct serve_stats *stats)
 {
 	memset(stats, 0, sizeof(*stats));
 	pthread_mutex_lock(&s->stats_lock);
-	serve_stats_merge(stats, &s->past);
+	add(stats, &s->past);
 	for (const struct filler *f = s->fillers; f != NULL; f = f->next)
-		serve_stats_merge(stats, &f->stats);
+		add(stats, &f->stats);
 	pthread_mutex_unlock(&s->stats_lock);
+}
+
+void
+server_counts(struct server *s, struct serve_stats *stats)
+{
+	add_up(s, serve_stats_count, stats);
+}
+
+void
+server_stats(struct server *s, struct serve_stats *stats, struct server_times *times)
+{
+	add_up(s, serve_stats_merge, stats);
 	times->first_mapping = atomic_load(&s->first_mapping);
 	times->first_fault = atomic_load(&s->first_fault);
 	times->complete = atomic_load(&s->complete);

@@ -168,6 +168,9 @@ struct server_times {
 
 void server_stats(struct server *s, struct serve_stats *stats, struct server_times *times);
 
+/* The counters alone, without histograms: for looking often. */
+void server_counts(struct server *s, struct serve_stats *stats);
+
 /* Nothing more is filled: whoever waits for that gives up.  The server can only be freed. */
 void server_stop(struct server *s);
 

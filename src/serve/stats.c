@@ -89,9 +89,8 @@ serve_stats_latency(const struct serve_stats *s, struct histogram *h)
 			histogram_merge(h, &s->latency[i]);
 }
 
-/* All but the histograms. */
-static void
-merge_counters(struct serve_stats *to, const struct serve_stats *from)
+void
+serve_stats_count(struct serve_stats *to, const struct serve_stats *from)
 {
 #define ADD(name) stat_add(&to->name, stat_get(&from->name))
 	ADD(faults_stored);
@@ -120,7 +119,7 @@ merge_counters(struct serve_stats *to, const struct serve_stats *from)
 void
 serve_stats_merge(struct serve_stats *to, const struct serve_stats *from)
 {
-	merge_counters(to, from);
+	serve_stats_count(to, from);
 	for (int i = 0; i < ANSWERS; i++)
 		histogram_merge(&to->latency[i], &from->latency[i]);
 }
