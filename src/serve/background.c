@@ -12,14 +12,8 @@
 #include "base/log.h"
 #include "serve/internal.h"
 
-/*
- * Giving what nobody asks for: in the background behind the faults, or all of
- * it before anybody can ask.
- */
+/* Giving what nobody asks for, in the background behind the faults. */
 #define NICE 10
-#define SPAN_BYTES                                                                             \
-	(UINT64_C(4) << 20) /* of guest memory that an eager thread takes at once              \
-			     */
 
 static void
 nap_us(long us)
@@ -203,6 +197,7 @@ background_main(void *arg)
 
 	/* Of this thread only; it may fail without harm. */
 	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
+	rc = prefetch_await(s);
 	for (size_t i = 0; i < s->nobjects && rc == 1; i++)
 		rc = fill_object(s, i, &e);
 	for (size_t i = 0; i < s->nobjects && rc == 1; i++)
@@ -212,128 +207,4 @@ background_main(void *arg)
 	else if (rc == -1)
 		server_fail(s, &e);
 	return NULL;
-}
-
-/* ---- eagerly ---- */
-
-struct eager {
-	struct server *s;
-	size_t object;
-	pthread_mutex_t lock;
-	uint64_t next; /* chunk that nobody has taken */
-	struct err failure;
-};
-
-struct eager_thread {
-	struct eager *eager;
-	struct filler filler;
-	pthread_t thread;
-	bool started;
-};
-
-/* Takes [*first, *end); false when nothing is left. */
-static bool
-take_span(struct eager *g, uint64_t *first, uint64_t *end)
-{
-	const struct server *s = g->s;
-	const struct served_object *o = &s->objects[g->object];
-	uint64_t n = image_chunks(s->img, o->object);
-	uint64_t span = MAX(MAX(SPAN_BYTES, o->page_size) / s->img->g.chunk_size, 1);
-	bool more;
-
-	pthread_mutex_lock(&g->lock);
-	more = g->failure.kind == ERR_NONE && g->next < n && !atomic_load(&s->stop);
-	*first = g->next;
-	*end = MIN(g->next + span, n);
-	if (more)
-		g->next = *end;
-	pthread_mutex_unlock(&g->lock);
-	return more;
-}
-
-static int
-fill_span(struct eager_thread *t, uint64_t first, uint64_t end, struct err *e)
-{
-	struct eager *g = t->eager;
-	const struct object *o = g->s->objects[g->object].object;
-	uint64_t chunk;
-	struct entry en;
-	int more;
-
-	while ((more = image_reader_next(t->filler.reader, o, first, &chunk, &en, e)) == 1 &&
-	       chunk < end) {
-		if (fill_one(&t->filler, g->object, chunk, &en, e) == -1)
-			return -1;
-		first = chunk + 1;
-	}
-	/* The stretch behind the span is empty: nobody need look at it again. */
-	if (more == 0 || (more == 1 && chunk > end)) {
-		pthread_mutex_lock(&g->lock);
-		g->next = MAX(g->next, more == 0 ? UINT64_MAX : chunk);
-		pthread_mutex_unlock(&g->lock);
-	}
-	return more == -1 ? -1 : 0;
-}
-
-static void
-eager_fail(struct eager *g, const struct err *e)
-{
-	pthread_mutex_lock(&g->lock);
-	err_first(&g->failure, e);
-	pthread_mutex_unlock(&g->lock);
-}
-
-static void *
-eager_main(void *arg)
-{
-	struct eager_thread *t = arg;
-	struct err e = ERR_INIT;
-	uint64_t first, end;
-
-	while (take_span(t->eager, &first, &end)) {
-		if (fill_span(t, first, end, &e) == -1)
-			eager_fail(t->eager, &e);
-	}
-	return NULL;
-}
-
-static void
-eager_collect(struct eager_thread *t)
-{
-	if (t->started)
-		pthread_join(t->thread, NULL);
-	filler_fini(&t->filler);
-}
-
-int
-fill_eagerly(struct server *s, size_t object, unsigned nthreads, struct err *e)
-{
-	struct eager g = { .s = s, .object = object, .failure = ERR_INIT };
-	struct eager_thread *threads;
-	int rc = 0;
-
-	threads = calloc(nthreads, sizeof(*threads));
-	if (threads == NULL)
-		return err_sys(e, "eager restore");
-	pthread_mutex_init(&g.lock, NULL);
-	for (unsigned i = 0; i < nthreads && rc == 0; i++) {
-		threads[i].eager = &g;
-		rc = filler_init(&threads[i].filler, s, false, -1, e);
-		if (rc == 0)
-			rc = thread_start(&threads[i].thread, eager_main, &threads[i], e);
-		threads[i].started = rc == 0;
-	}
-	if (rc == -1)
-		eager_fail(&g, e);
-	for (unsigned i = 0; i < nthreads; i++)
-		eager_collect(&threads[i]);
-	pthread_mutex_destroy(&g.lock);
-	free(threads);
-	if (g.failure.kind != ERR_NONE) {
-		*e = g.failure;
-		return -1;
-	}
-	if (atomic_load(&s->stop))
-		return err_set(e, ERR_FAILED, "the page server has stopped");
-	return 0;
 }

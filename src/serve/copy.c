@@ -250,12 +250,20 @@ put_zeros(struct filler *f, const struct mapping *m, uint64_t off, uint64_t len,
 	give_pages(&f->server->objects[m->object], off, len);
 	if (r == UFFD_DEAD)
 		atomic_store(&p->dead, true);
-	stat_add(&f->stats.pages_around, len / PAGE_GRANULE);
-	stat_add(&f->stats.pages_zero, len / PAGE_GRANULE);
 	/* Whoever came upon a page that was taken waits for it. */
 	if (r != UFFD_DONE && r != UFFD_DEAD)
 		r = uffd_wake(p->uffd, m->hva + (off - m->offset), len, e);
 	return r == UFFD_FAILED ? -1 : 0;
+}
+
+/* The same of those around a page that was asked for. */
+static int
+put_around(
+    struct filler *f, const struct mapping *m, uint64_t off, uint64_t len, struct err *e)
+{
+	stat_add(&f->stats.pages_around, len / PAGE_GRANULE);
+	stat_add(&f->stats.pages_zero, len / PAGE_GRANULE);
+	return put_zeros(f, m, off, len, e);
 }
 
 /* Those of one chunk, from *at on up to its end or the window's. */
@@ -277,11 +285,11 @@ zeros_of_chunk(
 
 		if (!entry_is_stored(&en, page) && claims_take(&o->claims, *at / PAGE_GRANULE))
 			continue;
-		if (put_zeros(f, m, from, *at - from, e) == -1)
+		if (put_around(f, m, from, *at - from, e) == -1)
 			return -1;
 		from = *at + PAGE_GRANULE;
 	}
-	return put_zeros(f, m, from, end - MIN(from, end), e);
+	return put_around(f, m, from, end - MIN(from, end), e);
 }
 
 int
@@ -295,5 +303,28 @@ copy_zeros_around(struct filler *f, const struct mapping *m, uint64_t off, struc
 	while (at < end && !recording(f->server))
 		if (zeros_of_chunk(f, m, &at, end, e) == -1)
 			return -1;
+	return 0;
+}
+
+int
+copy_zero_pages(struct filler *f, size_t object, uint64_t off, uint64_t len, struct err *e)
+{
+	while (len > 0) {
+		const struct mapping *m = mapping_of(f->server, object, off);
+		uint64_t n = len;
+
+		if (m != NULL && off < m->offset)
+			n = MIN(n, m->offset - off);
+		if (m == NULL || off < m->offset) {
+			/* The VMM has it no more. */
+			give_pages(&f->server->objects[object], off, n);
+		} else {
+			n = MIN(n, m->offset + m->len - off);
+			if (put_zeros(f, m, off, n, e) == -1)
+				return -1;
+		}
+		off += n;
+		len -= n;
+	}
 	return 0;
 }

@@ -412,6 +412,7 @@ give_taken(
 	const struct geometry *g = &f->server->img->g;
 	struct entry en;
 
+	prefetch_note_fault(f, object, off / PAGE_GRANULE);
 	if (o->page_size > PAGE_GRANULE)
 		return give_unit(f, object, off, e);
 	if (image_reader_entry(f->reader, o->object, off / g->chunk_size, &en, e) == -1)

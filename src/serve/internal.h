@@ -106,6 +106,9 @@ struct server {
 	struct serve_stats past; /* of those that are no more */
 
 	struct recorder *recorder; /* NULL: nothing is recorded, nor was */
+	_Atomic(struct prefetch *) prefetch; /* prefetch.c; NULL: there is none (yet) */
+	atomic_bool prefetched; /* what was to be prefetched is there */
+
 	pthread_t background;
 	bool background_wanted, background_started;
 	struct filler background_filler;
@@ -141,6 +144,9 @@ record(struct server *s, size_t object, uint64_t off, bool write)
 	if (__builtin_expect(s->recorder != NULL, false))
 		recorder_touch(s->recorder, object, off, s->objects[object].page_size, write);
 }
+
+/* Tells the owner that something has changed. */
+void server_announce(struct server *s);
 
 /* Everything is there, unless the server has failed; tells the owner. */
 void server_complete(struct server *s);
@@ -212,6 +218,12 @@ int await_given(struct server *s, const struct claims *c, uint64_t page, struct 
 /* Puts a page of zeros, which the caller has taken, into the object and into one mapping. */
 int zero_at(struct filler *f, const struct mapping *m, uint64_t off, struct err *e);
 
+/*
+ * Maps [hva, hva + len) of one mapping.  Pages that were discarded after they
+ * were given are left to the next access.
+ */
+int map_at(struct filler *f, const struct mapping *m, uint64_t hva, uint64_t len, struct err *e);
+
 /* Maps [off, off + len) of an object wherever it is mapped, but for one mapping (or NULL). */
 int map_everywhere(struct filler *f, size_t object, uint64_t off, uint64_t len,
     const struct mapping *but, struct err *e);
@@ -251,6 +263,10 @@ int copy_pages(struct filler *f, size_t object, uint64_t off, const uint8_t *fro
 
 /* A page of zeros for a fault, unless there is a page. */
 int copy_zeros(struct filler *f, const struct mapping *m, uint64_t off, struct err *e);
+
+/* Pages of zeros that the caller has taken; what cannot be put there now is asked for then. */
+int copy_zero_pages(
+    struct filler *f, size_t object, uint64_t off, uint64_t len, struct err *e);
 
 /* More of them around a page of 4 KiB that was given just now. */
 int copy_zeros_around(struct filler *f, const struct mapping *m, uint64_t off, struct err *e);

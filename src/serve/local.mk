@@ -2,9 +2,11 @@
 libgmem_a_SOURCES += \
 	%D%/asked.c \
 	%D%/background.c \
+	%D%/batch.c %D%/batch.h \
 	%D%/claims.c %D%/claims.h \
 	%D%/copy.c \
 	%D%/discard.c \
+	%D%/eager.c \
 	%D%/engine.c %D%/engine.h \
 	%D%/events.c \
 	%D%/faults.c \
@@ -15,6 +17,8 @@ libgmem_a_SOURCES += \
 	%D%/mappings.c \
 	%D%/memory.c \
 	%D%/object.c %D%/object.h \
+	%D%/plan.c \
+	%D%/prefetch.c %D%/prefetch.h \
 	%D%/processes.c \
 	%D%/server.c %D%/server.h \
 	%D%/record.c %D%/record.h \

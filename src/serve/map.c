@@ -60,11 +60,7 @@ zero_at(struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
 	return r == UFFD_FAILED ? -1 : 0;
 }
 
-/*
- * Maps [hva, hva + len) of one mapping.  Pages that were discarded after they
- * were given are left to the next access.
- */
-static int
+int
 map_at(struct filler *f, const struct mapping *m, uint64_t hva, uint64_t len, struct err *e)
 {
 	struct served_process *p = f->server->processes[m->process];

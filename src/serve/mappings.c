@@ -128,12 +128,19 @@ add_mapping(struct server *s, const struct mapping *new, struct err *e)
 	t->list[t->n++] = *new;
 	/* Known before the first fault can come. */
 	atomic_store(&s->mappings, t);
-	if (o->engine != SERVE_COPY)
-		return uffd_register(s->processes[new->process]->uffd, new->hva, new->len, e);
+	if (o->engine != SERVE_COPY) {
+		if (uffd_register(s->processes[new->process]->uffd, new->hva, new->len, e) ==
+		    -1)
+			return -1;
+		prefetch_mapping(s, new);
+		return 0;
+	}
 	o->process = new->process;
 	o->mapped += new->len;
-	if (foreign_mapped(s))
+	if (foreign_mapped(s)) {
 		begin_copying(s);
+		prefetch_mapping(s, NULL);
+	}
 	return 0;
 }
 
@@ -148,6 +155,8 @@ fill_foreign(struct server *s, struct err *e)
 		if (s->objects[i].engine == SERVE_COPY && fill_now(s, i, e) == -1)
 			return -1;
 	atomic_store(&s->filled, true);
+	atomic_store(&s->prefetched, true);
+	server_announce(s);
 	return 0;
 }
 

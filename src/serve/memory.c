@@ -166,9 +166,12 @@ int
 server_begin(struct server *s, struct err *e)
 {
 	if (all_complete(s)) {
+		atomic_store(&s->prefetched, true);
 		server_complete(s);
 		return 0;
 	}
+	if (prefetch_start(s, e) == -1)
+		return -1;
 	if (!s->background_wanted || s->background_started || recording(s))
 		return 0;
 	if (filler_init(&s->background_filler, s, false, -1, e) == -1 ||

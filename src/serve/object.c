@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -392,6 +393,50 @@ object_write(
 			    o->object->name, (unsigned long long)(off + done), n);
 		else if (errno != EINTR)
 			return refused(o, off + done, e);
+	}
+	return 0;
+}
+
+/* Steps over `done` bytes of the pieces. */
+static void
+step_over(struct iovec **iov, int *n, size_t done)
+{
+	while (*n > 0 && done >= (*iov)->iov_len) {
+		done -= (*iov)->iov_len;
+		++*iov;
+		--*n;
+	}
+	if (*n > 0) {
+		(*iov)->iov_base = (char *)(*iov)->iov_base + done;
+		(*iov)->iov_len -= done;
+	}
+}
+
+int
+object_writev(
+    const struct served_object *o, struct iovec *iov, int n, uint64_t off, struct err *e)
+{
+	if (o->whole != -1 || !o->writes) {
+		for (; n > 0; off += iov->iov_len, iov++, n--)
+			if (object_write(o, iov->iov_base, iov->iov_len, off, e) == -1)
+				return -1;
+		return 0;
+	}
+	while (n > 0) {
+		ssize_t done = pwritev(o->fd, iov, n, (off_t)(o->base + off));
+
+		if (done == -1 && errno == EINTR)
+			continue;
+		if (done == -1)
+			return refused(o, off, e);
+		/* Some kernels tell of a part of a page; the whole page is written again. */
+		if (done < PAGE_GRANULE)
+			return err_set(e, ERR_FAILED,
+			    "guest memory %s: write at %llu took %zd bytes of a page",
+			    o->object->name, (unsigned long long)off, done);
+		done = (ssize_t)align_down((uint64_t)done, PAGE_GRANULE);
+		step_over(&iov, &n, (size_t)done);
+		off += (uint64_t)done;
 	}
 	return 0;
 }

@@ -91,6 +91,11 @@ int object_first_write(struct served_object *o, const void *page, uint64_t off, 
 int object_write(
     const struct served_object *o, const void *buf, size_t len, uint64_t off, struct err *e);
 
+/* The same from pieces of whole pages, one behind the other.  The pieces are changed. */
+struct iovec;
+int object_writev(
+    const struct served_object *o, struct iovec *iov, int n, uint64_t off, struct err *e);
+
 /* Sees to it that there is a page, of zeros if there was none; guest_memfd or with a bitmap. */
 int object_touch(const struct served_object *o, uint64_t off, struct err *e);
 

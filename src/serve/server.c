@@ -13,7 +13,7 @@
 #include "base/pool.h"
 #include "serve/internal.h"
 
-static void
+void
 server_announce(struct server *s)
 {
 	uint64_t one = 1;
@@ -55,6 +55,12 @@ server_state(struct server *s, struct err *e)
 		pthread_mutex_unlock(&s->fail_lock);
 	}
 	return state;
+}
+
+bool
+server_is_prefetched(const struct server *s)
+{
+	return atomic_load(&s->prefetched) && atomic_load(&s->state) != SERVER_FAILED;
 }
 
 int
@@ -219,6 +225,7 @@ server_free(struct server *s)
 	atomic_store(&s->stop, true);
 	if (s->background_started)
 		thread_stop(s->background);
+	prefetch_free(s);
 	filler_fini(&s->background_filler);
 	filler_fini(&s->asked_filler);
 	for (unsigned i = 0; i < s->nprocesses; i++) {

@@ -11,6 +11,7 @@
 #include "image/image.h"
 #include "serve/engine.h"
 #include "serve/object.h"
+#include "serve/prefetch.h"
 #include "serve/stats.h"
 
 /*
@@ -33,6 +34,7 @@ struct server_options {
 	enum serve_engine engine; /* SERVE_AUTO, or the one to use or to fail */
 	bool record; /* first touches, until server_record_end: nothing else is given meanwhile
 		      */
+	struct prefetch_options prefetch; /* zero: none */
 };
 
 enum server_state {
@@ -148,6 +150,12 @@ int server_record_take(struct server *s, struct trace *t, struct err *e);
 
 /* Becomes readable when the state changes (eventfd, borrowed): read it, then ask. */
 int server_event_fd(const struct server *s);
+
+/*
+ * Whether all that was to be prefetched is in the memory, and mapped where the memory was
+ * mapped by then; at once where that is nothing.  False before all memory is there.
+ */
+bool server_is_prefetched(const struct server *s);
 
 /* With SERVER_FAILED *e tells why. */
 enum server_state server_state(struct server *s, struct err *e);

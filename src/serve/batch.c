@@ -1,0 +1,501 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "serve/batch.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "base/ckd.h"
+
+/* Between two records that are read together there may be so much that nobody wants. */
+#define GAP_BYTES (16u << 10)
+
+struct job {
+	const struct object *object;
+	size_t region; /* of the object, unless group is not NULL */
+	const struct page_group *group; /* NULL: all pages of the chunk */
+	const struct wanted *wanted; /* the group's */
+	uint64_t chunk;
+	struct entry entry;
+	const uint8_t *record;
+};
+
+struct placed {
+	uint64_t page;
+	const uint8_t *from; /* NULL: it is zero */
+	uint32_t region;
+};
+
+/* ---- making one ---- */
+
+static uint8_t *
+map_buffer(size_t len)
+{
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static void
+unmap_buffer(uint8_t *p, size_t len)
+{
+	if (p != NULL)
+		munmap(p, len);
+}
+
+int
+batch_init(struct batch *b, struct server *s, struct cold *cold, size_t bytes, bool demand,
+    struct err *e)
+{
+	const struct geometry *g = &s->img->g;
+	size_t npages;
+
+	*b = (struct batch){ .cold = cold, .demand = demand };
+	b->max = (unsigned)MAX(bytes / g->chunk_size, 1);
+	b->out_size = (size_t)b->max * g->chunk_size;
+	b->in_size = cold_room((size_t)b->max * (record_length_max(g->pages) + GAP_BYTES));
+	npages = b->out_size / PAGE_GRANULE;
+	b->jobs = calloc(b->max, sizeof(*b->jobs));
+	b->placed = calloc(npages, sizeof(*b->placed));
+	b->zeros = calloc(npages, sizeof(*b->zeros));
+	b->in = map_buffer(b->in_size);
+	b->out = map_buffer(b->out_size);
+	b->stage = map_buffer((size_t)BATCH_RUN * PAGE_GRANULE);
+	if (b->jobs == NULL || b->placed == NULL || b->zeros == NULL || b->in == NULL ||
+	    b->out == NULL || b->stage == NULL)
+		return err_sys(e, "memory to fill with");
+	if (mlock(b->out, b->out_size) == -1)
+		return err_sys(e, "lock %zu bytes of memory (raise RLIMIT_MEMLOCK, ulimit -l)",
+		    b->out_size);
+	b->count =
+	    demand ? &b->filler.stats.pages_prefetched : &b->filler.stats.pages_background;
+	return filler_init(&b->filler, s, false, -1, e);
+}
+
+void
+batch_fini(struct batch *b)
+{
+	filler_fini(&b->filler);
+	unmap_buffer(b->in, b->in_size);
+	unmap_buffer(b->out, b->out_size);
+	unmap_buffer(b->stage, (size_t)BATCH_RUN * PAGE_GRANULE);
+	free(b->jobs);
+	free(b->placed);
+	free(b->zeros);
+	*b = (struct batch){ 0 };
+}
+
+/* ---- demand first ---- */
+
+void
+batch_give_way(struct batch *b)
+{
+	const struct timespec nap = { .tv_nsec = 20000 };
+	struct server *s = b->filler.server;
+	uint64_t now, until;
+
+	if (!b->demand)
+		return;
+	now = serve_now();
+	if (atomic_load_explicit(&s->busy, memory_order_relaxed) > 0) {
+		until = now + (now - b->worked);
+		while (now < until && atomic_load(&s->busy) > 0 && !atomic_load(&s->stop)) {
+			nanosleep(&nap, NULL);
+			now = serve_now();
+		}
+	}
+	b->worked = now;
+}
+
+/* ---- reading ---- */
+
+static int
+by_offset(const void *a, const void *b)
+{
+	const struct job *x = a, *y = b;
+
+	return (x->entry.offset > y->entry.offset) - (x->entry.offset < y->entry.offset);
+}
+
+static bool
+fits(const struct batch *b, const struct job *j)
+{
+	const struct image *img = b->filler.server->img;
+
+	return j->entry.length <= record_length_max(img->g.pages) &&
+	       j->entry.offset <= img->size && img->size - j->entry.offset >= j->entry.length;
+}
+
+/* Jobs from the i-th on whose records lie together; at least one. */
+static unsigned
+together(const struct batch *b, unsigned i, size_t *len)
+{
+	uint64_t begin = b->jobs[i].entry.offset, end = begin + b->jobs[i].entry.length;
+	unsigned k;
+
+	for (k = i + 1; k < b->njobs; k++) {
+		const struct entry *en = &b->jobs[k].entry;
+
+		if (en->offset < end || en->offset - end > GAP_BYTES)
+			break;
+		end = en->offset + en->length;
+	}
+	*len = (size_t)(end - begin);
+	return k - i;
+}
+
+/* The records of all jobs. */
+static int
+read_records(struct batch *b, struct err *e)
+{
+	const struct image *img = b->filler.server->img;
+	size_t used = 0, len;
+	const uint8_t *at;
+
+	qsort(b->jobs, b->njobs, sizeof(*b->jobs), by_offset);
+	for (unsigned i = 0, n; i < b->njobs; i += n) {
+		uint64_t off = b->jobs[i].entry.offset;
+
+		if (!fits(b, &b->jobs[i]))
+			return err_set(e, ERR_CORRUPT,
+			    "%s: %s: chunk at %#llx: record at byte %llu: does not fit the file",
+			    img->path, b->jobs[i].object->name,
+			    (unsigned long long)(b->jobs[i].chunk * img->g.chunk_size),
+			    (unsigned long long)off);
+		n = together(b, i, &len);
+		if (cold_read(b->cold, b->in + used, off, len, &at, e) == -1)
+			return err_wrap(e, "%s: %s: chunk at %#llx", img->path,
+			    b->jobs[i].object->name,
+			    (unsigned long long)(b->jobs[i].chunk * img->g.chunk_size));
+		for (unsigned k = i; k < i + n; k++)
+			b->jobs[k].record = at + (b->jobs[k].entry.offset - off);
+		used += cold_room(len);
+		used = (size_t)align_down(used, COLD_ALIGN);
+		stat_add(&b->filler.stats.crossings, 1);
+	}
+	return 0;
+}
+
+/* ---- decoding ---- */
+
+static void
+put(struct placed *list, size_t *n, uint32_t region, uint64_t page, const uint8_t *from)
+{
+	list[(*n)++] = (struct placed){ page, from, region };
+}
+
+static bool
+taken(const struct batch *b, uint32_t region, uint64_t page)
+{
+	return claims_taken(&b->filler.server->objects[region].claims, page);
+}
+
+/* How many pages of the chunk have to be decoded, from the first; 0: none is wanted. */
+static uint32_t
+wanted_upto(const struct batch *b, const struct job *j)
+{
+	uint32_t npages = b->filler.server->img->g.pages, upto = 0;
+
+	if (j->group == NULL) {
+		for (uint32_t i = 0; i < npages; i++)
+			if (entry_is_stored(&j->entry, i) &&
+			    !taken(b, (uint32_t)j->region, j->chunk * npages + i))
+				return entry_rank(&j->entry, npages);
+		return 0;
+	}
+	for (uint32_t i = 0; i < j->group->n; i++) {
+		const struct wanted *w = &j->wanted[i];
+
+		if (entry_is_stored(&j->entry, w->at) && !taken(b, w->region, w->page))
+			upto = MAX(upto, entry_rank(&j->entry, w->at) + 1);
+	}
+	return upto;
+}
+
+static void
+place_pages(struct batch *b, const struct job *j, const uint8_t *pages)
+{
+	uint32_t npages = b->filler.server->img->g.pages, rank = 0;
+
+	for (uint32_t i = 0; j->group == NULL && i < npages; i++)
+		if (entry_is_stored(&j->entry, i))
+			put(b->placed, &b->nplaced, (uint32_t)j->region, j->chunk * npages + i,
+			    pages + (size_t)rank++ * PAGE_GRANULE);
+	for (uint32_t i = 0; j->group != NULL && i < j->group->n; i++) {
+		const struct wanted *w = &j->wanted[i];
+
+		if (entry_is_stored(&j->entry, w->at))
+			put(b->placed, &b->nplaced, w->region, w->page,
+			    pages + (size_t)entry_rank(&j->entry, w->at) * PAGE_GRANULE);
+	}
+}
+
+static int
+decode_job(struct batch *b, const struct job *j, struct err *e)
+{
+	struct image_reader *r = b->filler.reader;
+	uint8_t *out = b->out + b->out_used;
+	uint32_t upto = wanted_upto(b, j);
+	const uint8_t *pages;
+
+	if (upto == 0)
+		return 0;
+	if (image_reader_load_from(r, j->object, j->chunk, &j->entry, j->record, out, e) == -1 ||
+	    image_reader_pages(r, upto, &pages, e) == -1)
+		return -1;
+	b->out_used += (size_t)image_reader_stored(r, &j->entry) * PAGE_GRANULE;
+	place_pages(b, j, pages);
+	return 0;
+}
+
+/* ---- giving ---- */
+
+static int
+by_page(const void *a, const void *b)
+{
+	const struct placed *x = a, *y = b;
+
+	if (x->region != y->region)
+		return x->region < y->region ? -1 : 1;
+	return (x->page > y->page) - (x->page < y->page);
+}
+
+static void
+sort_pages(struct placed *list, size_t n)
+{
+	for (size_t i = 1; i < n; i++)
+		if (by_page(&list[i - 1], &list[i]) > 0) {
+			qsort(list, n, sizeof(*list), by_page);
+			return;
+		}
+}
+
+/* The next run of pages that nobody has taken, from *at on; takes them. */
+static size_t
+take_run(struct batch *b, const struct placed *list, size_t n, size_t *at)
+{
+	struct served_object *objects = b->filler.server->objects;
+	size_t i = *at, len = 0;
+
+	while (i < n && !claims_take(&objects[list[i].region].claims, list[i].page))
+		i++;
+	*at = i;
+	while (i + len < n && len < BATCH_RUN) {
+		const struct placed *p = &list[i + len];
+
+		if (len > 0 && (p->region != list[i].region || p->page != list[i].page + len ||
+				   !claims_take(&objects[p->region].claims, p->page)))
+			break;
+		len++;
+	}
+	return len;
+}
+
+/* Pieces that lie together are one. */
+static int
+gather(struct batch *b, const struct placed *run, size_t n)
+{
+	int k = -1;
+
+	for (size_t i = 0; i < n; i++) {
+		if (k >= 0 && (uint8_t *)b->iov[k].iov_base + b->iov[k].iov_len == run[i].from)
+			b->iov[k].iov_len += PAGE_GRANULE;
+		else
+			b->iov[++k] = (struct iovec){ (void *)(uintptr_t)run[i].from,
+				PAGE_GRANULE };
+	}
+	return k + 1;
+}
+
+/* The run in one piece, for calls that take no more. */
+static const uint8_t *
+one_piece(struct batch *b, int niov)
+{
+	size_t at = 0;
+
+	if (niov == 1)
+		return b->iov[0].iov_base;
+	for (int i = 0; i < niov; i++) {
+		memcpy(b->stage + at, b->iov[i].iov_base, b->iov[i].iov_len);
+		at += b->iov[i].iov_len;
+	}
+	return b->stage;
+}
+
+static int
+write_run(struct batch *b, const struct placed *run, size_t n, struct err *e)
+{
+	struct served_object *o = &b->filler.server->objects[run->region];
+	uint64_t off = run->page * PAGE_GRANULE, len = n * PAGE_GRANULE;
+	int niov = gather(b, run, n), rc;
+
+	stat_add(&b->filler.stats.crossings, 1);
+	if (o->engine == SERVE_COPY)
+		return copy_pages(&b->filler, run->region, off, one_piece(b, niov), len, e);
+	if (o->whole != -1)
+		rc = object_write(o, one_piece(b, niov), (size_t)len, off, e);
+	else
+		rc = object_writev(o, b->iov, niov, off, e);
+	if (rc == -1)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		object_give(o, run->page + i);
+	return map_everywhere(&b->filler, run->region, off, len, NULL, e);
+}
+
+static int
+zero_run(struct batch *b, const struct placed *run, size_t n, struct err *e)
+{
+	struct served_object *o = &b->filler.server->objects[run->region];
+	uint64_t off = run->page * PAGE_GRANULE, len = n * PAGE_GRANULE;
+
+	stat_add(&b->filler.stats.crossings, 1);
+	stat_add(&b->filler.stats.pages_zero, n);
+	if (o->engine == SERVE_COPY)
+		return copy_zero_pages(&b->filler, run->region, off, len, e);
+	if (o->scratch == -1) {
+		if (object_allocate(o, off, len, e) == -1)
+			return -1;
+	} else {
+		for (size_t i = 0; i < n; i++)
+			if (object_touch(o, off + i * PAGE_GRANULE, e) == -1)
+				return -1;
+	}
+	for (size_t i = 0; i < n; i++)
+		object_give(o, run->page + i);
+	return map_everywhere(&b->filler, run->region, off, len, NULL, e);
+}
+
+static int
+give_all(struct batch *b, struct placed *list, size_t *n,
+    int (*give)(struct batch *, const struct placed *, size_t, struct err *), struct err *e)
+{
+	size_t at = 0, len;
+
+	sort_pages(list, *n);
+	while ((len = take_run(b, list, *n, &at)) > 0) {
+		if (give(b, &list[at], len, e) == -1)
+			return -1;
+		stat_add(b->count, len);
+		at += len;
+		batch_give_way(b);
+	}
+	*n = 0;
+	return 0;
+}
+
+/* Whoever is stopped meanwhile leaves the rest. */
+static bool
+stopped(const struct batch *b)
+{
+	const struct server *s = b->filler.server;
+
+	return atomic_load(&s->stop) || atomic_load(&s->state) == SERVER_FAILED;
+}
+
+static int
+run_jobs(struct batch *b, struct err *e)
+{
+	uint64_t before;
+
+	b->out_used = 0;
+	if (b->njobs > 0 && read_records(b, e) == -1)
+		return -1;
+	for (unsigned i = 0; i < b->njobs; i++) {
+		if (stopped(b))
+			return 0;
+		batch_give_way(b);
+		if (decode_job(b, &b->jobs[i], e) == -1)
+			return -1;
+	}
+	b->njobs = 0;
+	if (give_all(b, b->placed, &b->nplaced, write_run, e) == -1 ||
+	    give_all(b, b->zeros, &b->nzeros, zero_run, e) == -1)
+		return -1;
+	before = stat_get(&b->filler.stats.bytes_read);
+	filler_account(&b->filler);
+	if (b->demand)
+		stat_add(&b->filler.stats.bytes_prefetched,
+		    stat_get(&b->filler.stats.bytes_read) - before);
+	return 0;
+}
+
+/* ---- what is to be given ---- */
+
+/* Pages of the group that the chunk does not store. */
+static void
+place_zeros(struct batch *b, const struct wanted *w, uint32_t n, const struct entry *en)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (en == NULL || !entry_is_stored(en, w[i].at))
+			put(b->zeros, &b->nzeros, w[i].region, w[i].page, NULL);
+}
+
+static int
+add_group(struct batch *b, const struct plan *p, const struct page_group *g, struct err *e)
+{
+	struct server *s = b->filler.server;
+	const struct wanted *w = &p->pages[g->first];
+	struct job *j = &b->jobs[b->njobs];
+
+	if (g->kind == GROUP_UNIT)
+		return fill_unit(&b->filler, g->region, g->chunk, b->count, e);
+	if (g->kind == GROUP_ZERO) {
+		place_zeros(b, w, g->n, NULL);
+		return 0;
+	}
+	*j = (struct job){ .object = s->objects[g->region].object,
+		.group = g,
+		.wanted = w,
+		.chunk = g->chunk };
+	if (image_reader_entry(b->filler.reader, j->object, j->chunk, &j->entry, e) == -1)
+		return -1;
+	place_zeros(b, w, g->n, &j->entry);
+	if (wanted_upto(b, j) > 0)
+		b->njobs++;
+	return 0;
+}
+
+int
+batch_groups(struct batch *b, const struct plan *p, size_t first, size_t end, struct err *e)
+{
+	b->worked = serve_now();
+	for (size_t i = first; i < end; i++)
+		if (add_group(b, p, &p->groups[i], e) == -1)
+			return -1;
+	return run_jobs(b, e);
+}
+
+int
+batch_chunks(struct batch *b, size_t object, uint64_t first, uint64_t end, uint64_t *next,
+    struct err *e)
+{
+	const struct served_object *o = &b->filler.server->objects[object];
+	int more = 1;
+
+	b->worked = serve_now();
+	*next = first;
+	while (*next < end && !stopped(b)) {
+		struct job *j = &b->jobs[b->njobs];
+
+		*j = (struct job){ .object = o->object, .region = object };
+		more = image_reader_next(b->filler.reader, o->object, *next, &j->chunk, &j->entry, e);
+		if (more == -1)
+			return -1;
+		*next = more == 1 ? j->chunk : UINT64_MAX;
+		if (*next >= end)
+			break;
+		++*next;
+		if (o->page_size > PAGE_GRANULE) {
+			if (fill_one(&b->filler, object, j->chunk, &j->entry, e) == -1)
+				return -1;
+		} else if (wanted_upto(b, j) > 0 && ++b->njobs == b->max && run_jobs(b, e) == -1) {
+			return -1;
+		}
+	}
+	return run_jobs(b, e);
+}
