@@ -171,7 +171,8 @@ test_serve_source_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_serve_source_LDADD = $(UNIT_LDADD)
 
 # base, format, codec, image
-format_unit_tests = test-base test-codec test-format test-format-hostile test-trace test-writer
+format_unit_tests = test-base test-codec test-format test-format-hostile test-hot test-trace \
+	test-writer
 check_PROGRAMS += $(format_unit_tests)
 TESTS += $(format_unit_tests)
 
@@ -194,6 +195,10 @@ test_trace_LDADD = $(UNIT_LDADD)
 test_writer_SOURCES = %D%/unit/test-writer.c
 test_writer_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_writer_LDADD = $(UNIT_LDADD)
+
+test_hot_SOURCES = %D%/unit/test-hot.c $(reseal)
+test_hot_CPPFLAGS = $(UNIT_CPPFLAGS) -I$(srcdir)/tests/fuzz
+test_hot_LDADD = $(UNIT_LDADD)
 
 test_format_hostile_SOURCES = %D%/unit/test-format-hostile.c $(reseal)
 test_format_hostile_CPPFLAGS = $(UNIT_CPPFLAGS) -I$(srcdir)/tests/fuzz

@@ -103,6 +103,28 @@ place_pages(struct job *job, uint64_t at, const struct entry *en, const uint8_t 
 }
 
 static int
+place_hot(struct image_reader *r, struct job *job, uint64_t chunk, const struct entry *en,
+    struct err *e)
+{
+	uint64_t first = chunk * job->g->pages, base = job->first * job->g->pages;
+
+	for (uint32_t page = 0; page < job->g->pages; page++) {
+		uint64_t to = first + page - base;
+		const uint8_t *bytes;
+		struct place p;
+
+		if (!entry_is_hot(en, page))
+			continue;
+		if (image_reader_place(r, job->object, first + page, &p, e) == -1 ||
+		    image_reader_get(r, &p, &bytes, e) == -1)
+			return -1;
+		memcpy(job->buf + to * PAGE_GRANULE, bytes, PAGE_GRANULE);
+		job->stored[to / 64] |= UINT64_C(1) << (to % 64);
+	}
+	return 0;
+}
+
+static int
 run(void *worker, void *slot, struct err *e)
 {
 	struct image_reader *r = worker;
@@ -115,12 +137,15 @@ run(void *worker, void *slot, struct err *e)
 	job->packed = 0;
 	while ((more = image_reader_next(r, job->object, from, &chunk, &en, e)) == 1 &&
 	       chunk < job->end) {
-		const uint8_t *pages;
+		const uint8_t *pages = NULL;
 
-		if (image_reader_load(r, job->object, chunk, &en, e) == -1 ||
-		    image_reader_pages(r, image_reader_stored(r, &en), &pages, e) == -1)
+		if (en.length != 0 &&
+		    (image_reader_load(r, job->object, chunk, &en, e) == -1 ||
+			image_reader_pages(r, image_reader_stored(r, &en), &pages, e) == -1))
 			return -1;
 		place_pages(job, (chunk - job->first) * job->g->chunk_size, &en, pages);
+		if (place_hot(r, job, chunk, &en, e) == -1)
+			return -1;
 		job->packed += en.length;
 		from = chunk + 1;
 	}

@@ -27,9 +27,10 @@ flush(struct builder *b, struct err *e)
 
 /* Adds a piece at `at` that does not cross the end of its span. */
 static int
-add_piece(struct builder *b, uint64_t size, bool stored, uint64_t bytes, struct err *e)
+add_piece(
+    struct builder *b, uint64_t size, enum page_class class, uint64_t bytes, struct err *e)
 {
-	if (b->open.size != 0 && b->open.stored == stored) {
+	if (b->open.size != 0 && b->open.class == class) {
 		b->open.size += size;
 		b->open.bytes += bytes;
 	} else {
@@ -39,7 +40,7 @@ add_piece(struct builder *b, uint64_t size, bool stored, uint64_t bytes, struct 
 		b->open.size = size;
 		b->open.mapped = b->span->mapped;
 		b->open.gpa = b->span->gpa + (b->at - b->span->offset);
-		b->open.stored = stored;
+		b->open.class = class;
 		b->open.bytes = bytes;
 	}
 	b->at += size;
@@ -51,7 +52,7 @@ add_piece(struct builder *b, uint64_t size, bool stored, uint64_t bytes, struct 
 }
 
 static int
-add(struct builder *b, uint64_t end, bool stored, uint64_t bytes, struct err *e)
+add(struct builder *b, uint64_t end, enum page_class class, uint64_t bytes, struct err *e)
 {
 	uint64_t start = b->at, size = end - start;
 
@@ -59,7 +60,7 @@ add(struct builder *b, uint64_t end, bool stored, uint64_t bytes, struct err *e)
 		uint64_t stop = MIN(end, b->span->offset + b->span->size);
 		uint64_t part = share(bytes, b->at - start, stop - start, size);
 
-		if (add_piece(b, stop - b->at, stored, part, e) == -1)
+		if (add_piece(b, stop - b->at, class, part, e) == -1)
 			return -1;
 	}
 	return 0;
@@ -71,9 +72,9 @@ on_run(void *arg, const struct run *run, struct err *e)
 	struct builder *b = arg;
 	uint64_t end = MIN(run->offset + run->npages * PAGE_GRANULE, b->open.object->size);
 
-	if (add(b, run->offset, false, 0, e) == -1)
+	if (add(b, run->offset, PAGE_ZERO, 0, e) == -1)
 		return -1;
-	return add(b, end, true, run->bytes, e);
+	return add(b, end, run->hot ? PAGE_HOT : PAGE_STORED, run->bytes, e);
 }
 
 int
@@ -89,7 +90,7 @@ ranges_of(const struct image *img, const struct object *o, range_visit *visit, v
 		return -1;
 	b.span = spans;
 	if (walk_object(img, o, on_run, &b, e) == 0)
-		rc = add(&b, o->size, false, 0, e);
+		rc = add(&b, o->size, PAGE_ZERO, 0, e);
 	free(spans);
 	return rc;
 }
@@ -97,5 +98,7 @@ ranges_of(const struct image *img, const struct object *o, range_visit *visit, v
 const char *
 range_class(const struct range *range)
 {
-	return range->stored ? "stored" : "zero";
+	static const char *const names[] = { "zero", "stored", "hot" };
+
+	return names[range->class];
 }

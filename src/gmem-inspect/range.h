@@ -15,7 +15,11 @@ struct range {
 	uint64_t offset, size; /* in the region, bytes */
 	bool mapped;
 	uint64_t gpa; /* if mapped */
-	bool stored; /* else zero */
+	enum page_class {
+		PAGE_ZERO,
+		PAGE_STORED,
+		PAGE_HOT, /* stored in the hot section */
+	} class;
 	uint64_t bytes; /* in the image; of a partly used record, a share of it */
 };
 
@@ -25,7 +29,7 @@ typedef int range_visit(void *arg, const struct range *range, struct err *e);
 int ranges_of(const struct image *img, const struct object *o, range_visit *visit, void *arg,
     struct err *e);
 
-/* "stored" or "zero". */
+/* "stored", "hot" or "zero". */
 const char *range_class(const struct range *range);
 
 #endif

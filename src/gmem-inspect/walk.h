@@ -2,6 +2,7 @@
 #ifndef GMEM_INSPECT_WALK_H
 #define GMEM_INSPECT_WALK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -10,11 +11,12 @@
 
 /*
  * A run of stored pages inside one chunk, [offset, offset + npages * 4096) of
- * the object, and its share of the bytes of the chunk's record.  Shares of a
- * record add up to its length.
+ * the object, all of them hot or none, and its share of the bytes of the records
+ * that they are in.  Shares of a record add up to its length.
  */
 struct run {
 	uint64_t offset, npages, bytes;
+	bool hot;
 };
 
 typedef int walk_visit(void *arg, const struct run *run, struct err *e);

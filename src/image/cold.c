@@ -25,8 +25,8 @@ cold_io_parse(const char *name, enum cold_io *how, struct err *e)
 			*how = (enum cold_io)i;
 			return 0;
 		}
-	return err_set(e, ERR_USAGE,
-	    "there is no way \"%s\" of reading: auto, direct or cached", name);
+	return err_set(
+	    e, ERR_USAGE, "there is no way \"%s\" of reading: auto, direct or cached", name);
 }
 
 void
@@ -83,8 +83,8 @@ read_direct(const struct cold *c, uint8_t *buf, uint64_t from, size_t want)
 }
 
 int
-cold_read(struct cold *c, uint8_t *buf, uint64_t off, size_t len, const uint8_t **at,
-    struct err *e)
+cold_read(
+    struct cold *c, uint8_t *buf, uint64_t off, size_t len, const uint8_t **at, struct err *e)
 {
 	uint64_t from = align_down(off, COLD_ALIGN);
 	size_t before = (size_t)(off - from);

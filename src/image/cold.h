@@ -52,8 +52,8 @@ cold_room(size_t len)
  * Reads [off, off + len), which must lie in the file; *at tells where in the buffer they are.
  * Many threads at once.
  */
-int cold_read(struct cold *c, uint8_t *buf, uint64_t off, size_t len, const uint8_t **at,
-    struct err *e);
+int cold_read(
+    struct cold *c, uint8_t *buf, uint64_t off, size_t len, const uint8_t **at, struct err *e);
 
 /* [off, off + len) will be read soon. */
 void cold_soon(const struct cold *c, uint64_t off, uint64_t len);

@@ -1,6 +1,7 @@
 libgmem_a_SOURCES += \
 	%D%/cold.c %D%/cold.h \
 	%D%/hot.c %D%/hot.h \
+	%D%/hot-write.c %D%/hot-write.h \
 	%D%/image.c %D%/image.h \
 	%D%/out.c %D%/out.h \
 	%D%/pack.c %D%/pack.h \

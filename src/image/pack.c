@@ -68,7 +68,7 @@ memory_is_zero(const void *p, size_t len)
 	return len <= 16 || memcmp(b, b + 16, len - 16) == 0;
 }
 
-/* Marks the pages that are not zero; their number. */
+/* Marks the pages that are not zero, and not hot; their number. */
 static uint32_t
 classify(const uint8_t *chunk, size_t len, struct entry *en)
 {
@@ -77,7 +77,8 @@ classify(const uint8_t *chunk, size_t len, struct entry *en)
 	for (uint32_t i = 0; (size_t)i * PAGE_GRANULE < len; i++) {
 		size_t off = (size_t)i * PAGE_GRANULE;
 
-		if (memory_is_zero(chunk + off, MIN(len - off, PAGE_GRANULE)))
+		if (entry_is_hot(en, i) ||
+		    memory_is_zero(chunk + off, MIN(len - off, PAGE_GRANULE)))
 			continue;
 		en->stored[i / 64] |= UINT64_C(1) << (i % 64);
 		n++;
@@ -124,11 +125,20 @@ int
 packer_pack(struct packer *p, const void *chunk, size_t len, struct entry *en, void *record,
     struct err *e)
 {
+	return packer_pack_cold(p, chunk, len, NULL, en, record, e);
+}
+
+int
+packer_pack_cold(struct packer *p, const void *chunk, size_t len, const uint64_t *hot,
+    struct entry *en, void *record, struct err *e)
+{
 	const uint8_t *pages;
 	size_t head, frame;
 	uint32_t n;
 
 	memset(en, 0, sizeof(*en));
+	if (hot != NULL)
+		memcpy(en->hot, hot, sizeof(en->hot));
 	n = classify(chunk, len, en);
 	if (n == 0)
 		return 0;

@@ -26,6 +26,13 @@ void packer_free(struct packer *p);
 int packer_pack(struct packer *p, const void *chunk, size_t len, struct entry *en, void *record,
     struct err *e);
 
+/*
+ * The same without the pages that are hot (CHUNK_PAGES_MAX bits, those of the chunk and
+ * none that is zero): the entry says so, and their bytes are left to the hot section.
+ */
+int packer_pack_cold(struct packer *p, const void *chunk, size_t len, const uint64_t *hot,
+    struct entry *en, void *record, struct err *e);
+
 size_t packer_bound(const struct geometry *g);
 
 /* Whether len bytes are zero. */

@@ -371,8 +371,8 @@ record_begin(struct image_reader *r, const struct entry *en, struct err *e)
 }
 
 static void
-chunk_begin(struct image_reader *r, const struct object *o, uint64_t chunk,
-    const struct entry *en)
+chunk_begin(
+    struct image_reader *r, const struct object *o, uint64_t chunk, const struct entry *en)
 {
 	r->object = o;
 	r->chunk = chunk;

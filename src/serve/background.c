@@ -76,6 +76,22 @@ await_mapped(struct server *s)
 	return true;
 }
 
+/* Those pages first that are needed first: 1, 0, -1 as fill_object. */
+static int
+fill_hot_pages(struct server *s, size_t object, struct err *e)
+{
+	struct filler *f = &s->background_filler;
+	size_t from = 0;
+	int more = 1;
+
+	while (more == 1) {
+		if (make_way(s))
+			return 0;
+		more = fill_hot(f, object, &from, s->img->g.pages, e);
+	}
+	return more == -1 ? -1 : 1;
+}
+
 /* 1: all is given or being given; 0: stopped; -1 */
 static int
 fill_object(struct server *s, size_t object, struct err *e)
@@ -90,6 +106,9 @@ fill_object(struct server *s, size_t object, struct err *e)
 		return 1;
 	if (o->engine == SERVE_COPY && !await_mapped(s))
 		return 0;
+	more = fill_hot_pages(s, object, e);
+	if (more != 1)
+		return more;
 	while ((more = image_reader_next(f->reader, o->object, chunk, &chunk, &en, e)) == 1) {
 		if (make_way(s))
 			return 0;
@@ -150,7 +169,7 @@ await_object(struct server *s, size_t object, struct err *e)
 	while ((more = image_reader_next(
 		    s->background_filler.reader, o->object, chunk, &chunk, &en, e)) == 1) {
 		for (uint32_t i = 0; i < npages; i++)
-			if (entry_is_stored(&en, i) &&
+			if (!entry_is_zero(&en, i) &&
 			    await_page(s, &o->claims, chunk * npages + i) == 0)
 				return 0;
 		chunk++;

@@ -283,7 +283,7 @@ zeros_of_chunk(
 	for (; *at < end; *at += PAGE_GRANULE) {
 		uint32_t page = (uint32_t)(*at % g->chunk_size / PAGE_GRANULE);
 
-		if (!entry_is_stored(&en, page) && claims_take(&o->claims, *at / PAGE_GRANULE))
+		if (entry_is_zero(&en, page) && claims_take(&o->claims, *at / PAGE_GRANULE))
 			continue;
 		if (put_around(f, m, from, *at - from, e) == -1)
 			return -1;

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/ckd.h"
+#include "image/hot.h"
 #include "serve/internal.h"
 
 /*
@@ -229,6 +230,61 @@ fill_chunk(struct filler *f, size_t object, uint64_t chunk, const struct entry *
 	return give_rest(f, f->reader, object, chunk, en, count, e);
 }
 
+/* ---- hot pages ---- */
+
+/* Gives a page that this thread has taken from where it is stored. */
+static int
+give_place(struct filler *f, struct image_reader *reader, size_t object, uint64_t page,
+    const struct place *there, struct err *e)
+{
+	const struct run run = { 0, 0, 1 };
+	const uint8_t *content;
+
+	if (image_reader_get(reader, there, &content, e) == -1)
+		return -1;
+	return give_run(f, object, page, &run, content, e);
+}
+
+static int
+fill_hot_page(struct filler *f, size_t object, uint64_t page, struct err *e)
+{
+	struct served_object *o = &f->server->objects[object];
+	struct place there;
+	int rc;
+
+	if (claims_taken(&o->claims, page))
+		return 0;
+	/* Decoded first: what is taken is given soon. */
+	rc = image_reader_place(f->reader, o->object, page, &there, e);
+	if (rc == 1)
+		rc = image_reader_ensure(f->reader, there.object, there.chunk, &there.entry, e);
+	if (rc == -1 || !claims_take(&o->claims, page))
+		return rc;
+	stat_add(&f->stats.pages_background, 1);
+	return give_place(f, f->reader, object, page, &there, e);
+}
+
+int
+fill_hot(struct filler *f, size_t object, size_t *from, size_t n, struct err *e)
+{
+	const struct hot_list *list;
+
+	if (image_hot(f->server->img, &list, e) == -1)
+		return -1;
+	/* Huge pages are filled whole, wherever their parts are. */
+	if (list == NULL || f->server->objects[object].page_size > PAGE_GRANULE)
+		return 0;
+	for (; n > 0 && *from < list->n; n--, ++*from) {
+		const struct hot_page *p = &list->pages[*from];
+
+		if (p->region == object && p->at != HOT_ZERO &&
+		    fill_hot_page(f, object, p->page, e) == -1)
+			return -1;
+	}
+	filler_account(f);
+	return *from < list->n;
+}
+
 /* ---- faults ---- */
 
 int
@@ -361,6 +417,29 @@ give_page(struct filler *f, size_t object, uint64_t off, const struct entry *en,
 	return again ? finish(f, l, e) : make_room(f, e);
 }
 
+/* The same for a page that is hot.  What lies beside it belongs to others. */
+static int
+give_hot(struct filler *f, size_t object, uint64_t off, struct err *e)
+{
+	const struct object *o = f->server->objects[object].object;
+	uint64_t page = off / PAGE_GRANULE;
+	struct place there;
+	struct loaded *l;
+	bool again;
+
+	/* SIZE_MAX is no object: a place that may be used, whose rest is given if it has one.
+	 */
+	l = loaded_find(f, SIZE_MAX, 0, &again);
+	if ((l->pending && finish(f, l, e) == -1) ||
+	    image_reader_place(f->reader, o, page, &there, e) == -1 ||
+	    give_place(f, l->reader, object, page, &there, e) == -1)
+		return -1;
+	serve_stats_answer(&f->stats, ANSWER_STORED, f->began);
+	stat_add(&f->stats.faults_stored, 1);
+	stat_add(&f->stats.pages_demand, 1);
+	return 0;
+}
+
 static int
 write_unit(struct filler *f, size_t object, uint64_t unit, struct err *e)
 {
@@ -410,6 +489,7 @@ give_taken(
 {
 	struct served_object *o = &f->server->objects[object];
 	const struct geometry *g = &f->server->img->g;
+	uint32_t page = (uint32_t)(off % g->chunk_size / PAGE_GRANULE);
 	struct entry en;
 
 	prefetch_note_fault(f, object, off / PAGE_GRANULE);
@@ -417,8 +497,10 @@ give_taken(
 		return give_unit(f, object, off, e);
 	if (image_reader_entry(f->reader, o->object, off / g->chunk_size, &en, e) == -1)
 		return -1;
-	if (!entry_is_stored(&en, (uint32_t)(off % g->chunk_size / PAGE_GRANULE)))
+	if (entry_is_zero(&en, page))
 		return give_zero(f, object, m, off, e);
+	if (entry_is_hot(&en, page))
+		return give_hot(f, object, off, e);
 	return give_page(f, object, off, &en, e);
 }
 
@@ -472,10 +554,10 @@ int
 fill_first(struct filler *f, size_t object, struct err *e)
 {
 	struct served_object *o = &f->server->objects[object];
-	uint32_t page = 0;
+	uint64_t page, chunk, off;
 	const uint8_t *content;
+	struct place there;
 	struct entry en;
-	uint64_t chunk, off;
 	int more;
 
 	more = image_reader_next(f->reader, o->object, 0, &chunk, &en, e);
@@ -485,11 +567,12 @@ fill_first(struct filler *f, size_t object, struct err *e)
 		o->writes = true; /* there is nothing to write */
 		return 0;
 	}
-	while (!entry_is_stored(&en, page))
+	page = chunk * f->server->img->g.pages;
+	for (uint32_t i = 0; entry_is_zero(&en, i); i++)
 		page++;
-	off = chunk * f->server->img->g.chunk_size + page * (uint64_t)PAGE_GRANULE;
-	if (image_reader_load(f->reader, o->object, chunk, &en, e) == -1 ||
-	    image_reader_page(f->reader, entry_rank(&en, page), &content, e) == -1)
+	off = page * PAGE_GRANULE;
+	if (image_reader_place(f->reader, o->object, page, &there, e) == -1 ||
+	    image_reader_get(f->reader, &there, &content, e) == -1)
 		return -1;
 	claims_take(&o->claims, off / PAGE_GRANULE);
 	if (object_first_write(o, content, off, e) == -1)

@@ -188,6 +188,12 @@ int fill_pending(struct filler *f, struct err *e);
 int fill_chunk(struct filler *f, size_t object, uint64_t chunk, const struct entry *en,
     stat_counter *pages, struct err *e);
 
+/*
+ * Gives what is not taken yet of n pages of the hot section, those of one object, from number
+ * *from of the list on, which it moves: 1, 0 at the end of the list, -1.
+ */
+int fill_hot(struct filler *f, size_t object, size_t *from, size_t n, struct err *e);
+
 /* Gives the huge page number `unit` if nobody took it. */
 int fill_unit(
     struct filler *f, size_t object, uint64_t unit, stat_counter *pages, struct err *e);

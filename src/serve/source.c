@@ -64,7 +64,7 @@ zeros_end(struct filler *f, const struct object *o, uint64_t off, uint64_t *end,
 
 	if (image_reader_entry(f->reader, o, chunk, &en, e) == -1)
 		return -1;
-	while (page < g->pages && !entry_is_stored(&en, page))
+	while (page < g->pages && entry_is_zero(&en, page))
 		page++;
 	*end = chunk * g->chunk_size + page * (uint64_t)PAGE_GRANULE;
 	if (page < g->pages)

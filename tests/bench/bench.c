@@ -107,6 +107,10 @@ pick_targets(struct image_reader *r, const struct object *o, uint32_t npages, si
 	while (image_reader_next(r, o, chunk, &chunk, &en, &e) == 1) {
 		uint32_t rank, page;
 
+		if (en.length == 0) { /* all of it is hot */
+			chunk++;
+			continue;
+		}
 		if (*n == cap) {
 			cap = cap * 2 + 1024;
 			list = realloc(list, cap * sizeof(*list));
@@ -315,7 +319,7 @@ half_main(void *arg)
 			uint32_t stored = image_reader_stored(r, &en);
 			const uint8_t *pages;
 
-			if (h->decode &&
+			if (h->decode && stored != 0 &&
 			    (image_reader_load(r, h->o, chunk, &en, &mine) == -1 ||
 				image_reader_pages(r, stored, &pages, &mine) == -1))
 				errx(1, "%s", mine.msg);

@@ -118,6 +118,8 @@ list_chunks(struct image_reader *r, const struct object *o, size_t *n)
 	size_t cap = 0;
 
 	for (*n = 0; image_reader_next(r, o, chunk, &chunk, &en, &e) == 1; chunk++) {
+		if (en.length == 0) /* all of it is hot */
+			continue;
 		if (*n == cap) {
 			cap = cap * 2 + 1024;
 			list = realloc(list, cap * sizeof(*list));

@@ -30,7 +30,9 @@ try_entries(const uint8_t node[NODE_SIZE], const struct geometry *g, struct link
 		must(entry_stored(&en, g) <= g->pages);
 		must((en.length != 0) == (entry_stored(&en, g) != 0));
 		must(en.length <= record_length_max(g->pages));
-		sum->stored += entry_stored(&en, g);
+		must(entry_stored(&en, g) + entry_hot(&en, g) <= g->pages);
+		sum->stored += entry_stored(&en, g) + entry_hot(&en, g);
+		sum->hot += entry_hot(&en, g);
 		sum->bytes += en.length;
 	}
 }
@@ -52,6 +54,7 @@ try_links(const uint8_t node[NODE_SIZE], struct link *sum)
 		}
 		sum->stored += l.stored;
 		sum->bytes += l.bytes;
+		sum->hot += l.hot;
 	}
 }
 
@@ -76,12 +79,14 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	else
 		try_links(node, &sum);
 	if (node_check(node, level, children, &link, &g, &e) == 0)
-		must(sum.stored == link.stored && sum.bytes == link.bytes);
+		must(sum.stored == link.stored && sum.bytes == link.bytes &&
+		     sum.hot == link.hot);
 	else
 		must(e.kind == ERR_CORRUPT);
 	/* With the counts put right, so that the rest is looked at. */
 	link.stored = sum.stored;
 	link.bytes = sum.bytes;
+	link.hot = sum.hot;
 	node_check(node, level, fanout, &link, &g, &e);
 	return 0;
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/ckd.h"
+#include "image/hot.h"
 #include "image/image.h"
 #include "image/reader.h"
 #include "image/verify.h"
@@ -58,20 +59,78 @@ read_chunk(struct image_reader *r, const struct object *o, uint64_t chunk,
 		must(memcmp(copy, pages + (size_t)(n - 1) * PAGE_GRANULE, sizeof(copy)) == 0);
 }
 
+/* Its hot pages, from where they are, and as bytes of the object. */
+static void
+read_hot(struct image_reader *r, const struct object *o, uint64_t chunk, const struct entry *en,
+    bool good)
+{
+	const struct geometry *g = &image_reader_image(r)->g;
+	struct err e = ERR_INIT;
+	uint8_t copy[64];
+
+	for (uint32_t i = 0; i < g->pages; i++) {
+		uint64_t page = chunk * g->pages + i;
+		const uint8_t *bytes;
+		struct place p;
+		int there;
+
+		if (!entry_is_hot(en, i))
+			continue;
+		there = image_reader_place(r, o, page, &p, &e);
+		must(there != 0 && (there == 1 || !good));
+		if (there != 1 || image_reader_get(r, &p, &bytes, &e) == -1) {
+			must(!good);
+			continue;
+		}
+		memcpy(copy, bytes, 1);
+		if (image_reader_read(r, o, page * PAGE_GRANULE, copy + 1, 1, &e) == 0)
+			must(copy[0] == copy[1]);
+		else
+			must(!good);
+	}
+}
+
+/* What the hot list says agrees with itself. */
+static void
+read_list(const struct image *img, bool good)
+{
+	const struct hot_list *list;
+	struct err e = ERR_INIT;
+	uint32_t at = 0;
+
+	if (image_hot(img, &list, &e) == -1) {
+		must(!good && e.kind == ERR_CORRUPT);
+		return;
+	}
+	must((list != NULL) == (img->manifest.hot != NULL));
+	for (size_t i = 0; list != NULL && i < list->n; i++) {
+		const struct hot_page *p = &list->pages[i];
+
+		must(p->region < img->manifest.nregions);
+		must(p->page * PAGE_GRANULE < img->manifest.regions[p->region].size);
+		must(p->at == HOT_ZERO || p->at == at++);
+		must(hot_find(list, p->region, p->page) == p->at);
+	}
+	must(list == NULL || at == list->nstored);
+}
+
 static void
 read_object(struct image_reader *r, const struct object *o, bool good)
 {
 	uint64_t chunk = 0, pages = 0, bytes = 0, nodes;
 	struct err e = ERR_INIT;
 	struct entry en;
+	const struct geometry *g = &image_reader_image(r)->g;
 	uint8_t buf[100];
 	int more;
 
 	while ((more = image_reader_next(r, o, chunk, &chunk, &en, &e)) == 1) {
-		pages += image_reader_stored(r, &en);
+		pages += image_reader_stored(r, &en) + entry_hot(&en, g);
 		bytes += en.length;
 		must(bytes <= o->top.bytes);
-		read_chunk(r, o, chunk, &en, good);
+		if (en.length != 0)
+			read_chunk(r, o, chunk, &en, good);
+		read_hot(r, o, chunk, &en, good);
 		chunk++;
 	}
 	must(more == -1 || (pages == o->top.stored && bytes == o->top.bytes));
@@ -94,6 +153,12 @@ read_all(const struct image *img)
 
 	must(good || e.kind == ERR_CORRUPT);
 	must(image_reader_new(&r, img, &e) == 0);
+	read_list(img, good);
+	if (m->hot != NULL) {
+		if (m->hot->pages.size != 0)
+			read_object(r, &m->hot->pages, good);
+		read_object(r, &m->hot->table, good);
+	}
 	for (size_t i = 0; i < m->nregions; i++)
 		read_object(r, &m->regions[i], good);
 	for (size_t i = 0; i < m->nstates; i++)

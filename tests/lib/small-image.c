@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/ckd.h"
+#include "image/hot-write.h"
 #include "image/pack.h"
 #include "image/writer.h"
 
@@ -56,10 +57,11 @@ fill_memory(uint8_t *mem, size_t len, unsigned density, uint64_t seed)
 
 static int
 put_object(struct image_writer *w, const struct object *o, bool state, const uint8_t *mem,
-    struct err *e)
+    const struct hot_set *set, struct err *e)
 {
 	const struct geometry *g = image_writer_geometry(w);
 	uint8_t *record = malloc(packer_bound(g));
+	uint64_t hot[CHUNK_PAGES_MAX / 64];
 	struct packer *p = NULL;
 	struct entry en;
 	int rc = -1;
@@ -70,7 +72,8 @@ put_object(struct image_writer *w, const struct object *o, bool state, const uin
 	for (uint64_t off = 0; off < o->size; off += g->chunk_size) {
 		size_t n = MIN(o->size - off, g->chunk_size);
 
-		if (packer_pack(p, mem + off, n, &en, record, e) == -1 ||
+		hot_set_mask(set, g, 0, off / g->chunk_size, hot);
+		if (packer_pack_cold(p, mem + off, n, hot, &en, record, e) == -1 ||
 		    image_writer_chunk(w, off / g->chunk_size, &en, record, e) == -1)
 			goto out;
 	}
@@ -81,11 +84,58 @@ out:
 	return rc;
 }
 
+/* What is hot and no zeros, side by side; sets `at`. */
+static int
+put_hot_pages(struct image_writer *w, const uint8_t *mem, size_t len, struct hot_page *hot,
+    size_t n, struct err *e)
+{
+	const struct geometry *g = image_writer_geometry(w);
+	uint8_t *record = malloc(packer_bound(g)), *pages = calloc(n + 1, 4096);
+	struct packer *p = NULL;
+	uint32_t at = 0;
+	int rc = -1;
+
+	for (size_t i = 0; i < n; i++) {
+		size_t off = hot[i].page * 4096, have = MIN(len - off, (size_t)4096);
+
+		hot[i].at = memory_is_zero(mem + off, have) ? HOT_ZERO : at;
+		if (hot[i].at != HOT_ZERO)
+			memcpy(pages + (size_t)at++ * 4096, mem + off, have);
+	}
+	if (record == NULL || packer_new(&p, g, 1, e) == -1)
+		goto out;
+	rc = at == 0 ? 0 : image_writer_begin_hot(w, HOT_OBJECT_PAGES, at * UINT64_C(4096), e);
+	for (size_t off = 0; off < (size_t)at * 4096 && rc == 0; off += g->chunk_size) {
+		size_t have = MIN((size_t)at * 4096 - off, g->chunk_size);
+		struct entry en;
+
+		if (packer_pack(p, pages + off, have, &en, record, e) == -1 ||
+		    image_writer_chunk(w, off / g->chunk_size, &en, record, e) == -1)
+			rc = -1;
+	}
+	if (rc == 0 && at != 0)
+		rc = image_writer_end(w, 0, e);
+out:
+	packer_free(p);
+	free(pages);
+	free(record);
+	return rc;
+}
+
 int
 small_image(
     const char *path, const uint8_t *mem, size_t len, uint32_t chunk_size, struct err *e)
 {
-	struct image_params params = { .chunk_size = chunk_size, .level = 1, .replace = true };
+	return small_hot_image(path, mem, len, chunk_size, NULL, 0, NULL, e);
+}
+
+int
+small_hot_image(const char *path, const uint8_t *mem, size_t len, uint32_t chunk_size,
+    struct hot_page *hot, size_t n, const struct hot_page *table, struct err *e)
+{
+	struct image_params params = {
+		.chunk_size = chunk_size, .level = 1, .replace = true, .hot = n != 0
+	};
 	size_t low = (len / 8192 + 1) * 4096;
 	struct segment segments[] = { { 0, 0, MIN(low, len) },
 		{ UINT64_C(1) << 32, low, len - low } };
@@ -99,15 +149,22 @@ small_image(
 	struct object device = { .name = "device", .kind = "test", .size = sizeof(text) };
 	struct pair note = { "purpose", "test" };
 	struct image_writer *w = NULL;
+	struct hot_set *set = NULL;
 	uint8_t root[DIGEST_SIZE];
 	int rc = -1;
 
 	if (image_writer_new(&w, path, &params, e) == -1)
 		return -1;
+	if (n != 0 && (put_hot_pages(w, mem, len, hot, n, e) == -1 ||
+			  hot_write_table(w, table != NULL ? table : hot, n, 1, e) == -1 ||
+			  hot_set_new(&set, hot, n, e) == -1))
+		goto out;
 	image_writer_manifest(w)->annotations = (struct pairs){ &note, 1 };
-	if (put_object(w, &device, true, (const uint8_t *)text, e) == 0 &&
-	    put_object(w, &ram, false, mem, e) == 0)
+	if (put_object(w, &device, true, (const uint8_t *)text, NULL, e) == 0 &&
+	    put_object(w, &ram, false, mem, set, e) == 0)
 		rc = image_writer_commit(w, root, e);
+out:
+	hot_set_free(set);
 	image_writer_free(w);
 	return rc;
 }
