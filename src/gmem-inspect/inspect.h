@@ -22,5 +22,12 @@ int verb_cat(struct inspect *in, struct err *e);
 int verb_extract(struct inspect *in, struct err *e);
 int verb_root(struct inspect *in, struct err *e);
 int verb_host(struct inspect *in, struct err *e);
+int verb_trace(struct inspect *in, struct err *e);
+
+/*
+ * Before the first byte of input is looked at, when all files are open.  Only the output's
+ * folder stays in reach, and only if the output is to get a name there.  out may be NULL.
+ */
+int give_up_privileges(const char *output, const struct out *out, struct err *e);
 
 #endif

@@ -15,5 +15,7 @@ gmem_inspect_SOURCES = \
 	%D%/root.c \
 	%D%/span.c %D%/span.h \
 	%D%/text.c %D%/text.h \
+	%D%/trace.c %D%/trace.h %D%/trace-count.c %D%/trace-json.c %D%/trace-merge.c \
+	%D%/trace-text.c \
 	%D%/verify.c \
 	%D%/walk.c %D%/walk.h

@@ -20,8 +20,7 @@ output_path(const struct options *opt)
 	return opt->output != NULL ? opt->output : opt->svg;
 }
 
-/* Only the output's folder stays in reach, and only if the output is to get a name there. */
-static int
+int
 give_up_privileges(const char *output, const struct out *out, struct err *e)
 {
 	char *copy;

@@ -26,7 +26,8 @@ static const struct opt_program program = {
 		 "       gmem-inspect [options] cat IMAGE ADDRESS[+LENGTH | -END]\n"
 		 "       gmem-inspect [options] extract IMAGE -o FILE\n"
 		 "       gmem-inspect [options] root IMAGE\n"
-		 "       gmem-inspect [options] host\n",
+		 "       gmem-inspect [options] host\n"
+		 "       gmem-inspect [options] trace TRACE...\n",
 	.help =
 	    "  info     what the image says about itself\n"
 	    "  verify   check every byte of it\n"
@@ -35,11 +36,15 @@ static const struct opt_program program = {
 	    "  extract  write the memory, or a state, to a file\n"
 	    "  root     the root hash: what to sign\n"
 	    "  host     what this machine can do for gmem-restore\n"
+	    "  trace    what gmem-restore --record has written; several: what they share\n"
 	    "\n"
 	    "      --force            replace an existing FILE\n"
-	    "      --json             print JSON: info, verify, map, extract, root, host\n"
-	    "      --list             map: list the ranges\n"
-	    "  -o, --output FILE      extract: where to, - is standard output\n"
+	    "      --image IMAGE      trace: what its pages are in this image\n"
+	    "      --json             print JSON: info, verify, map, extract, root, host, "
+	    "trace\n"
+	    "      --list             map: list the ranges; trace: the runs\n"
+	    "      --merge HOW        trace: union or intersection of all, to --output\n"
+	    "  -o, --output FILE      extract, trace: where to, - is standard output\n"
 	    "      --progress-fd N    verify, extract: lines DONE TOTAL WHAT on descriptor N\n"
 	    "      --raw              cat: the bytes themselves\n"
 	    "      --region NAME      map, cat, extract: this memory region only\n"
@@ -66,6 +71,9 @@ static const struct verb verbs[] = {
 	    "IMAGE -o FILE", 1 },
 	{ "root", verb_root, TAKES_JSON, "IMAGE", 1 },
 	{ "host", verb_host, TAKES_JSON, "nothing", 0 },
+	{ "trace", verb_trace,
+	    TAKES_JSON | TAKES_LIST | TAKES_IMAGE | TAKES_MERGE | TAKES_OUTPUT | TAKES_FORCE,
+	    "TRACE...", ANY_FILES },
 };
 
 #define NVERBS (sizeof(verbs) / sizeof(verbs[0]))
@@ -73,8 +81,10 @@ static const struct verb verbs[] = {
 enum {
 	KEY_FORCE = CHAR_MAX + 1,
 	KEY_HELP,
+	KEY_IMAGE,
 	KEY_JSON,
 	KEY_LIST,
+	KEY_MERGE,
 	KEY_PROGRESS,
 	KEY_RAW,
 	KEY_REGION,
@@ -88,8 +98,10 @@ enum {
 static const struct option long_options[] = {
 	{ "force", no_argument, NULL, KEY_FORCE },
 	{ "help", no_argument, NULL, KEY_HELP },
+	{ "image", required_argument, NULL, KEY_IMAGE },
 	{ "json", no_argument, NULL, KEY_JSON },
 	{ "list", no_argument, NULL, KEY_LIST },
+	{ "merge", required_argument, NULL, KEY_MERGE },
 	{ "output", required_argument, NULL, 'o' },
 	{ "progress-fd", required_argument, NULL, KEY_PROGRESS },
 	{ "quiet", no_argument, NULL, 'q' },
@@ -126,13 +138,16 @@ static const struct {
 	{ TAKES_SVG, "--svg" },
 	{ TAKES_WIDTH, "--width" },
 	{ TAKES_RAW, "--raw" },
+	{ TAKES_IMAGE, "--image" },
+	{ TAKES_MERGE, "--merge" },
 };
 
 #define NBITS (sizeof(bit_names) / sizeof(bit_names[0]))
 
 /* Sets of which a command line may have one. */
 static const unsigned exclusive[] = {
-	TAKES_JSON | TAKES_LIST | TAKES_SVG,
+	TAKES_JSON | TAKES_LIST | TAKES_SVG | TAKES_MERGE,
+	TAKES_IMAGE | TAKES_LIST | TAKES_MERGE,
 	TAKES_REGION | TAKES_STATE,
 };
 
@@ -155,6 +170,16 @@ open_descriptor(const char *arg)
 	return fd;
 }
 
+static enum merge
+merge_named(const char *name)
+{
+	if (strcmp(name, "union") == 0)
+		return MERGE_UNION;
+	if (strcmp(name, "intersection") == 0)
+		return MERGE_INTERSECTION;
+	opt_bad(&program, "--merge %s: union or intersection", name);
+}
+
 /* The options that take an argument. */
 static unsigned
 take_argument(struct options *opt, int key)
@@ -163,6 +188,12 @@ take_argument(struct options *opt, int key)
 	case 'o':
 		opt->output = optarg;
 		return TAKES_OUTPUT;
+	case KEY_IMAGE:
+		opt->with_image = optarg;
+		return TAKES_IMAGE;
+	case KEY_MERGE:
+		opt->merge = merge_named(optarg);
+		return TAKES_MERGE;
 	case KEY_PROGRESS:
 		opt->progress_fd = open_descriptor(optarg);
 		return TAKES_PROGRESS;
@@ -241,12 +272,28 @@ take_operands(struct options *opt, int n, char **operands)
 	if (n == 0)
 		opt_bad(&program, "a verb is missing");
 	opt->verb = find_verb(operands[0]);
+	if (opt->verb->noperands == ANY_FILES && n > 1) {
+		opt->files = operands + 1;
+		opt->nfiles = (size_t)n - 1;
+		return;
+	}
 	if (n - 1 != opt->verb->noperands)
 		opt_bad(&program, "%s takes %s", opt->verb->name, opt->verb->operands);
 	if (n > 1)
 		opt->image = operands[1];
 	if (n > 2)
 		opt->range = operands[2];
+}
+
+static void
+check_trace(const struct options *opt)
+{
+	if ((opt->merge != MERGE_NONE) != (opt->output != NULL))
+		opt_bad(&program, "--merge and --output go together");
+	if (opt->force && opt->output == NULL)
+		opt_bad(&program, "--force goes with --output");
+	if (opt->list && opt->nfiles != 1)
+		opt_bad(&program, "--list takes one trace");
 }
 
 static void
@@ -263,6 +310,10 @@ check(const struct parse *p)
 		if ((both & (both - 1)) != 0)
 			opt_bad(&program, "%s and %s exclude each other", bit_name(both),
 			    bit_name(both & (both - 1)));
+	}
+	if ((opt->verb->takes & TAKES_MERGE) != 0) {
+		check_trace(opt);
+		return;
 	}
 	if ((opt->verb->takes & TAKES_OUTPUT) != 0 && opt->output == NULL)
 		opt_bad(&program, "%s needs --output", opt->verb->name);

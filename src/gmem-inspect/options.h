@@ -22,6 +22,8 @@ enum option_bit {
 	TAKES_SVG = 1 << 8,
 	TAKES_WIDTH = 1 << 9,
 	TAKES_RAW = 1 << 10,
+	TAKES_IMAGE = 1 << 11,
+	TAKES_MERGE = 1 << 12,
 };
 
 struct verb {
@@ -29,12 +31,21 @@ struct verb {
 	int (*run)(struct inspect *in, struct err *e);
 	unsigned takes; /* option_bit */
 	const char *operands; /* what follows the verb, for messages */
-	int noperands;
+	int noperands; /* ANY_FILES: one or more, to options.files */
 };
+
+#define ANY_FILES (-1)
+
+/* What trace makes of several. */
+enum merge { MERGE_NONE, MERGE_UNION, MERGE_INTERSECTION };
 
 struct options {
 	const struct verb *verb;
-	const char *image; /* NULL for host */
+	const char *image; /* NULL for host and trace */
+	char **files; /* of trace */
+	size_t nfiles;
+	const char *with_image; /* of trace, or NULL */
+	enum merge merge;
 	const char *range; /* of cat */
 	const char *region, *state;
 	const char *output; /* of extract, "-" is stdout */

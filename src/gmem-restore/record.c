@@ -142,7 +142,11 @@ record_look(struct recording *r, struct server *s, bool runs, struct err *e)
 	if (runs && r->running == 0)
 		r->running = serve_now();
 	why = reason(r, s);
-	return why != NULL ? end(r, s, why, e) : 0;
+	if (why == NULL)
+		return 0;
+	if (server_record_end(s, e) == -1)
+		return -1;
+	return end(r, s, why, e);
 }
 
 int

@@ -46,21 +46,31 @@ slurp(int fd, struct cbor_out *buf, struct err *e)
 }
 
 int
-trace_read_file(struct trace *t, const char *path, struct err *e)
+trace_read_fd(struct trace *t, int fd, const char *path, struct err *e)
 {
 	struct cbor_out buf = { 0 };
+	int ret;
+
+	*t = (struct trace){ .runs = NULL };
+	ret = slurp(fd, &buf, e);
+	if (ret == 0)
+		ret = trace_decode(t, buf.buf, buf.len, e);
+	cbor_out_free(&buf);
+	return ret == -1 ? err_wrap(e, "%s", path) : 0;
+}
+
+int
+trace_read_file(struct trace *t, const char *path, struct err *e)
+{
 	int fd, ret;
 
 	*t = (struct trace){ .runs = NULL };
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd == -1)
 		return err_sys(e, "open %s", path);
-	ret = slurp(fd, &buf, e);
+	ret = trace_read_fd(t, fd, path, e);
 	fd_close(&fd);
-	if (ret == 0)
-		ret = trace_decode(t, buf.buf, buf.len, e);
-	cbor_out_free(&buf);
-	return ret == -1 ? err_wrap(e, "%s", path) : 0;
+	return ret;
 }
 
 int

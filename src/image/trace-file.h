@@ -10,7 +10,9 @@
  * Files of gmem-trace(5).  Errors begin with the path.
  */
 
-/* t is zeroed first and is to be freed also after an error. */
+/* t is zeroed first and is to be freed also after an error.  fd stays open; it is read to its
+ * end, and may be a pipe. */
+int trace_read_fd(struct trace *t, int fd, const char *path, struct err *e);
 int trace_read_file(struct trace *t, const char *path, struct err *e);
 
 /* Whether there is a file of that name that is no trace: nobody wants to lose that. */

@@ -138,8 +138,7 @@ server_record_end(struct server *s, struct err *e)
 int
 server_record_take(struct server *s, struct trace *t, struct err *e)
 {
-	if (server_record_end(s, e) == -1)
-		return -1;
+	recorder_end(s->recorder);
 	return recorder_take(s->recorder, t, e);
 }
 

@@ -143,8 +143,9 @@ void server_record_ask(struct server *s, size_t object, uint64_t offset, uint64_
 int server_record_end(struct server *s, struct err *e);
 
 /*
- * Ends it too, and gives what was recorded, in the order of the first touches; ->end is the
- * caller's to set.  t is to be freed also after an error.
+ * What was recorded, in the order of the first touches; ->end is the caller's to set.  If it
+ * still goes on it ends, and nothing else happens: the VMM is over.  t is to be freed also
+ * after an error.
  */
 int server_record_take(struct server *s, struct trace *t, struct err *e);
 

@@ -14,7 +14,8 @@
  *	private raw-map populate	MAP_PRIVATE; past libc; MAP_POPULATE
  *	touch=N write=N verify		N threads, pages in random order: compare every byte;
  *					count one up in a word of each page; compare in order
- *	race=HOW,EVERY,N		touch, while every EVERYth page is discarded
+ *	pages=LIST			these pages in this order: r7,w9 reads one, writes
+ *another race=HOW,EVERY,N		touch, while every EVERYth page is discarded
  *	discard=HOW,EVERY dontneed	HOW: remove (madvise), punch (fallocate)
  *	part=HOW			discards a part of a page
  *	failures			calls that fail and must change nothing
@@ -812,6 +813,31 @@ do_write(const char *arg)
 	run_threads((unsigned)atoi(arg), (struct toucher){ .write = true });
 }
 
+/* Reading compares, writing counts up as the first thread of write= does. */
+static void
+do_pages(const char *arg)
+{
+	vmm.writers = vmm.writers == 0 ? 1 : vmm.writers;
+	while (*arg != '\0') {
+		bool write = *arg == 'w';
+		char *end;
+		size_t i = strtoul(arg + 1, &end, 10);
+		uint64_t page;
+		uint8_t *at;
+
+		if (strchr("rw", *arg) == NULL || end == arg + 1 || i >= total_pages())
+			quit(64, "pages=%s", arg);
+		at = locate(i, &page);
+		if (write)
+			vmm.counts[page]++;
+		if (write)
+			atomic_fetch_add((_Atomic uint64_t *)(void *)at, 1);
+		else
+			compare(at, page, false);
+		arg = *end == ',' ? end + 1 : end;
+	}
+}
+
 static void
 do_part(const char *arg)
 {
@@ -857,6 +883,7 @@ static const struct {
 	{ "own=", do_own },
 	{ "punch-silently=", do_punch_silently },
 	{ "pattern=", set_pattern },
+	{ "pages=", do_pages },
 	{ "touch=", do_touch },
 	{ "write=", do_write },
 	{ "race=", start_race },
