@@ -39,6 +39,7 @@ enum child_status {
 	CHILD_DONE, /* the VMM has ended */
 	CHILD_FAILED, /* it was stopped, or is to be */
 	CHILD_REFUSED, /* it was no VMM */
+	CHILD_NOT_RECORDED, /* the VMM has ended, but its trace could not be written */
 };
 
 struct child {
@@ -50,6 +51,7 @@ struct listener {
 	const struct listen_settings *settings;
 	struct image *img;
 	struct listen_socket socket;
+	struct recording *recording; /* of the one VMM; open, if there is to be one */
 	int signals;
 	struct child *children;
 	size_t nchildren, max;
@@ -61,19 +63,49 @@ struct listener {
 
 /* ---- a child: one VMM ---- */
 
-static int
-finish(struct server *s, const struct fc_peer *peer, struct err *e)
+struct served {
+	struct server *server;
+	int signals; /* a signalfd for SIGUSR2, if that ends recording; or -1 */
+	bool not_recorded;
+};
+
+/* What can't be written is told, and does not stop the VMM. */
+static void
+note_record(int rc, struct served *v, const struct err *e)
 {
+	if (rc == -1)
+		log_error("%s", e->msg);
+	v->not_recorded |= rc == -1;
+}
+
+static void
+look_at_recording(struct served *v, struct recording *r)
+{
+	struct signalfd_siginfo info;
+	struct err e = ERR_INIT;
+
+	while (
+	    v->signals != -1 && read(v->signals, &info, sizeof(info)) == (ssize_t)sizeof(info))
+		record_signal(r);
+	note_record(record_look(r, v->server, true, &e), v, &e);
+}
+
+static int
+finish(struct served *v, struct recording *r, const struct fc_peer *peer, struct err *e)
+{
+	struct server *s = v->server;
 	uint64_t count;
 
 	for (;;) {
-		struct pollfd p[2] = {
+		struct pollfd p[3] = {
 			{ .fd = peer->pidfd, .events = POLLIN },
 			{ .fd = server_event_fd(s), .events = POLLIN },
+			{ .fd = v->signals, .events = POLLIN },
 		};
 
-		if (poll(p, 2, -1) == -1 && errno != EINTR)
+		if (poll(p, 3, record_timeout(r)) == -1 && errno != EINTR)
 			return err_sys(e, "poll");
+		look_at_recording(v, r);
 		if (p[1].revents != 0 &&
 		    read(server_event_fd(s), &count, sizeof(count)) == -1 && errno != EAGAIN)
 			return err_sys(e, "eventfd");
@@ -94,6 +126,7 @@ give_memory(const struct listener *l, struct server **s, const struct fc_peer *p
 		.nfillers = l->settings->threads,
 		.background = l->settings->background,
 		.engine = l->settings->engine,
+		.record = l->settings->record.path != NULL,
 	};
 	int taken = *uffd;
 
@@ -107,37 +140,52 @@ give_memory(const struct listener *l, struct server **s, const struct fc_peer *p
 
 /* Its descriptor first: whatever fails later, it is known whether it gave one. */
 static int
-serve_peer(const struct listener *l, struct fc_peer *peer, struct err *e)
+serve_peer(const struct listener *l, struct fc_peer *peer, struct served *v, struct err *e)
 {
 	const struct fc_wait w = { .timeout_ms = MESSAGE_MS, .stop_fd = -1, .over_fd = -1 };
 	static struct fc_regions regions;
-	struct server *s = NULL;
 	int uffd = -1, rc = -1;
+	struct err why = ERR_INIT;
 
 	if (fc_receive(peer, &w, &regions, &uffd, e) == 1)
-		rc = give_memory(l, &s, peer, &regions, &uffd, e);
+		rc = give_memory(l, &v->server, peer, &regions, &uffd, e);
 	if (rc == 0) {
 		log_info("process %d: its memory is served", (int)peer->pid);
-		rc = finish(s, peer, e);
+		rc = finish(v, l->recording, peer, e);
 	}
 	/* Before the userfaultfd is closed: faults would give zeros then. */
 	if (rc == -1 && peer->gave)
 		pidfd_send_signal(peer->pidfd, SIGKILL, NULL, 0);
 	fd_close(&uffd);
-	if (s != NULL)
-		server_stop(s);
-	server_free(s);
+	note_record(record_finish(l->recording, v->server, rc == -1, &why), v, &why);
+	if (v->server != NULL)
+		server_stop(v->server);
+	server_free(v->server);
 	return rc;
+}
+
+/* A blocked signal as a descriptor, or -1. */
+static int
+take_signal(int signo)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, signo);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
 static int
 child_main(const struct listener *l, struct fc_peer *peer)
 {
+	struct served served = { .signals = -1 };
 	struct err e = ERR_INIT;
 
-	if (serve_peer(l, peer, &e) == 0) {
+	if (l->settings->record.until == RECORD_READY)
+		served.signals = take_signal(SIGUSR2);
+	if (serve_peer(l, peer, &served, &e) == 0) {
 		log_info("process %d has ended", (int)peer->pid);
-		return CHILD_DONE;
+		return served.not_recorded ? CHILD_NOT_RECORDED : CHILD_DONE;
 	}
 	log_error("process %d: %s%s", (int)peer->pid, e.msg,
 	    peer->gave ? "; the VMM was stopped" : "");
@@ -154,6 +202,8 @@ static void __attribute__((noreturn)) become_child(struct listener *l, struct fc
 	for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
 		signal(ignored[i], SIG_IGN);
 	sigemptyset(&none);
+	if (l->settings->record.until == RECORD_READY)
+		sigaddset(&none, SIGUSR2); /* it may be on its way: child_main takes it */
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	fd_close(&l->socket.fd);
 	fd_close(&l->signals);
@@ -256,6 +306,8 @@ child_ended(struct listener *l, struct child *c, int status)
 	if (WIFEXITED(status) && WEXITSTATUS(status) == CHILD_DONE)
 		return;
 	l->failed = true;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == CHILD_NOT_RECORDED)
+		return;
 	kill_peer(c);
 	if (WIFSIGNALED(status))
 		log_error("process %d: its page server was killed by signal %d; the VMM was "
@@ -301,6 +353,14 @@ stop(struct listener *l, int signo)
 		kill_peer(&l->children[i]);
 }
 
+/* To those that serve. */
+static void
+pass_on(const struct listener *l, int signo)
+{
+	for (size_t i = 0; i < l->nchildren; i++)
+		kill(l->children[i].pid, signo);
+}
+
 static void
 handle_signals(struct listener *l)
 {
@@ -309,6 +369,8 @@ handle_signals(struct listener *l)
 	while (read(l->signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
 		if (info.ssi_signo == SIGCHLD)
 			reap(l);
+		else if (info.ssi_signo == SIGUSR2)
+			pass_on(l, SIGUSR2);
 		else
 			stop(l, (int)info.ssi_signo);
 	}
@@ -326,6 +388,8 @@ take_signals(struct listener *l, struct err *e)
 	signal(SIGCHLD, SIG_DFL); /* ignored, we would not be told how children ended */
 	sigemptyset(&set);
 	sigaddset(&set, SIGCHLD);
+	if (l->settings->record.until == RECORD_READY)
+		sigaddset(&set, SIGUSR2);
 	for (size_t i = 0; i < sizeof(handled) / sizeof(handled[0]); i++)
 		if (sigaction(handled[i], NULL, &old) == -1 || old.sa_handler != SIG_IGN)
 			sigaddset(&set, handled[i]);
@@ -401,6 +465,8 @@ prepare(struct listener *l, struct err *e)
 		return -1;
 	if (l->img->manifest.nregions == 0)
 		return err_set(e, ERR_FAILED, "%s: holds no memory", l->img->path);
+	if (record_open(l->recording, &l->settings->record, e) == -1)
+		return -1;
 	if (take_signals(l, e) == -1 || listen_socket_open(&l->socket, l->settings, e) == -1)
 		return -1;
 	log_info("%s: waiting for VMMs", l->settings->path);
@@ -410,9 +476,11 @@ prepare(struct listener *l, struct err *e)
 int
 listen_run(const struct listen_settings *settings)
 {
-	struct listener l = {
-		.settings = settings, .socket = LISTEN_SOCKET_INIT, .signals = -1
-	};
+	struct recording recording = { .out = NULL };
+	struct listener l = { .settings = settings,
+		.socket = LISTEN_SOCKET_INIT,
+		.recording = &recording,
+		.signals = -1 };
 	struct err e = ERR_INIT;
 	int status = STATUS_OK;
 
@@ -424,6 +492,7 @@ listen_run(const struct listen_settings *settings)
 	}
 	for (size_t i = 0; i < l.nchildren; i++)
 		kill_peer(&l.children[i]);
+	record_close(&recording);
 	listen_socket_close(&l.socket);
 	fd_close(&l.signals);
 	free(l.children);

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "gmem-restore/record.h"
 #include "serve/engine.h"
 
 /*
@@ -28,6 +29,7 @@ struct listen_settings {
 	enum serve_engine engine;
 	bool background;
 	unsigned threads;
+	struct record_settings record; /* with once; .path NULL: nothing is recorded */
 };
 
 /* The exit status. */

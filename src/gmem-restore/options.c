@@ -316,6 +316,7 @@ check_listen(struct options *o)
 	l->engine = o->engine;
 	l->background = o->background;
 	l->threads = o->threads;
+	l->record = o->record;
 }
 
 /* What excludes what. */
