@@ -344,7 +344,7 @@ write_run(struct batch *b, const struct placed *run, size_t n, struct err *e)
 		return -1;
 	for (size_t i = 0; i < n; i++)
 		object_give(o, run->page + i);
-	return map_everywhere(&b->filler, run->region, off, len, NULL, e);
+	return map_unasked(&b->filler, run->region, off, len, e);
 }
 
 static int
@@ -367,7 +367,7 @@ zero_run(struct batch *b, const struct placed *run, size_t n, struct err *e)
 	}
 	for (size_t i = 0; i < n; i++)
 		object_give(o, run->page + i);
-	return map_everywhere(&b->filler, run->region, off, len, NULL, e);
+	return map_unasked(&b->filler, run->region, off, len, e);
 }
 
 static int

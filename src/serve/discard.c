@@ -23,8 +23,7 @@ take_away(struct server *s, struct served_object *o, uint64_t first, uint64_t en
 			nanosleep(&nap, NULL);
 }
 
-/* Whoever asked for a page while it was being taken away waits for nobody: asks again. */
-static int
+int
 wake_everywhere(struct server *s, size_t object, uint64_t off, uint64_t end, struct err *e)
 {
 	const struct mapping_table *t = atomic_load(&s->mappings);

@@ -234,6 +234,15 @@ int map_at(struct filler *f, const struct mapping *m, uint64_t hva, uint64_t len
 int map_everywhere(struct filler *f, size_t object, uint64_t off, uint64_t len,
     const struct mapping *but, struct err *e);
 
+/*
+ * The same of pages that nobody has asked for.  While touches are recorded they are not mapped:
+ * they would be touched unseen.  Whoever came upon one that was taken asks again.
+ */
+int map_unasked(struct filler *f, size_t object, uint64_t off, uint64_t len, struct err *e);
+
+/* Whoever waits for a page of [off, end) of an object asks again. */
+int wake_everywhere(struct server *s, size_t object, uint64_t off, uint64_t end, struct err *e);
+
 /* Maps a page that was given: again, or for the first time here. */
 int map_given(struct filler *f, const struct mapping *m, uint64_t off, struct err *e);
 

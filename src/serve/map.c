@@ -118,6 +118,14 @@ map_everywhere(struct filler *f, size_t object, uint64_t off, uint64_t len,
 }
 
 int
+map_unasked(struct filler *f, size_t object, uint64_t off, uint64_t len, struct err *e)
+{
+	if (recording(f->server))
+		return wake_everywhere(f->server, object, off, off + len, e);
+	return map_everywhere(f, object, off, len, NULL, e);
+}
+
+int
 map_given(struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
 {
 	struct served_process *p = f->server->processes[m->process];

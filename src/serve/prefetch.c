@@ -86,7 +86,8 @@ map_given_pages(struct prefetch_thread *t, const struct mapping *m, struct err *
 	uint64_t page = m->offset / o->page_size, end = page + m->len / o->page_size, n;
 
 	t->batch.worked = serve_now();
-	while ((n = given_run(&o->claims, &page, MIN(end, o->claims.npages))) > 0) {
+	while (!recording(s) &&
+	       (n = given_run(&o->claims, &page, MIN(end, o->claims.npages))) > 0) {
 		if (atomic_load(&s->stop) || atomic_load(&s->state) != SERVER_FILLING)
 			return 0;
 		stat_add(&t->batch.filler.stats.crossings, 1);
@@ -338,11 +339,28 @@ start_threads(struct prefetch *p, unsigned wanted, size_t bytes, struct err *e)
 	return 0;
 }
 
+/* Where pages that are there can't be left unmapped: who touches them would not be recorded. */
+static bool
+would_hide(const struct server *s)
+{
+	for (size_t i = 0; i < s->nobjects; i++)
+		if (s->objects[i].engine == SERVE_COPY || s->objects[i].engine == SERVE_SOURCE ||
+		    s->objects[i].engine == SERVE_USERFAULT)
+			return true;
+	return false;
+}
+
 static int
 prepare(struct prefetch *p, struct err *e)
 {
 	const struct prefetch_options *o = &p->s->options.prefetch;
 
+	if (recording(p->s) && would_hide(p->s)) {
+		if (o->kind != PREFETCH_NONE)
+			log_warn("nothing is prefetched: that would hide from the recording "
+				 "which pages are touched");
+		return 0;
+	}
 	if (plan_make(&p->plan, p->s, e) == -1 ||
 	    (p->plan.npages > 0 && note_wanted(p, e) == -1))
 		return -1;
