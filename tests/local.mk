@@ -39,7 +39,8 @@ inspect_tests = \
 	%D%/cli/inspect-host.sh \
 	%D%/cli/inspect-info.sh \
 	%D%/cli/inspect-manners.sh \
-	%D%/cli/inspect-map.sh
+	%D%/cli/inspect-map.sh \
+	%D%/cli/inspect-trace.sh
 dist_check_SCRIPTS += $(inspect_tests)
 TESTS += $(inspect_tests)
 EXTRA_DIST += %D%/lib/cli.sh
@@ -116,6 +117,7 @@ restore_tests = \
 	%D%/cli/restore-handoff.sh \
 	%D%/cli/restore-kill.sh \
 	%D%/cli/restore-manners.sh \
+	%D%/cli/restore-record.sh \
 	%D%/cli/restore-stats.sh \
 	%D%/cli/restore-touch.sh \
 	%D%/vm/minivmm-restore.sh \
@@ -207,7 +209,7 @@ test_format_hostile_LDADD = $(UNIT_LDADD)
 # Fuzz targets: without --enable-fuzzers they replay their seeds.
 reseal = %D%/fuzz/reseal.c %D%/fuzz/reseal.h
 fuzz_targets = fuzz-header fuzz-entry-node fuzz-cbor-manifest fuzz-trailer fuzz-image \
-	fuzz-cloud-hypervisor fuzz-firecracker fuzz-qemu-stream
+	fuzz-cloud-hypervisor fuzz-firecracker fuzz-qemu-stream fuzz-trace
 check_PROGRAMS += $(fuzz_targets) make-seeds
 FUZZ_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests/lib -I$(srcdir)/tests/fuzz
 if FUZZERS
@@ -228,6 +230,10 @@ fuzz_entry_node_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
 fuzz_cbor_manifest_SOURCES = %D%/fuzz/fuzz-cbor-manifest.c %D%/fuzz/fuzz.h $(fuzz_main)
 fuzz_cbor_manifest_CPPFLAGS = $(FUZZ_CPPFLAGS)
 fuzz_cbor_manifest_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
+
+fuzz_trace_SOURCES = %D%/fuzz/fuzz-trace.c %D%/fuzz/fuzz.h $(fuzz_main)
+fuzz_trace_CPPFLAGS = $(FUZZ_CPPFLAGS)
+fuzz_trace_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
 
 fuzz_trailer_SOURCES = %D%/fuzz/fuzz-trailer.c %D%/fuzz/fuzz.h $(fuzz_main)
 fuzz_trailer_CPPFLAGS = $(FUZZ_CPPFLAGS)

@@ -18,6 +18,7 @@
 #include "base/ckd.h"
 #include "base/fdio.h"
 #include "format/header.h"
+#include "format/trace.h"
 #include "format/trailer.h"
 #include "image/pack.h"
 #include "image/writer.h"
@@ -226,6 +227,69 @@ put_nodes(const struct shape *s, const uint8_t *image, size_t len)
 	}
 }
 
+/* ---- traces ---- */
+
+static struct segment split[] = { { 0, 0, 1 << 20 }, { UINT64_C(1) << 32, 1 << 20, 1 << 20 } };
+static struct segment shifted[] = { { 1 << 16, 0, 1 << 20 } };
+static const struct object guest[] = {
+	{ .name = "ram", .size = 2 << 20, .page_size = 4096, .segments = split, .nsegments = 2 },
+	{ .name = "vga", .size = 100000, .page_size = 4096 },
+};
+static const struct object other_guest[] = {
+	{ .name = "vga", .size = 8192, .page_size = 4096 },
+	{ .name = "low", .size = 1 << 20, .page_size = 4096, .segments = shifted, .nsegments = 1 },
+};
+
+static const struct trace_run runs[] = {
+	{ 7, 1, 0, 0, TRACE_READ },
+	{ 100, 3, 0, 0, TRACE_WRITE },
+	{ 300, 2, 0, 4, TRACE_READ },
+	{ 0, 2, 1, 1000, TRACE_WRITE },
+	{ 24, 1, 1, 1000, TRACE_READ },
+};
+static const struct trace_run other_runs[] = {
+	{ 1, 1, 0, 2, TRACE_READ },
+	{ 85, 2, 1, 3, TRACE_READ },
+	{ 200, 4, 1, 3, TRACE_READ },
+};
+
+static void
+put_trace(const char *name, const struct object *regions, size_t nregions, const char *end,
+    const struct trace_run *list, size_t n, struct unknown *unknown)
+{
+	static const uint8_t root[DIGEST_SIZE] = { 0x5e, 0xed };
+	struct cbor_out bytes;
+	struct trace t;
+	struct err e;
+
+	if (trace_init(&t, regions, nregions, root, &e) == -1 ||
+	    trace_set_runs(&t, list, n, &e) == -1)
+		fail(name, e.msg);
+	t.tool = "gmem seed";
+	t.end = end;
+	t.duration_ms = 2345;
+	t.unknown = unknown;
+	if (unknown != NULL)
+		t.root[0] = 1;
+	if (trace_encode(&bytes, &t, &e) == -1)
+		fail(name, e.msg);
+	put_seed("trace", name, -1, bytes.buf, bytes.len);
+	cbor_out_free(&bytes);
+	trace_free(&t);
+}
+
+static void
+put_traces(void)
+{
+	static const uint8_t key[] = { 0x64, 'w', 'h', 'e', 'n', 0x81, 0x07 };
+	struct unknown unknown = { key, sizeof(key), NULL };
+
+	put_trace("plain", guest, 2, TRACE_END_SETTLED, runs, 5, NULL);
+	put_trace("other", other_guest, 2, TRACE_END_READY, other_runs, 3, &unknown);
+	put_trace("nothing", NULL, 0, TRACE_END_EXIT, NULL, 0, NULL);
+	put_trace("part", guest, 2, "\033[31mred", runs + 1, 2, NULL);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -234,6 +298,7 @@ main(int argc, char **argv)
 	if (argc != 2)
 		fail("usage", "make-seeds FOLDER");
 	folder = argv[1];
+	put_traces();
 	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
 		size_t len;
 		char *image = make_image(&shapes[i], &len);
