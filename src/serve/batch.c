@@ -274,17 +274,22 @@ sort_pages(struct placed *list, size_t n)
 		}
 }
 
-/* The next run of pages that nobody has taken, from *at on; takes them. */
+/*
+ * The next run of pages that nobody has taken, from *at on; takes them.  Where faults have to
+ * wait for our write(2) it is short.
+ */
 static size_t
 take_run(struct batch *b, const struct placed *list, size_t n, size_t *at)
 {
 	struct served_object *objects = b->filler.server->objects;
-	size_t i = *at, len = 0;
+	size_t i = *at, len = 0, most;
 
 	while (i < n && !claims_take(&objects[list[i].region].claims, list[i].page))
 		i++;
 	*at = i;
-	while (i + len < n && len < BATCH_RUN) {
+	most = i < n && b->demand && objects[list[i].region].own == NULL ? BATCH_RUN_DEMAND
+									: BATCH_RUN;
+	while (i + len < n && len < most) {
 		const struct placed *p = &list[i + len];
 
 		if (len > 0 && (p->region != list[i].region || p->page != list[i].page + len ||
@@ -336,7 +341,9 @@ write_run(struct batch *b, const struct placed *run, size_t n, struct err *e)
 	stat_add(&b->filler.stats.crossings, 1);
 	if (o->engine == SERVE_COPY)
 		return copy_pages(&b->filler, run->region, off, one_piece(b, niov), len, e);
-	if (o->whole != -1)
+	if (o->own != NULL)
+		rc = own_write(o, one_piece(b, niov), (size_t)len, off, e);
+	else if (o->whole != -1)
 		rc = object_write(o, one_piece(b, niov), (size_t)len, off, e);
 	else
 		rc = object_writev(o, b->iov, niov, off, e);

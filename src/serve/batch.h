@@ -14,6 +14,7 @@
  */
 #define BATCH_BYTES ((size_t)512 << 10) /* of pages, or one chunk */
 #define BATCH_RUN 128u /* pages that are put there by one call */
+#define BATCH_RUN_DEMAND 16u /* the same where faults have to wait for it */
 #define LOCKED_BYTES ((size_t)4 << 20) /* of all threads together: RLIMIT_MEMLOCK is 8 MiB */
 
 struct job; /* a chunk */

@@ -129,6 +129,9 @@ fill_eagerly(struct server *s, size_t object, unsigned nthreads, struct err *e)
 	pthread_mutex_init(&g.lock, NULL);
 	sweep_init(&g.sweep, object);
 	cold_open(&g.cold, s->img, s->options.prefetch.io);
+	/* Two threads decode for longer than they wait for the file's lock. */
+	if (nthreads > 2)
+		(void)own_open(&s->objects[object]);
 	for (unsigned i = 0; i < nthreads && rc == 0; i++) {
 		threads[i].eager = &g;
 		rc = batch_init(&threads[i].batch, s, &g.cold,
@@ -141,6 +144,7 @@ fill_eagerly(struct server *s, size_t object, unsigned nthreads, struct err *e)
 		eager_fail(&g, e);
 	for (unsigned i = 0; i < nthreads; i++)
 		eager_collect(&threads[i]);
+	own_close(&s->objects[object]);
 	cold_close(&g.cold);
 	sweep_fini(&g.sweep);
 	pthread_mutex_destroy(&g.lock);

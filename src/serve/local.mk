@@ -17,6 +17,7 @@ libgmem_a_SOURCES += \
 	%D%/mappings.c \
 	%D%/memory.c \
 	%D%/object.c %D%/object.h \
+	%D%/own.c \
 	%D%/plan.c \
 	%D%/prefetch.c %D%/prefetch.h \
 	%D%/processes.c \

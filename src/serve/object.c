@@ -258,6 +258,7 @@ object_open(struct served_object *o, const struct object *object, const struct s
 		.page_size = m->page_size,
 		.scratch = -1,
 		.whole = -1,
+		.own_uffd = -1,
 		.claims.fd = -1 };
 	if (check_fits(o, m, e) == -1 ||
 	    claims_init(&o->claims, div_up(object->size, o->page_size), e) == -1)
@@ -287,6 +288,7 @@ object_open_foreign(
 		.page_size = page_size,
 		.scratch = -1,
 		.whole = -1,
+		.own_uffd = -1,
 		.engine = SERVE_COPY,
 		.claims.fd = -1 };
 	if (!is_pow2(page_size) || page_size < PAGE_GRANULE || page_size > FOREIGN_PAGE_MAX)
@@ -305,6 +307,7 @@ object_fini(struct served_object *o)
 	if (o->bitmap != NULL)
 		munmap(o->bitmap, o->bitmap_len);
 	claims_fini(&o->claims);
+	own_close(o);
 	fd_close(&o->whole);
 	fd_close(&o->scratch);
 	fd_close(&o->fd);

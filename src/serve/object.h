@@ -46,6 +46,10 @@ struct served_object {
 	bool source;
 	int whole; /* a userfaultfd of ours, for the mapping: puts huge pages there at once; or
 		      -1 */
+	/* own.c; .own NULL: there is none */
+	uint8_t *own;
+	size_t own_len;
+	int own_uffd;
 	_Atomic uint64_t last_asked; /* the chunk it asked for last */
 };
 
@@ -95,6 +99,16 @@ int object_write(
 struct iovec;
 int object_writev(
     const struct served_object *o, struct iovec *iov, int n, uint64_t off, struct err *e);
+
+/*
+ * A mapping of ours for many pages at once, of many threads: -1 where that is no gain, and
+ * object_writev has to do.  own_write is object_write through it, from any memory.  Nobody
+ * writes any more when it is closed; NULL is fine.
+ */
+int own_open(struct served_object *o);
+void own_close(struct served_object *o);
+int own_write(const struct served_object *o, const void *buf, size_t len, uint64_t off,
+    struct err *e);
 
 /* Sees to it that there is a page, of zeros if there was none; guest_memfd or with a bitmap. */
 int object_touch(const struct served_object *o, uint64_t off, struct err *e);

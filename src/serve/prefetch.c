@@ -227,6 +227,9 @@ tell_ready(struct prefetch_thread *t)
 	if (atomic_load(&s->state) == SERVER_FAILED || atomic_load(&s->stop))
 		return;
 	stat_add(&t->batch.filler.stats.prefetch_us, MAX(us, 1));
+	/* Nobody writes through it any more. */
+	for (size_t i = 0; i < s->nobjects; i++)
+		own_close(&s->objects[i]);
 	log_debug("prefetched after %llu us", (unsigned long long)us);
 	atomic_store(&s->prefetched, true);
 	server_announce(s);
@@ -386,6 +389,10 @@ start(struct prefetch *p, struct err *e)
 	if (n == 0)
 		n = MAX(pool_ncpus(), 2);
 	n = MIN(n, THREADS_MAX);
+	/* Whoever answers a fault need not wait for the file's lock then. */
+	for (size_t i = 0; i < s->nobjects; i++)
+		if (s->objects[i].engine != SERVE_COPY)
+			(void)own_open(&s->objects[i]);
 	return start_threads(p, n, MIN(BATCH_BYTES, LOCKED_BYTES / n), e);
 }
 

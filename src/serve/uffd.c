@@ -86,18 +86,31 @@ uffd_adopt(int fd, struct err *e)
 	return uffd_unblock(fd, e);
 }
 
-int
-uffd_register(int fd, uint64_t hva, uint64_t len, struct err *e)
+static int
+register_mode(int fd, uint64_t hva, uint64_t len, uint64_t mode, struct err *e)
 {
 	struct uffdio_register reg = {
 		.range = { .start = hva, .len = len },
-		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR,
+		.mode = mode,
 	};
 
 	if (ioctl(fd, UFFDIO_REGISTER, &reg) == -1)
 		return err_sys(e, "register %llu bytes at %#llx with userfaultfd",
 		    (unsigned long long)len, (unsigned long long)hva);
 	return 0;
+}
+
+int
+uffd_register(int fd, uint64_t hva, uint64_t len, struct err *e)
+{
+	return register_mode(
+	    fd, hva, len, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR, e);
+}
+
+int
+uffd_register_missing(int fd, uint64_t hva, uint64_t len, struct err *e)
+{
+	return register_mode(fd, hva, len, UFFDIO_REGISTER_MODE_MISSING, e);
 }
 
 int

@@ -40,6 +40,7 @@ int uffd_unblock(int fd, struct err *e);
 
 /* MISSING and MINOR events for [hva, hva + len). */
 int uffd_register(int fd, uint64_t hva, uint64_t len, struct err *e);
+int uffd_register_missing(int fd, uint64_t hva, uint64_t len, struct err *e); /* these only */
 int uffd_unregister(int fd, uint64_t hva, uint64_t len, struct err *e);
 
 /*
