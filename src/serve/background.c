@@ -10,6 +10,7 @@
 
 #include "base/ckd.h"
 #include "base/log.h"
+#include "serve/hot.h"
 #include "serve/internal.h"
 
 /* Giving what nobody asks for, in the background behind the faults. */
@@ -76,22 +77,6 @@ await_mapped(struct server *s)
 	return true;
 }
 
-/* Those pages first that are needed first: 1, 0, -1 as fill_object. */
-static int
-fill_hot_pages(struct server *s, size_t object, struct err *e)
-{
-	struct filler *f = &s->background_filler;
-	size_t from = 0;
-	int more = 1;
-
-	while (more == 1) {
-		if (make_way(s))
-			return 0;
-		more = fill_hot(f, object, &from, s->img->g.pages, e);
-	}
-	return more == -1 ? -1 : 1;
-}
-
 /* 1: all is given or being given; 0: stopped; -1 */
 static int
 fill_object(struct server *s, size_t object, struct err *e)
@@ -106,15 +91,37 @@ fill_object(struct server *s, size_t object, struct err *e)
 		return 1;
 	if (o->engine == SERVE_COPY && !await_mapped(s))
 		return 0;
-	more = fill_hot_pages(s, object, e);
-	if (more != 1)
-		return more;
 	while ((more = image_reader_next(f->reader, o->object, chunk, &chunk, &en, e)) == 1) {
 		if (make_way(s))
 			return 0;
 		if (source_ahead(s, f, e) == -1)
 			return -1;
 		if (fill_one(f, object, chunk, &en, e) == -1)
+			return -1;
+		chunk++;
+	}
+	return more == -1 ? -1 : 1;
+}
+
+/* What lies in the hot section, of all objects.  The same. */
+static int
+fill_hot(struct server *s, struct err *e)
+{
+	struct filler *f = &s->background_filler;
+	uint64_t chunk = 0;
+	struct entry en;
+	int more;
+
+	if (s->hot == NULL)
+		return 1;
+	for (size_t i = 0; i < s->nobjects; i++)
+		if (s->objects[i].engine == SERVE_COPY && !await_mapped(s))
+			return 0;
+	while ((more = image_reader_next(
+		    f->reader, s->hot->list->object, chunk, &chunk, &en, e)) == 1) {
+		if (make_way(s))
+			return 0;
+		if (hot_fill(f, chunk, &en, &f->stats.pages_background, e) == -1)
 			return -1;
 		chunk++;
 	}
@@ -216,7 +223,7 @@ background_main(void *arg)
 
 	/* Of this thread only; it may fail without harm. */
 	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
-	rc = prefetch_await(s);
+	rc = prefetch_await(s) ? fill_hot(s, &e) : 0;
 	for (size_t i = 0; i < s->nobjects && rc == 1; i++)
 		rc = fill_object(s, i, &e);
 	for (size_t i = 0; i < s->nobjects && rc == 1; i++)

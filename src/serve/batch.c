@@ -24,12 +24,6 @@ struct job {
 	const uint8_t *record;
 };
 
-struct placed {
-	uint64_t page;
-	const uint8_t *from; /* NULL: it is zero */
-	uint32_t region;
-};
-
 /* ---- making one ---- */
 
 static uint8_t *
@@ -60,32 +54,31 @@ batch_init(struct batch *b, struct server *s, struct cold *cold, size_t bytes, b
 	b->in_size = cold_room((size_t)b->max * (record_length_max(g->pages) + GAP_BYTES));
 	npages = b->out_size / PAGE_GRANULE;
 	b->jobs = calloc(b->max, sizeof(*b->jobs));
-	b->placed = calloc(npages, sizeof(*b->placed));
-	b->zeros = calloc(npages, sizeof(*b->zeros));
 	b->in = map_buffer(b->in_size);
 	b->out = map_buffer(b->out_size);
-	b->stage = map_buffer((size_t)BATCH_RUN * PAGE_GRANULE);
-	if (b->jobs == NULL || b->placed == NULL || b->zeros == NULL || b->in == NULL ||
-	    b->out == NULL || b->stage == NULL)
+	if (b->jobs == NULL || b->in == NULL || b->out == NULL)
 		return err_sys(e, "memory to fill with");
 	if (mlock(b->out, b->out_size) == -1)
 		return err_sys(e, "lock %zu bytes of memory (raise RLIMIT_MEMLOCK, ulimit -l)",
 		    b->out_size);
 	b->count =
 	    demand ? &b->filler.stats.pages_prefetched : &b->filler.stats.pages_background;
-	return filler_init(&b->filler, s, false, -1, e);
+	if (filler_init(&b->filler, s, false, -1, e) == -1 ||
+	    scatter_init(&b->pages, &b->filler, npages, demand, e) == -1)
+		return -1;
+	b->pages.own = true;
+	return scatter_init(&b->zeros, &b->filler, npages, demand, e);
 }
 
 void
 batch_fini(struct batch *b)
 {
 	filler_fini(&b->filler);
+	scatter_fini(&b->pages);
+	scatter_fini(&b->zeros);
 	unmap_buffer(b->in, b->in_size);
 	unmap_buffer(b->out, b->out_size);
-	unmap_buffer(b->stage, (size_t)BATCH_RUN * PAGE_GRANULE);
 	free(b->jobs);
-	free(b->placed);
-	free(b->zeros);
 	*b = (struct batch){ 0 };
 }
 
@@ -162,7 +155,8 @@ read_records(struct batch *b, struct err *e)
 
 		if (!fits(b, &b->jobs[i]))
 			return err_set(e, ERR_CORRUPT,
-			    "%s: %s: chunk at %#llx: record at byte %llu: does not fit the file",
+			    "%s: %s: chunk at %#llx: record at byte %llu: does not fit the "
+			    "file",
 			    img->path, b->jobs[i].object->name,
 			    (unsigned long long)(b->jobs[i].chunk * img->g.chunk_size),
 			    (unsigned long long)off);
@@ -181,12 +175,6 @@ read_records(struct batch *b, struct err *e)
 }
 
 /* ---- decoding ---- */
-
-static void
-put(struct placed *list, size_t *n, uint32_t region, uint64_t page, const uint8_t *from)
-{
-	list[(*n)++] = (struct placed){ page, from, region };
-}
 
 static bool
 taken(const struct batch *b, uint32_t region, uint64_t page)
@@ -223,13 +211,13 @@ place_pages(struct batch *b, const struct job *j, const uint8_t *pages)
 
 	for (uint32_t i = 0; j->group == NULL && i < npages; i++)
 		if (entry_is_stored(&j->entry, i))
-			put(b->placed, &b->nplaced, (uint32_t)j->region, j->chunk * npages + i,
+			scatter_put(&b->pages, (uint32_t)j->region, j->chunk * npages + i,
 			    pages + (size_t)rank++ * PAGE_GRANULE);
 	for (uint32_t i = 0; j->group != NULL && i < j->group->n; i++) {
 		const struct wanted *w = &j->wanted[i];
 
 		if (entry_is_stored(&j->entry, w->at))
-			put(b->placed, &b->nplaced, w->region, w->page,
+			scatter_put(&b->pages, w->region, w->page,
 			    pages + (size_t)entry_rank(&j->entry, w->at) * PAGE_GRANULE);
 	}
 }
@@ -244,154 +232,12 @@ decode_job(struct batch *b, const struct job *j, struct err *e)
 
 	if (upto == 0)
 		return 0;
-	if (image_reader_load_from(r, j->object, j->chunk, &j->entry, j->record, out, e) == -1 ||
+	if (image_reader_load_from(r, j->object, j->chunk, &j->entry, j->record, out, e) ==
+		-1 ||
 	    image_reader_pages(r, upto, &pages, e) == -1)
 		return -1;
 	b->out_used += (size_t)image_reader_stored(r, &j->entry) * PAGE_GRANULE;
 	place_pages(b, j, pages);
-	return 0;
-}
-
-/* ---- giving ---- */
-
-static int
-by_page(const void *a, const void *b)
-{
-	const struct placed *x = a, *y = b;
-
-	if (x->region != y->region)
-		return x->region < y->region ? -1 : 1;
-	return (x->page > y->page) - (x->page < y->page);
-}
-
-static void
-sort_pages(struct placed *list, size_t n)
-{
-	for (size_t i = 1; i < n; i++)
-		if (by_page(&list[i - 1], &list[i]) > 0) {
-			qsort(list, n, sizeof(*list), by_page);
-			return;
-		}
-}
-
-/*
- * The next run of pages that nobody has taken, from *at on; takes them.  Where faults have to
- * wait for our write(2) it is short.
- */
-static size_t
-take_run(struct batch *b, const struct placed *list, size_t n, size_t *at)
-{
-	struct served_object *objects = b->filler.server->objects;
-	size_t i = *at, len = 0, most;
-
-	while (i < n && !claims_take(&objects[list[i].region].claims, list[i].page))
-		i++;
-	*at = i;
-	most = i < n && b->demand && objects[list[i].region].own == NULL ? BATCH_RUN_DEMAND
-									: BATCH_RUN;
-	while (i + len < n && len < most) {
-		const struct placed *p = &list[i + len];
-
-		if (len > 0 && (p->region != list[i].region || p->page != list[i].page + len ||
-				   !claims_take(&objects[p->region].claims, p->page)))
-			break;
-		len++;
-	}
-	return len;
-}
-
-/* Pieces that lie together are one. */
-static int
-gather(struct batch *b, const struct placed *run, size_t n)
-{
-	int k = -1;
-
-	for (size_t i = 0; i < n; i++) {
-		if (k >= 0 && (uint8_t *)b->iov[k].iov_base + b->iov[k].iov_len == run[i].from)
-			b->iov[k].iov_len += PAGE_GRANULE;
-		else
-			b->iov[++k] = (struct iovec){ (void *)(uintptr_t)run[i].from,
-				PAGE_GRANULE };
-	}
-	return k + 1;
-}
-
-/* The run in one piece, for calls that take no more. */
-static const uint8_t *
-one_piece(struct batch *b, int niov)
-{
-	size_t at = 0;
-
-	if (niov == 1)
-		return b->iov[0].iov_base;
-	for (int i = 0; i < niov; i++) {
-		memcpy(b->stage + at, b->iov[i].iov_base, b->iov[i].iov_len);
-		at += b->iov[i].iov_len;
-	}
-	return b->stage;
-}
-
-static int
-write_run(struct batch *b, const struct placed *run, size_t n, struct err *e)
-{
-	struct served_object *o = &b->filler.server->objects[run->region];
-	uint64_t off = run->page * PAGE_GRANULE, len = n * PAGE_GRANULE;
-	int niov = gather(b, run, n), rc;
-
-	stat_add(&b->filler.stats.crossings, 1);
-	if (o->engine == SERVE_COPY)
-		return copy_pages(&b->filler, run->region, off, one_piece(b, niov), len, e);
-	if (o->own != NULL)
-		rc = own_write(o, one_piece(b, niov), (size_t)len, off, e);
-	else if (o->whole != -1)
-		rc = object_write(o, one_piece(b, niov), (size_t)len, off, e);
-	else
-		rc = object_writev(o, b->iov, niov, off, e);
-	if (rc == -1)
-		return -1;
-	for (size_t i = 0; i < n; i++)
-		object_give(o, run->page + i);
-	return map_unasked(&b->filler, run->region, off, len, e);
-}
-
-static int
-zero_run(struct batch *b, const struct placed *run, size_t n, struct err *e)
-{
-	struct served_object *o = &b->filler.server->objects[run->region];
-	uint64_t off = run->page * PAGE_GRANULE, len = n * PAGE_GRANULE;
-
-	stat_add(&b->filler.stats.crossings, 1);
-	stat_add(&b->filler.stats.pages_zero, n);
-	if (o->engine == SERVE_COPY)
-		return copy_zero_pages(&b->filler, run->region, off, len, e);
-	if (o->scratch == -1) {
-		if (object_allocate(o, off, len, e) == -1)
-			return -1;
-	} else {
-		for (size_t i = 0; i < n; i++)
-			if (object_touch(o, off + i * PAGE_GRANULE, e) == -1)
-				return -1;
-	}
-	for (size_t i = 0; i < n; i++)
-		object_give(o, run->page + i);
-	return map_unasked(&b->filler, run->region, off, len, e);
-}
-
-static int
-give_all(struct batch *b, struct placed *list, size_t *n,
-    int (*give)(struct batch *, const struct placed *, size_t, struct err *), struct err *e)
-{
-	size_t at = 0, len;
-
-	sort_pages(list, *n);
-	while ((len = take_run(b, list, *n, &at)) > 0) {
-		if (give(b, &list[at], len, e) == -1)
-			return -1;
-		stat_add(b->count, len);
-		at += len;
-		batch_give_way(b);
-	}
-	*n = 0;
 	return 0;
 }
 
@@ -402,6 +248,12 @@ stopped(const struct batch *b)
 	const struct server *s = b->filler.server;
 
 	return atomic_load(&s->stop) || atomic_load(&s->state) == SERVER_FAILED;
+}
+
+static void
+between(void *arg)
+{
+	batch_give_way(arg);
 }
 
 static int
@@ -420,8 +272,8 @@ run_jobs(struct batch *b, struct err *e)
 			return -1;
 	}
 	b->njobs = 0;
-	if (give_all(b, b->placed, &b->nplaced, write_run, e) == -1 ||
-	    give_all(b, b->zeros, &b->nzeros, zero_run, e) == -1)
+	if (scatter_give(&b->pages, b->count, between, b, e) == -1 ||
+	    scatter_give(&b->zeros, b->count, between, b, e) == -1)
 		return -1;
 	before = stat_get(&b->filler.stats.bytes_read);
 	filler_account(&b->filler);
@@ -439,7 +291,7 @@ place_zeros(struct batch *b, const struct wanted *w, uint32_t n, const struct en
 {
 	for (uint32_t i = 0; i < n; i++)
 		if (en == NULL || !entry_is_stored(en, w[i].at))
-			put(b->zeros, &b->nzeros, w[i].region, w[i].page, NULL);
+			scatter_put(&b->zeros, w[i].region, w[i].page, NULL);
 }
 
 static int
@@ -449,19 +301,25 @@ add_group(struct batch *b, const struct plan *p, const struct page_group *g, str
 	const struct wanted *w = &p->pages[g->first];
 	struct job *j = &b->jobs[b->njobs];
 
+	/* While touches are recorded nothing is put where it would be mapped at once. */
+	if (recording(s) &&
+	    (g->kind == GROUP_UNIT || s->objects[g->region].engine == SERVE_COPY))
+		return 0;
 	if (g->kind == GROUP_UNIT)
 		return fill_unit(&b->filler, g->region, g->chunk, b->count, e);
 	if (g->kind == GROUP_ZERO) {
 		place_zeros(b, w, g->n, NULL);
 		return 0;
 	}
-	*j = (struct job){ .object = s->objects[g->region].object,
+	*j = (struct job){ .object = g->kind == GROUP_HOT ? s->hot->list->object
+							  : s->objects[g->region].object,
 		.group = g,
 		.wanted = w,
 		.chunk = g->chunk };
 	if (image_reader_entry(b->filler.reader, j->object, j->chunk, &j->entry, e) == -1)
 		return -1;
-	place_zeros(b, w, g->n, &j->entry);
+	if (g->kind == GROUP_CHUNK)
+		place_zeros(b, w, g->n, &j->entry);
 	if (wanted_upto(b, j) > 0)
 		b->njobs++;
 	return 0;
@@ -478,8 +336,8 @@ batch_groups(struct batch *b, const struct plan *p, size_t first, size_t end, st
 }
 
 int
-batch_chunks(struct batch *b, size_t object, uint64_t first, uint64_t end, uint64_t *next,
-    struct err *e)
+batch_chunks(
+    struct batch *b, size_t object, uint64_t first, uint64_t end, uint64_t *next, struct err *e)
 {
 	const struct served_object *o = &b->filler.server->objects[object];
 	int more = 1;
@@ -490,7 +348,8 @@ batch_chunks(struct batch *b, size_t object, uint64_t first, uint64_t end, uint6
 		struct job *j = &b->jobs[b->njobs];
 
 		*j = (struct job){ .object = o->object, .region = object };
-		more = image_reader_next(b->filler.reader, o->object, *next, &j->chunk, &j->entry, e);
+		more = image_reader_next(
+		    b->filler.reader, o->object, *next, &j->chunk, &j->entry, e);
 		if (more == -1)
 			return -1;
 		*next = more == 1 ? j->chunk : UINT64_MAX;
@@ -500,7 +359,8 @@ batch_chunks(struct batch *b, size_t object, uint64_t first, uint64_t end, uint6
 		if (o->page_size > PAGE_GRANULE) {
 			if (fill_one(&b->filler, object, j->chunk, &j->entry, e) == -1)
 				return -1;
-		} else if (wanted_upto(b, j) > 0 && ++b->njobs == b->max && run_jobs(b, e) == -1) {
+		} else if (wanted_upto(b, j) > 0 && ++b->njobs == b->max &&
+			   run_jobs(b, e) == -1) {
 			return -1;
 		}
 	}

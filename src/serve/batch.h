@@ -2,23 +2,19 @@
 #ifndef GMEM_SERVE_BATCH_H
 #define GMEM_SERVE_BATCH_H
 
-#include <sys/uio.h>
-
 #include "image/cold.h"
-#include "serve/internal.h"
+#include "serve/hot.h"
 #include "serve/prefetch.h"
+#include "serve/scatter.h"
 
 /*
  * Giving many pages at once, of one thread: some chunks are read together, decoded, and their
  * pages are put where they belong in runs as long as they come.
  */
 #define BATCH_BYTES ((size_t)512 << 10) /* of pages, or one chunk */
-#define BATCH_RUN 128u /* pages that are put there by one call */
-#define BATCH_RUN_DEMAND 16u /* the same where faults have to wait for it */
 #define LOCKED_BYTES ((size_t)4 << 20) /* of all threads together: RLIMIT_MEMLOCK is 8 MiB */
 
 struct job; /* a chunk */
-struct placed; /* a page that was decoded */
 
 struct batch {
 	struct filler filler;
@@ -29,19 +25,16 @@ struct batch {
 	unsigned max; /* chunks at once */
 	struct job *jobs;
 	unsigned njobs;
-	struct placed *placed, *zeros;
-	size_t nplaced, nzeros;
+	struct scatter pages, zeros;
 	uint8_t *in; /* records */
 	size_t in_size;
 	uint8_t *out; /* their pages; locked */
 	size_t out_size, out_used;
-	uint8_t *stage; /* pages of one run that are to be copied at once */
-	struct iovec iov[BATCH_RUN];
 };
 
 /* For pages of `bytes` at once, or one chunk.  To be freed also on failure. */
-int batch_init(struct batch *b, struct server *s, struct cold *cold, size_t bytes,
-    bool demand, struct err *e);
+int batch_init(struct batch *b, struct server *s, struct cold *cold, size_t bytes, bool demand,
+    struct err *e);
 void batch_fini(struct batch *b);
 
 /* Gives groups [first, end) of the plan; at most b->max. */
@@ -62,12 +55,15 @@ void batch_give_way(struct batch *b);
 
 /* All of one object; many threads at once. */
 struct sweep {
+	struct plan hot; /* its hot pages: these first */
+	atomic_size_t group; /* that nobody has taken */
 	size_t object;
 	pthread_mutex_t lock;
 	uint64_t next; /* chunk that nobody has taken */
 };
 
-void sweep_init(struct sweep *w, size_t object);
+/* `hot`: its hot pages too.  To be freed also on failure. */
+int sweep_init(struct sweep *w, const struct server *s, size_t object, bool hot, struct err *e);
 void sweep_fini(struct sweep *w);
 
 /* Gives some more of it: 1; 0: all of it is given or being given; -1. */

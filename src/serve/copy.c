@@ -258,8 +258,7 @@ put_zeros(struct filler *f, const struct mapping *m, uint64_t off, uint64_t len,
 
 /* The same of those around a page that was asked for. */
 static int
-put_around(
-    struct filler *f, const struct mapping *m, uint64_t off, uint64_t len, struct err *e)
+put_around(struct filler *f, const struct mapping *m, uint64_t off, uint64_t len, struct err *e)
 {
 	stat_add(&f->stats.pages_around, len / PAGE_GRANULE);
 	stat_add(&f->stats.pages_zero, len / PAGE_GRANULE);

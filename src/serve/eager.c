@@ -11,16 +11,20 @@
 	(UINT64_C(4) << 20) /* of guest memory that a thread takes at once                     \
 			     */
 
-void
-sweep_init(struct sweep *w, size_t object)
+int
+sweep_init(struct sweep *w, const struct server *s, size_t object, bool hot, struct err *e)
 {
+	const struct plan_options what = { .hot = hot, .region = object };
+
 	*w = (struct sweep){ .object = object };
 	pthread_mutex_init(&w->lock, NULL);
+	return hot ? plan_make(&w->hot, s, &what, e) : 0;
 }
 
 void
 sweep_fini(struct sweep *w)
 {
+	plan_free(&w->hot);
 	pthread_mutex_destroy(&w->lock);
 }
 
@@ -46,8 +50,12 @@ take_span(struct sweep *w, const struct server *s, uint64_t *first, uint64_t *en
 int
 sweep_some(struct sweep *w, struct batch *b, struct err *e)
 {
+	size_t n = w->hot.ngroups, group;
 	uint64_t first, end, next;
 
+	if (n > 0 && (group = atomic_fetch_add(&w->group, b->max)) < n)
+		return batch_groups(b, &w->hot, group, MIN(group + b->max, n), e) == -1 ? -1
+											: 1;
 	if (!take_span(w, b->filler.server, &first, &end))
 		return 0;
 	if (batch_chunks(b, w->object, first, end, &next, e) == -1)
@@ -127,7 +135,7 @@ fill_eagerly(struct server *s, size_t object, unsigned nthreads, struct err *e)
 	if (threads == NULL)
 		return err_sys(e, "eager restore");
 	pthread_mutex_init(&g.lock, NULL);
-	sweep_init(&g.sweep, object);
+	rc = sweep_init(&g.sweep, s, object, true, e);
 	cold_open(&g.cold, s->img, s->options.prefetch.io);
 	/* Two threads decode for longer than they wait for the file's lock. */
 	if (nthreads > 2)

@@ -7,7 +7,7 @@
 #include <time.h>
 
 #include "base/ckd.h"
-#include "image/hot.h"
+#include "serve/hot.h"
 #include "serve/internal.h"
 
 /*
@@ -93,7 +93,7 @@ filler_init(struct filler *f, struct server *s, bool faults, int uffd, struct er
 	for (size_t i = 0; i < s->nobjects; i++)
 		if (s->objects[i].page_size > PAGE_GRANULE)
 			f->unit_size = MAX(f->unit_size, s->objects[i].page_size);
-	if (new_readers(f, faults, e) == -1)
+	if (new_readers(f, faults, e) == -1 || hot_filler_init(f, faults, e) == -1)
 		return -1;
 	if (f->unit_size == 0)
 		return 0;
@@ -109,6 +109,7 @@ filler_fini(struct filler *f)
 {
 	if (f->server != NULL)
 		retire(f);
+	hot_filler_fini(f);
 	image_reader_free(f->reader);
 	f->reader = NULL;
 	for (unsigned i = 0; i < f->nloaded; i++) {
@@ -134,6 +135,7 @@ filler_account(struct filler *f)
 		sum.bytes_read += one.bytes_read;
 		sum.bytes_decoded += one.bytes_decoded;
 	}
+	hot_count(f, &sum);
 	atomic_store_explicit(&f->stats.bytes_read, sum.bytes_read, memory_order_relaxed);
 	atomic_store_explicit(&f->stats.bytes_decoded, sum.bytes_decoded, memory_order_relaxed);
 }
@@ -230,61 +232,6 @@ fill_chunk(struct filler *f, size_t object, uint64_t chunk, const struct entry *
 	return give_rest(f, f->reader, object, chunk, en, count, e);
 }
 
-/* ---- hot pages ---- */
-
-/* Gives a page that this thread has taken from where it is stored. */
-static int
-give_place(struct filler *f, struct image_reader *reader, size_t object, uint64_t page,
-    const struct place *there, struct err *e)
-{
-	const struct run run = { 0, 0, 1 };
-	const uint8_t *content;
-
-	if (image_reader_get(reader, there, &content, e) == -1)
-		return -1;
-	return give_run(f, object, page, &run, content, e);
-}
-
-static int
-fill_hot_page(struct filler *f, size_t object, uint64_t page, struct err *e)
-{
-	struct served_object *o = &f->server->objects[object];
-	struct place there;
-	int rc;
-
-	if (claims_taken(&o->claims, page))
-		return 0;
-	/* Decoded first: what is taken is given soon. */
-	rc = image_reader_place(f->reader, o->object, page, &there, e);
-	if (rc == 1)
-		rc = image_reader_ensure(f->reader, there.object, there.chunk, &there.entry, e);
-	if (rc == -1 || !claims_take(&o->claims, page))
-		return rc;
-	stat_add(&f->stats.pages_background, 1);
-	return give_place(f, f->reader, object, page, &there, e);
-}
-
-int
-fill_hot(struct filler *f, size_t object, size_t *from, size_t n, struct err *e)
-{
-	const struct hot_list *list;
-
-	if (image_hot(f->server->img, &list, e) == -1)
-		return -1;
-	/* Huge pages are filled whole, wherever their parts are. */
-	if (list == NULL || f->server->objects[object].page_size > PAGE_GRANULE)
-		return 0;
-	for (; n > 0 && *from < list->n; n--, ++*from) {
-		const struct hot_page *p = &list->pages[*from];
-
-		if (p->region == object && p->at != HOT_ZERO &&
-		    fill_hot_page(f, object, p->page, e) == -1)
-			return -1;
-	}
-	filler_account(f);
-	return *from < list->n;
-}
-
 /* ---- faults ---- */
 
 int
@@ -373,7 +320,7 @@ fill_pending(struct filler *f, struct err *e)
 		    (newest == NULL || f->loaded[i].when > newest->when))
 			newest = &f->loaded[i];
 	if (newest == NULL || recording(f->server))
-		return 0;
+		return hot_pending(f, e);
 	return finish(f, newest, e) == -1 ? -1 : 1;
 }
 
@@ -415,29 +362,6 @@ give_page(struct filler *f, size_t object, uint64_t off, const struct entry *en,
 	stat_add(&f->stats.pages_demand, 1);
 	/* Who asks for a second page of a chunk goes through all of it. */
 	return again ? finish(f, l, e) : make_room(f, e);
-}
-
-/* The same for a page that is hot.  What lies beside it belongs to others. */
-static int
-give_hot(struct filler *f, size_t object, uint64_t off, struct err *e)
-{
-	const struct object *o = f->server->objects[object].object;
-	uint64_t page = off / PAGE_GRANULE;
-	struct place there;
-	struct loaded *l;
-	bool again;
-
-	/* SIZE_MAX is no object: a place that may be used, whose rest is given if it has one.
-	 */
-	l = loaded_find(f, SIZE_MAX, 0, &again);
-	if ((l->pending && finish(f, l, e) == -1) ||
-	    image_reader_place(f->reader, o, page, &there, e) == -1 ||
-	    give_place(f, l->reader, object, page, &there, e) == -1)
-		return -1;
-	serve_stats_answer(&f->stats, ANSWER_STORED, f->began);
-	stat_add(&f->stats.faults_stored, 1);
-	stat_add(&f->stats.pages_demand, 1);
-	return 0;
 }
 
 static int
@@ -497,10 +421,10 @@ give_taken(
 		return give_unit(f, object, off, e);
 	if (image_reader_entry(f->reader, o->object, off / g->chunk_size, &en, e) == -1)
 		return -1;
+	if (entry_is_hot(&en, page))
+		return hot_fault(f, object, off, e);
 	if (entry_is_zero(&en, page))
 		return give_zero(f, object, m, off, e);
-	if (entry_is_hot(&en, page))
-		return give_hot(f, object, off, e);
 	return give_page(f, object, off, &en, e);
 }
 

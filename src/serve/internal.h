@@ -62,6 +62,7 @@ struct filler {
 	uint8_t *unit; /* locked; for objects of huge pages */
 	const uint8_t *zeros; /* the same, and nobody writes it */
 	size_t unit_size;
+	struct hot_filler *hot; /* hot.c; NULL where there are no hot pages */
 	int uffd; /* where its faults come from, or -1 */
 	struct served_process *process; /* the same, if it was adopted; or NULL */
 	/* Faults [at, n) were read and wait to be answered. */
@@ -106,6 +107,7 @@ struct server {
 	struct serve_stats past; /* of those that are no more */
 
 	struct recorder *recorder; /* NULL: nothing is recorded, nor was */
+	struct hot *hot; /* hot.c; NULL: the image has no hot pages */
 	_Atomic(struct prefetch *) prefetch; /* prefetch.c; NULL: there is none (yet) */
 	atomic_bool prefetched; /* what was to be prefetched is there */
 
@@ -188,12 +190,6 @@ int fill_pending(struct filler *f, struct err *e);
 int fill_chunk(struct filler *f, size_t object, uint64_t chunk, const struct entry *en,
     stat_counter *pages, struct err *e);
 
-/*
- * Gives what is not taken yet of n pages of the hot section, those of one object, from number
- * *from of the list on, which it moves: 1, 0 at the end of the list, -1.
- */
-int fill_hot(struct filler *f, size_t object, size_t *from, size_t n, struct err *e);
-
 /* Gives the huge page number `unit` if nobody took it. */
 int fill_unit(
     struct filler *f, size_t object, uint64_t unit, stat_counter *pages, struct err *e);
@@ -228,7 +224,8 @@ int zero_at(struct filler *f, const struct mapping *m, uint64_t off, struct err 
  * Maps [hva, hva + len) of one mapping.  Pages that were discarded after they
  * were given are left to the next access.
  */
-int map_at(struct filler *f, const struct mapping *m, uint64_t hva, uint64_t len, struct err *e);
+int map_at(
+    struct filler *f, const struct mapping *m, uint64_t hva, uint64_t len, struct err *e);
 
 /* Maps [off, off + len) of an object wherever it is mapped, but for one mapping (or NULL). */
 int map_everywhere(struct filler *f, size_t object, uint64_t off, uint64_t len,
@@ -280,8 +277,7 @@ int copy_pages(struct filler *f, size_t object, uint64_t off, const uint8_t *fro
 int copy_zeros(struct filler *f, const struct mapping *m, uint64_t off, struct err *e);
 
 /* Pages of zeros that the caller has taken; what cannot be put there now is asked for then. */
-int copy_zero_pages(
-    struct filler *f, size_t object, uint64_t off, uint64_t len, struct err *e);
+int copy_zero_pages(struct filler *f, size_t object, uint64_t off, uint64_t len, struct err *e);
 
 /* More of them around a page of 4 KiB that was given just now. */
 int copy_zeros_around(struct filler *f, const struct mapping *m, uint64_t off, struct err *e);

@@ -12,6 +12,7 @@ libgmem_a_SOURCES += \
 	%D%/faults.c \
 	%D%/fill.c \
 	%D%/host.c %D%/host.h \
+	%D%/hot.c %D%/hot.h \
 	%D%/internal.h \
 	%D%/map.c \
 	%D%/mappings.c \
@@ -21,8 +22,9 @@ libgmem_a_SOURCES += \
 	%D%/plan.c \
 	%D%/prefetch.c %D%/prefetch.h \
 	%D%/processes.c \
-	%D%/server.c %D%/server.h \
 	%D%/record.c %D%/record.h \
+	%D%/scatter.c %D%/scatter.h \
+	%D%/server.c %D%/server.h \
 	%D%/source.c \
 	%D%/stats.c %D%/stats.h \
 	%D%/threads.c \

@@ -107,8 +107,8 @@ int object_writev(
  */
 int own_open(struct served_object *o);
 void own_close(struct served_object *o);
-int own_write(const struct served_object *o, const void *buf, size_t len, uint64_t off,
-    struct err *e);
+int own_write(
+    const struct served_object *o, const void *buf, size_t len, uint64_t off, struct err *e);
 
 /* Sees to it that there is a page, of zeros if there was none; guest_memfd or with a bitmap. */
 int object_touch(const struct served_object *o, uint64_t off, struct err *e);

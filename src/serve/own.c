@@ -53,8 +53,8 @@ own_close(struct served_object *o)
 }
 
 int
-own_write(const struct served_object *o, const void *buf, size_t len, uint64_t off,
-    struct err *e)
+own_write(
+    const struct served_object *o, const void *buf, size_t len, uint64_t off, struct err *e)
 {
 	uint64_t done;
 
@@ -70,7 +70,8 @@ own_write(const struct served_object *o, const void *buf, size_t len, uint64_t o
 		else if (r == UFFD_PRESENT)
 			return err_set(e, ERR_FAILED,
 			    "guest memory %s: a page at %llu is there already: somebody has "
-			    "reached it past the hand-off (another mapping, or a vCPU), and may "
+			    "reached it past the hand-off (another mapping, or a vCPU), and "
+			    "may "
 			    "have read zeros",
 			    o->object->name, (unsigned long long)(off + at));
 		else if (r == UFFD_FAILED)

@@ -5,7 +5,7 @@
 
 #include "base/ckd.h"
 #include "format/trace.h"
-#include "serve/internal.h"
+#include "serve/hot.h"
 #include "serve/prefetch.h"
 
 /*
@@ -50,9 +50,9 @@ same_group(const struct page_group *g, const struct item *i)
 	       (g->kind == GROUP_HOT || g->region == i->w.region);
 }
 
-/* Where a page is. */
+/* Where a page is: at its place in the region, or (hot not HOT_ZERO) among the hot pages. */
 static void
-place(const struct server *s, struct item *i, uint64_t page, uint32_t region)
+place(const struct server *s, struct item *i, uint64_t page, uint32_t region, uint32_t hot)
 {
 	const struct served_object *o = &s->objects[region];
 	uint32_t n = s->img->g.pages;
@@ -63,30 +63,60 @@ place(const struct server *s, struct item *i, uint64_t page, uint32_t region)
 	if (o->page_size > PAGE_GRANULE) {
 		i->kind = GROUP_UNIT;
 		i->chunk = page / (o->page_size / PAGE_GRANULE);
+	} else if (hot != HOT_ZERO) {
+		i->kind = GROUP_HOT;
+		i->chunk = hot / n;
+		i->w.at = hot % n;
 	}
 }
 
-static int
-collect(const struct server *s, struct item **items, size_t *n, struct err *e)
+static bool
+in_range(const struct server *s, uint32_t region, uint64_t page)
 {
-	const struct prefetch_options *o = &s->options.prefetch;
-	size_t max = o->kind == PREFETCH_LIST ? o->nlist : 0;
+	return region < s->nobjects &&
+	       page < div_up(s->objects[region].object->size, PAGE_GRANULE);
+}
 
-	*n = 0;
-	*items = calloc(max + 1, sizeof(**items));
-	if (*items == NULL || max > UINT32_MAX)
-		return err_sys(e, "a list of %zu pages to prefetch", max);
-	for (size_t i = 0; i < max; i++) {
-		struct page_ref ref = o->list[i];
+/* The pages of a trace. */
+static size_t
+collect_list(const struct server *s, const struct plan_options *o, struct item *items)
+{
+	size_t n = 0;
 
-		if (ref.region >= s->nobjects ||
-		    ref.page >= div_up(s->objects[ref.region].object->size, PAGE_GRANULE))
+	for (size_t i = 0; i < o->nlist; i++) {
+		const struct page_ref *ref = &o->list[i];
+
+		if (!in_range(s, ref->region, ref->page))
 			continue;
-		(*items)[*n].order = (uint32_t)i;
-		place(s, &(*items)[*n], ref.page, ref.region);
-		++*n;
+		items[n].order = (uint32_t)i;
+		place(s, &items[n++], ref->page, ref->region,
+		    s->hot != NULL ? hot_find(s->hot->list, ref->region, ref->page) : HOT_ZERO);
 	}
-	return 0;
+	return n;
+}
+
+/* The hot pages, of one region or all. */
+static size_t
+collect_hot(const struct server *s, const struct plan_options *o, struct item *items)
+{
+	const struct hot_list *l = s->hot->list;
+	size_t n = 0;
+
+	for (size_t i = 0; i < l->n; i++) {
+		const struct hot_page *p = &l->pages[i];
+
+		if (!in_range(s, p->region, p->page) ||
+		    (o->region != PLAN_ALL_REGIONS && o->region != p->region) ||
+		    (p->at == HOT_ZERO && !o->zeros))
+			continue;
+		items[n].order = (uint32_t)i;
+		place(s, &items[n], p->page, p->region, p->at);
+		/* There is nothing to look up. */
+		if (p->at == HOT_ZERO && items[n].kind == GROUP_CHUNK)
+			items[n].kind = GROUP_ZERO;
+		n++;
+	}
+	return n;
 }
 
 /* Of sorted items; at most so many pages are a group. */
@@ -119,18 +149,23 @@ group(struct plan *p, const struct item *items, size_t n, uint32_t pages, struct
 }
 
 int
-plan_make(struct plan *p, const struct server *s, struct err *e)
+plan_make(struct plan *p, const struct server *s, const struct plan_options *o, struct err *e)
 {
+	size_t max = o->nlist, n;
 	struct item *items;
-	size_t n;
 	int rc;
 
 	*p = (struct plan){ 0 };
-	rc = collect(s, &items, &n, e);
-	if (rc == 0) {
-		qsort(items, n, sizeof(*items), by_place);
-		rc = group(p, items, n, s->img->g.pages, e);
+	if (o->hot && s->hot != NULL)
+		max = s->hot->list->n;
+	items = calloc(max + 1, sizeof(*items));
+	if (items == NULL || max > UINT32_MAX) {
+		free(items);
+		return err_sys(e, "a list of %zu pages to prefetch", max);
 	}
+	n = o->hot && s->hot != NULL ? collect_hot(s, o, items) : collect_list(s, o, items);
+	qsort(items, n, sizeof(*items), by_place);
+	rc = group(p, items, n, s->img->g.pages, e);
 	free(items);
 	return rc;
 }

@@ -66,8 +66,8 @@ given_run(const struct claims *c, uint64_t *at, uint64_t end)
 
 	while (page < end && !claims_given(c, page)) {
 		/* Memory is large, and mostly nothing is there. */
-		if (page % 64 == 0 && atomic_load_explicit(&c->given[page / 64],
-					  memory_order_acquire) == 0)
+		if (page % 64 == 0 &&
+		    atomic_load_explicit(&c->given[page / 64], memory_order_acquire) == 0)
 			page += 64;
 		else
 			page++;
@@ -176,15 +176,16 @@ give_some(struct prefetch_thread *t, struct err *e)
 	int rc;
 
 	if (first < n)
-		return batch_groups(&t->batch, &p->plan, first, MIN(first + t->batch.max, n), e)
-				   == -1
+		return batch_groups(
+			   &t->batch, &p->plan, first, MIN(first + t->batch.max, n), e) == -1
 			   ? -1
 			   : 1;
 	atomic_store(&p->next, n);
 	i = atomic_load(&p->sweep);
 	if (p->sweeps == NULL || i >= p->s->nobjects)
 		return 0;
-	rc = atomic_load(&p->s->objects[i].complete) ? 0 : sweep_some(&p->sweeps[i], &t->batch, e);
+	rc = atomic_load(&p->s->objects[i].complete) ? 0
+						     : sweep_some(&p->sweeps[i], &t->batch, e);
 	/* Whoever sees that the object is done goes to the next. */
 	if (rc == 0)
 		atomic_compare_exchange_strong(&p->sweep, &i, i + 1);
@@ -291,8 +292,8 @@ note_wanted(struct prefetch *p, struct err *e)
 	if (p->wanted == NULL)
 		return err_sys(e, "prefetch");
 	for (size_t i = 0; i < s->nobjects; i++) {
-		p->wanted[i] = calloc(1,
-		    bitmap_bytes(div_up(s->objects[i].object->size, PAGE_GRANULE)) + 8);
+		p->wanted[i] = calloc(
+		    1, bitmap_bytes(div_up(s->objects[i].object->size, PAGE_GRANULE)) + 8);
 		if (p->wanted[i] == NULL)
 			return err_sys(e, "prefetch");
 	}
@@ -310,7 +311,8 @@ note_all(struct prefetch *p, struct err *e)
 	if (p->sweeps == NULL)
 		return err_sys(e, "prefetch");
 	for (size_t i = 0; i < n; i++)
-		sweep_init(&p->sweeps[i], i);
+		if (sweep_init(&p->sweeps[i], p->s, i, false, e) == -1)
+			return -1;
 	return 0;
 }
 
@@ -347,7 +349,8 @@ static bool
 would_hide(const struct server *s)
 {
 	for (size_t i = 0; i < s->nobjects; i++)
-		if (s->objects[i].engine == SERVE_COPY || s->objects[i].engine == SERVE_SOURCE ||
+		if (s->objects[i].engine == SERVE_COPY ||
+		    s->objects[i].engine == SERVE_SOURCE ||
 		    s->objects[i].engine == SERVE_USERFAULT)
 			return true;
 	return false;
@@ -358,13 +361,21 @@ prepare(struct prefetch *p, struct err *e)
 {
 	const struct prefetch_options *o = &p->s->options.prefetch;
 
+	const struct plan_options what = {
+		.hot = o->kind == PREFETCH_HOT || o->kind == PREFETCH_ALL,
+		.zeros = o->kind == PREFETCH_HOT,
+		.region = PLAN_ALL_REGIONS,
+		.list = o->list,
+		.nlist = o->kind == PREFETCH_LIST ? o->nlist : 0,
+	};
+
 	if (recording(p->s) && would_hide(p->s)) {
 		if (o->kind != PREFETCH_NONE)
 			log_warn("nothing is prefetched: that would hide from the recording "
 				 "which pages are touched");
 		return 0;
 	}
-	if (plan_make(&p->plan, p->s, e) == -1 ||
+	if (plan_make(&p->plan, p->s, &what, e) == -1 ||
 	    (p->plan.npages > 0 && note_wanted(p, e) == -1))
 		return -1;
 	return o->kind == PREFETCH_ALL ? note_all(p, e) : 0;

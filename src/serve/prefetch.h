@@ -50,7 +50,7 @@ struct page_group {
 		GROUP_ZERO, /* nowhere: they are zeros */
 		GROUP_UNIT, /* whole huge pages */
 	} kind;
-	uint32_t region; /* of all but GROUP_HOT */
+	uint32_t region; /* of the first page; but for GROUP_HOT of all */
 	uint64_t chunk; /* or the number of the huge page */
 	size_t first; /* in plan.pages, by page */
 	uint32_t n;
@@ -67,8 +67,22 @@ struct plan {
 
 struct server;
 
-/* What the options ask for; with all memory objects there.  To be freed also on failure. */
-int plan_make(struct plan *p, const struct server *s, struct err *e);
+#define PLAN_ALL_REGIONS SIZE_MAX
+
+struct plan_options {
+	bool hot; /* the hot pages, else those of the list */
+	bool zeros; /* hot pages of zeros too */
+	size_t region; /* of this one, or PLAN_ALL_REGIONS */
+	const struct page_ref *list;
+	size_t nlist;
+};
+
+/*
+ * Where those pages come from, in the memory that the server has by now.  To be freed also on
+ * failure.
+ */
+int plan_make(
+    struct plan *p, const struct server *s, const struct plan_options *o, struct err *e);
 void plan_free(struct plan *p);
 
 /* ---- for server.c ---- */

@@ -11,6 +11,7 @@
 #include "base/ckd.h"
 #include "base/fdio.h"
 #include "base/pool.h"
+#include "serve/hot.h"
 #include "serve/internal.h"
 
 void
@@ -97,6 +98,10 @@ server_new(struct server **out, const struct image *img, const struct server_opt
 		return -1;
 	}
 	if (options->record && recorder_new(&s->recorder, img, e) == -1) {
+		server_free(s);
+		return -1;
+	}
+	if (hot_open(s, e) == -1) {
 		server_free(s);
 		return -1;
 	}
@@ -235,6 +240,7 @@ server_free(struct server *s)
 	}
 	free_mappings(s);
 	free_objects(s);
+	hot_close(s);
 	recorder_free(s->recorder);
 	fd_close(&s->event_fd);
 	pthread_mutex_destroy(&s->lock);
