@@ -130,13 +130,11 @@ static inline int
 gmem_request(struct gmem_handoff *h, struct gmem_message *m, const int *fds, size_t nfds)
 {
 	size_t none = 0;
-	ssize_t n;
 
 	m->version = GMEM_HANDOFF_VERSION;
 	if (gmem_send(h->sock, m, NULL, 0, fds, nfds) == -1)
 		return gmem_failed(h, "gmem-restore does not listen any more");
-	n = gmem_receive(h->sock, m, NULL, 0, NULL, &none);
-	if (n <= 0)
+	if (gmem_receive(h->sock, m, NULL, 0, NULL, &none) <= 0)
 		return gmem_failed(h, "gmem-restore is gone");
 	if (m->type == GMEM_OK)
 		return 0;
@@ -152,9 +150,7 @@ gmem_connect(struct gmem_handoff *h, const char *where)
 
 	if (strncmp(where, "fd:", 3) == 0) {
 		h->sock = atoi(where + 3);
-		if (fcntl(h->sock, F_SETFD, FD_CLOEXEC) == -1)
-			return gmem_failed(h, where);
-		return 0;
+		return fcntl(h->sock, F_SETFD, FD_CLOEXEC) == -1 ? gmem_failed(h, where) : 0;
 	}
 	errno = ENAMETOOLONG;
 	if (strlen(where) >= sizeof(addr.sun_path))
@@ -231,23 +227,27 @@ gmem_handoff_memory(struct gmem_handoff *h, uint32_t region, int memory, uint64_
 	return (m.flags & GMEM_COMPLETE) != 0;
 }
 
-/* Creates a userfaultfd of this process and hands it over. */
+/* A new userfaultfd of this process, or -1. */
+static inline int
+gmem_new_userfaultfd(void)
+{
+	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	int fd = ioctl(dev, _IO(0xAA, 0x00) /* USERFAULTFD_IOC_NEW */, O_CLOEXEC);
+
+	if (dev != -1)
+		close(dev);
+	return fd != -1 ? fd : (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+}
+
+/* Creates one and hands it over. */
 static inline int
 gmem_handoff_userfaultfd(struct gmem_handoff *h)
 {
 	struct gmem_message m = { .type = GMEM_USERFAULTFD };
-	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), fd = -1;
 
-	if (dev != -1) {
-		fd = ioctl(dev, _IO(0xAA, 0x00) /* USERFAULTFD_IOC_NEW */, O_CLOEXEC);
-		close(dev);
-	}
-	if (fd == -1)
-		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
-	if (fd == -1)
-		return gmem_failed(h, "userfaultfd");
-	h->userfaultfd = fd;
-	return gmem_request(h, &m, &fd, 1);
+	h->userfaultfd = gmem_new_userfaultfd();
+	return h->userfaultfd == -1 ? gmem_failed(h, "userfaultfd")
+				    : gmem_request(h, &m, &h->userfaultfd, 1);
 }
 
 /* A shared mapping of a region that nobody has touched.  Children do not inherit it. */

@@ -16,6 +16,7 @@
 #define GMEM_HANDOFF_ENV "GMEM_HANDOFF" /* the path of a socket, or "fd:N" */
 #define GMEM_HANDOFF_VERSION 1u
 #define GMEM_REGIONS_MAX 64u
+#define GMEM_MAPPINGS_MAX 512u
 #define GMEM_NO_ADDRESS UINT64_MAX
 #define GMEM_NO_FD UINT32_MAX
 
@@ -33,18 +34,24 @@ enum gmem_message_type {
 	GMEM_PAUSE = 64,
 	GMEM_STATE = 65, /* → OK with a descriptor of a file */
 	GMEM_RESUME = 66,
+	GMEM_PROTECT = 67, /* → MAPPINGS; only after a WELCOME with GMEM_CAN_PROTECT */
 	/* replies */
 	GMEM_WELCOME = 128,
 	GMEM_OK = 129,
 	GMEM_ERROR = 130, /* text */
+	GMEM_MAPPINGS = 131, /* of a VMM: count; a descriptor, a new userfaultfd */
 };
 
 /* flags */
 #define GMEM_SLOTS 1u /* MEMORY: vCPUs reach it past the mapping, by KVM_MEM_GUEST_MEMFD */
 #define GMEM_COMPLETE 1u /* OK after MEMORY: all of it is there, nothing is left to serve */
 #define GMEM_WAS_PAUSED 1u /* OK after PAUSE: the VM stood still before */
+#define GMEM_CAN_PROTECT 1u /* WELCOME of a VMM: it answers PROTECT */
 
-/* One packet; WELCOME goes on with `count` regions.  In the byte order of the machine. */
+/*
+ * One packet; WELCOME goes on with `count` regions, MAPPINGS with as many struct
+ * gmem_mapping.  In the byte order of the machine.
+ */
 struct gmem_message {
 	uint32_t version; /* GMEM_HANDOFF_VERSION */
 	uint32_t type; /* enum gmem_message_type */
@@ -68,6 +75,14 @@ struct gmem_region {
 	uint64_t guest_address; /* guest physical, or GMEM_NO_ADDRESS: unknown, or in pieces */
 	uint32_t fd; /* the descriptor's place in the client, or GMEM_NO_FD: bring your own */
 	uint32_t reserved;
+};
+
+/* A shared mapping of a region in the VMM: whole pages of it, bytes. */
+struct gmem_mapping {
+	uint64_t address, length;
+	uint64_t offset; /* in the region */
+	uint32_t region;
+	uint32_t reserved; /* 0 */
 };
 
 #endif

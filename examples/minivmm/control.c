@@ -11,7 +11,11 @@
  */
 struct reply {
 	struct gmem_message m;
-	struct gmem_region ram; /* if m.count is 1 */
+	union { /* if m.count is 1 */
+		struct gmem_region ram; /* WELCOME */
+		struct gmem_mapping map; /* MAPPINGS */
+	};
+	size_t more; /* bytes of it */
 	int fd; /* -1: none */
 };
 
@@ -33,7 +37,9 @@ welcome(const struct vm *vm, struct reply *r)
 
 	must(fstat(vm->memory, &st), "guest memory");
 	r->m.type = GMEM_WELCOME;
+	r->m.flags = GMEM_CAN_PROTECT;
 	r->m.count = 1;
+	r->more = sizeof(r->ram);
 	strcpy(r->m.text, "minivmm 1");
 	strcpy(r->ram.name, "ram");
 	r->ram.dev = st.st_dev;
@@ -44,6 +50,32 @@ welcome(const struct vm *vm, struct reply *r)
 	r->fd = vm->memory;
 }
 
+/*
+ * Memory that is saved while the VM runs: gmem-snap does that by a userfaultfd of ours.
+ * We keep none of it: when the last descriptor is closed, by an exit or a crash, nothing is
+ * protected any more.
+ */
+static void
+protect(struct vm *vm, struct reply *r)
+{
+	if (vm->o.gmem_slot) {
+		refuse(
+		    r, "the vCPU writes its memory past the mapping, where nothing stops it");
+		return;
+	}
+	r->fd = gmem_new_userfaultfd();
+	if (r->fd == -1) {
+		refuse(r, "no userfaultfd: no permission for /dev/userfaultfd?");
+		return;
+	}
+	r->m.type = GMEM_MAPPINGS;
+	r->m.count = 1;
+	r->more = sizeof(r->map);
+	r->map.address = (uintptr_t)vm->map;
+	r->map.length = vm->o.size;
+	vm->protected = true;
+}
+
 static void
 do_request(struct vm *vm, uint32_t type, struct reply *r)
 {
@@ -52,6 +84,8 @@ do_request(struct vm *vm, uint32_t type, struct reply *r)
 	} else if (type == GMEM_PAUSE) {
 		r->m.flags = vm->paused ? GMEM_WAS_PAUSED : 0;
 		vcpu_pause(vm);
+	} else if (type == GMEM_PROTECT) {
+		protect(vm, r);
 	} else if (type != GMEM_STATE && type != GMEM_RESUME) {
 		refuse(r, "this request is not known");
 	} else if (!vm->paused) {
@@ -78,7 +112,7 @@ converse(struct vm *vm, int sock)
 	else
 		refuse(&r, "that is no message of the hand-off, version 1");
 	nfds = r.fd != -1;
-	sent = gmem_send(sock, &r.m, &r.ram, r.m.count * sizeof(r.ram), &r.fd, nfds) == 0;
+	sent = gmem_send(sock, &r.m, &r.ram, r.more, &r.fd, nfds) == 0;
 	if (nfds != 0 && r.fd != vm->memory)
 		close(r.fd);
 	return good && sent;
@@ -96,8 +130,10 @@ is_welcome(int sock)
 }
 
 static void *
-control_main(void *vm)
+control_main(void *arg)
 {
+	struct vm *vm = arg;
+
 	for (;;) {
 		int sock = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 
@@ -105,6 +141,7 @@ control_main(void *vm)
 			while (converse(vm, sock))
 				;
 		vcpu_resume(vm);
+		vm->protected = false;
 		close(sock);
 	}
 	return NULL;

@@ -39,6 +39,7 @@ struct vm {
 	struct kvm_run *run;
 	pthread_t thread; /* that runs the vCPU */
 	_Atomic bool paused; /* it is to stand still, or does */
+	_Atomic bool protected; /* gmem-snap saves memory that nobody has written yet */
 	sem_t still, go;
 };
 

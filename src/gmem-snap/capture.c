@@ -22,8 +22,8 @@ struct worker {
 };
 
 struct job {
-	struct memory_source *src;
-	uint64_t at; /* in the source, bytes */
+	const struct capture_input *in;
+	uint64_t at; /* in the input, bytes */
 	uint64_t chunk; /* the first one, in the object */
 	size_t len; /* a multiple of the chunk size but at the object's end */
 	struct entry *entries; /* one a chunk */
@@ -41,8 +41,8 @@ struct capture {
 
 /* Where in the object the next job begins. */
 struct cursor {
-	struct memory_source *src;
-	uint64_t offset, size; /* the object is [offset, offset + size) of the source */
+	const struct capture_input *in;
+	uint64_t offset, size; /* the object is [offset, offset + size) of the input */
 	uint64_t next, end; /* in the object: what is left of the current run */
 };
 
@@ -90,7 +90,7 @@ job_run(void *worker, void *arg, struct err *e)
 
 	for (size_t done = 0, n; done < job->len; done += n) {
 		n = MIN(w->read_size, job->len - done);
-		if (memory_source_read(job->src, w->buf, n, job->at + done, e) == -1)
+		if (job->in->read(job->in->arg, w->buf, n, job->at + done, e) == -1)
 			return -1;
 		for (size_t off = 0; off < n; off += w->chunk_size, en++) {
 			if (packer_pack(w->packer, w->buf + off, MIN(n - off, w->chunk_size),
@@ -159,6 +159,36 @@ capture_free(struct capture *c)
 	free(c);
 }
 
+static int
+source_next(void *arg, uint64_t from, uint64_t *start, uint64_t *end, struct err *e)
+{
+	return memory_source_next(arg, from, start, end, e);
+}
+
+static int
+source_read(void *arg, void *buf, size_t len, uint64_t off, struct err *e)
+{
+	return memory_source_read(arg, buf, len, off, e);
+}
+
+struct capture_input
+capture_source(struct memory_source *src)
+{
+	return (struct capture_input){ src, source_next, NULL, source_read };
+}
+
+/* Nothing from `next` to there is read. */
+static int
+skip_to(struct cursor *cur, uint64_t to, struct err *e)
+{
+	uint64_t from = cur->next;
+
+	cur->next = to;
+	if (cur->in->skip == NULL || from >= to)
+		return 0;
+	return cur->in->skip(cur->in->arg, cur->offset + from, cur->offset + to, e);
+}
+
 /* The next run of chunks that may hold data: 1, 0 if there is none, -1. */
 static int
 next_run(const struct capture *c, struct cursor *cur, struct err *e)
@@ -168,16 +198,15 @@ next_run(const struct capture *c, struct cursor *cur, struct err *e)
 
 	if (cur->next >= cur->size)
 		return 0;
-	found = memory_source_next(cur->src, cur->offset + cur->next, &start, &end, e);
-	if (found != 1)
-		return found;
-	start -= cur->offset;
+	found = cur->in->next(cur->in->arg, cur->offset + cur->next, &start, &end, e);
+	if (found == -1)
+		return -1;
+	if (found == 0 || start - cur->offset >= cur->size)
+		return skip_to(cur, cur->size, e);
 	end = align_up(end - cur->offset, c->g.chunk_size);
-	if (start >= cur->size)
-		return 0;
-	cur->next = align_down(start, c->g.chunk_size);
 	cur->end = MIN(end, cur->size);
-	return 1;
+	start = align_down(start - cur->offset, c->g.chunk_size);
+	return skip_to(cur, start, e) == -1 ? -1 : 1;
 }
 
 /* Fills the job with the next piece: 1, 0 if nothing is left, -1. */
@@ -191,7 +220,7 @@ next_job(const struct capture *c, struct cursor *cur, struct job *job, struct er
 		if (found != 1)
 			return found;
 	}
-	job->src = cur->src;
+	job->in = cur->in;
 	job->at = cur->offset + cur->next;
 	job->chunk = cur->next / c->g.chunk_size;
 	job->len = (size_t)MIN(cur->end - cur->next, c->job_size - cur->next % c->job_size);
@@ -224,10 +253,10 @@ collect(struct capture *c, struct err *e)
 }
 
 int
-capture_memory(
-    struct capture *c, struct memory_source *src, uint64_t offset, uint64_t size, struct err *e)
+capture_memory(struct capture *c, const struct capture_input *in, uint64_t offset,
+    uint64_t size, struct err *e)
 {
-	struct cursor cur = { .src = src, .offset = offset, .size = size };
+	struct cursor cur = { .in = in, .offset = offset, .size = size };
 	struct job *job;
 	int more = 1;
 

@@ -33,10 +33,25 @@ int capture_new(struct capture **out, const struct capture_params *params, struc
 void capture_free(struct capture *c);
 
 /*
- * Adds [offset, offset + size) of the source to the object that was begun;
+ * Where the bytes come from.  next and read are those of a memory source; skip (or NULL) is
+ * told of each range that is not read, between next and the next next.  The calling thread does
+ * next and skip.
+ */
+struct capture_input {
+	void *arg;
+	int (*next)(void *arg, uint64_t from, uint64_t *start, uint64_t *end, struct err *e);
+	int (*skip)(void *arg, uint64_t from, uint64_t to, struct err *e);
+	int (*read)(void *arg, void *buf, size_t len, uint64_t off, struct err *e);
+};
+
+/* That of a memory source, which is borrowed. */
+struct capture_input capture_source(struct memory_source *src);
+
+/*
+ * Adds [offset, offset + size) of the input to the object that was begun;
  * offset is a multiple of 4 KiB.  After a failure only capture_free is left.
  */
-int capture_memory(struct capture *c, struct memory_source *src, uint64_t offset, uint64_t size,
-    struct err *e);
+int capture_memory(struct capture *c, const struct capture_input *in, uint64_t offset,
+    uint64_t size, struct err *e);
 
 #endif

@@ -3,6 +3,7 @@ bin_PROGRAMS += gmem-snap
 gmem_snap_SOURCES = \
 	%D%/capture.c %D%/capture.h \
 	%D%/list.c %D%/list.h \
+	%D%/live.c %D%/live.h \
 	%D%/main.c \
 	%D%/objects.c %D%/objects.h \
 	%D%/options.c %D%/options.h \

@@ -36,7 +36,7 @@ static const struct opt_program program = {
 	.name = "gmem-snap",
 	.usage =
 	    "gmem-snap --qmp SOCKET [--pid PID] [--leave HOW] [options] -o IMAGE\n"
-	    "       gmem-snap --handoff SOCKET [options] -o IMAGE\n"
+	    "       gmem-snap --handoff SOCKET [--pause-less] [options] -o IMAGE\n"
 	    "       gmem-snap --VMM SOCKET [--leave HOW] [options] -o IMAGE\n"
 	    "       gmem-snap --pid PID [--region NAME|N]… [--pause HOW] [options] -o IMAGE\n"
 	    "       gmem-snap --file [NAME=]RAW [--diff FILE]… [options] -o IMAGE\n"
@@ -62,6 +62,8 @@ static const struct opt_program program = {
 	    "The virtual machine:\n"
 	    "      --leave HOW        running, paused or quit; else the VM is left as it was\n"
 	    "      --pause HOW        pause the process by auto, freezer, stop or none\n"
+	    "      --pause-less       save the memory while the VM runs on; it is paused for its\n"
+	    "                         state alone\n"
 	    "\n"
 	    "The image:\n"
 	    "  -o, --output IMAGE     file to write, or - for standard output\n"
@@ -95,6 +97,7 @@ enum {
 	OPT_LIST,
 	OPT_MAPPED_RAM,
 	OPT_PAUSE,
+	OPT_PAUSE_LESS,
 	OPT_PID,
 	OPT_PROGRESS_FD,
 	OPT_QMP,
@@ -121,6 +124,7 @@ static struct option long_options[LONG_OPTIONS + DRIVERS_MAX + 1] = {
 	{ "mapped-ram", required_argument, NULL, OPT_MAPPED_RAM },
 	{ "output", required_argument, NULL, 'o' },
 	{ "pause", required_argument, NULL, OPT_PAUSE },
+	{ "pause-less", no_argument, NULL, OPT_PAUSE_LESS },
 	{ "pid", required_argument, NULL, OPT_PID },
 	{ "progress-fd", required_argument, NULL, OPT_PROGRESS_FD },
 	{ "qmp", required_argument, NULL, OPT_QMP },
@@ -176,6 +180,7 @@ static const struct {
 	{ 'o', IMAGE, "-o goes with an image, not with --list" },
 	{ OPT_PAUSE, PROCESS,
 	    "--pause goes with --pid (QEMU, or who speaks the hand-off, pauses by itself)" },
+	{ OPT_PAUSE_LESS, HANDOFF, "--pause-less goes with --handoff" },
 	{ OPT_PID, QEMU | PROCESS | LIST, "--pid excludes other places of memory but --qmp" },
 	{ OPT_PROGRESS_FD, IMAGE, "--progress-fd goes with an image, not with --list" },
 	{ OPT_QMP, QEMU, "--qmp excludes --list and other places of memory but --pid" },
@@ -360,6 +365,9 @@ set_source(struct options *o, int option, char *arg)
 		break;
 	case OPT_PAUSE:
 		o->pause = pause_method(arg);
+		break;
+	case OPT_PAUSE_LESS:
+		o->pause_less = true;
 		break;
 	default:
 		return false;

@@ -57,6 +57,7 @@ struct options {
 	int level;
 	unsigned nthreads;
 	int progress_fd; /* or -1 */
+	bool pause_less; /* the VM runs while its memory is saved */
 	bool force, timestamp, json;
 	enum log_level log_level;
 };

@@ -42,6 +42,11 @@ check_user(const struct peer_memory *m, pid_t pid, struct err *e)
 		    "%s is itself still being restored (userfaultfd on %s of %s): wait until "
 		    "gmem-restore says that it is complete",
 		    pid == m->pid ? "the VM" : "its memory", m->name, title);
+	if (pid != m->pid && m->alone)
+		return err_set(e, ERR_UNSUPPORTED,
+		    "%s is mapped by %s too, whose writes would not be seen: leave out "
+		    "--pause-less",
+		    m->name, title);
 	if (pid != m->pid && (m->stands_still == NULL || !m->stands_still(m->arg, pid)))
 		log_warn("%s is mapped by %s too, which is not paused", m->name, title);
 	return 0;

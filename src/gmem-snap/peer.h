@@ -18,11 +18,13 @@ struct peer_memory {
 	ino_t ino;
 	bool (*stands_still)(void *arg, pid_t pid); /* other processes; NULL: none does */
 	void *arg;
+	bool alone; /* nobody else may have it mapped */
 };
 
 /*
  * Looks at every process that maps the memory: that none waits for pages of it
- * (ERR_UNSUPPORTED), and warns of those that are not paused.
+ * (ERR_UNSUPPORTED), and warns of those that are not paused; of others than the VMM it is
+ * ERR_UNSUPPORTED, too, if it has to be alone.
  */
 int peer_check_users(const struct peer_memory *m, struct err *e);
 

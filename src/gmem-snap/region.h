@@ -9,6 +9,7 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "format/manifest.h"
+#include "gmem-snap/capture.h"
 #include "memory/process.h"
 #include "memory/source.h"
 
@@ -17,6 +18,7 @@ struct region {
 	struct object object; /* what the image says of it; borrowed from an arena */
 	struct memory_source *source; /* owned */
 	uint64_t offset; /* of its first byte in the source */
+	struct capture_input input; /* instead of the source itself, or all NULL */
 };
 
 struct regions {

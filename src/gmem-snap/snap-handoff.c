@@ -12,6 +12,7 @@
 #include "base/ckd.h"
 #include "base/fdio.h"
 #include "base/log.h"
+#include "gmem-snap/live.h"
 #include "gmem-snap/objects.h"
 #include "gmem-snap/peer.h"
 #include "gmem-snap/stop.h"
@@ -99,33 +100,30 @@ open_regions(struct snapshot *s, const struct control *vm, struct err *e)
 	return 0;
 }
 
-static int
-put_state(struct snapshot *s, struct control *vm, struct err *e)
-{
-	char name[256];
+/* The state of a VMM: a file that it has made, and the name. */
+struct state {
+	int fd;
 	uint64_t size;
-	int fd, r = -1;
+	char name[256];
+};
 
-	if (control_state(vm, &fd, &size, name, e) == -1)
-		return -1;
-	if (*name == '\0')
-		snprintf(name, sizeof(name), "%s", STATE_NAME);
+static int
+put_state(struct snapshot *s, const struct state *state, struct err *e)
+{
+	const char *name = *state->name != '\0' ? state->name : STATE_NAME;
+
 	if (stream_begin(s->stream, name, "handoff", e) == 0 &&
-	    snapshot_state(s, fd, size, e) == 0 && stream_end(s->stream, e) == 0)
-		r = 0;
-	fd_close(&fd);
-	if (r == -1 && e->kind != ERR_INTERRUPTED)
-		err_wrap(e, "state %s", name);
-	return r;
+	    snapshot_state(s, state->fd, state->size, e) == 0 && stream_end(s->stream, e) == 0)
+		return 0;
+	return e->kind == ERR_INTERRUPTED ? -1 : err_wrap(e, "state %s", name);
 }
 
-/* Everything that the VM has to be paused for. */
 static int
-save(struct snapshot *s, struct control *vm, struct err *e)
+pause_and_get_state(struct control *vm, struct state *state, struct err *e)
 {
-	if (stop_check(e) == -1 || control_pause(vm, e) == -1 || put_state(s, vm, e) == -1)
+	if (stop_check(e) == -1 || control_pause(vm, e) == -1)
 		return -1;
-	return snapshot_memory(s, e);
+	return control_state(vm, &state->fd, &state->size, state->name, e);
 }
 
 /* A dying process closes its sockets a moment before it is dead. */
@@ -169,16 +167,58 @@ resume(struct snapshot *s, struct control *vm, int r, struct err *e)
 	return -1;
 }
 
+/* The VM stands still until all is saved. */
 static int
-save_and_resume(struct snapshot *s, struct control *vm, struct err *e)
+save_paused(struct snapshot *s, struct control *vm, struct err *e)
 {
+	struct state state = { .fd = -1 };
 	int rc;
 
-	if (snapshot_start(s, e) == -1)
-		return -1;
 	s->pause_ns = snapshot_now();
-	rc = save(s, vm, e);
+	rc = pause_and_get_state(vm, &state, e);
+	if (rc == 0)
+		rc = put_state(s, &state, e);
+	if (rc == 0)
+		rc = snapshot_memory(s, e);
+	fd_close(&state.fd);
 	return resume(s, vm, rc, e);
+}
+
+/* The VM stands still for its state, and until its memory is write-protected. */
+static int
+save_live(struct snapshot *s, struct control *vm, struct live *live, struct err *e)
+{
+	struct state state = { .fd = -1 };
+	int rc;
+
+	s->pause_ns = snapshot_now();
+	rc = pause_and_get_state(vm, &state, e);
+	if (rc == 0)
+		rc = live_arm(live, e);
+	rc = resume(s, vm, rc, e);
+	if (rc == 0)
+		rc = put_state(s, &state, e);
+	if (rc == 0)
+		rc = snapshot_memory(s, e);
+	fd_close(&state.fd);
+	return rc == 0 ? live_check(live, e) : -1;
+}
+
+static int
+save(struct snapshot *s, struct control *vm, struct err *e)
+{
+	struct live *live = NULL;
+	int rc;
+
+	if (s->o->pause_less && live_prepare(&live, s, vm, e) == -1)
+		return -1;
+	rc = snapshot_start(s, e);
+	if (rc == 0)
+		rc = live != NULL ? save_live(s, vm, live, e) : save_paused(s, vm, e);
+	/* The workers read through it. */
+	snapshot_stop(s);
+	live_free(live);
+	return rc;
 }
 
 int
@@ -196,7 +236,7 @@ snap_handoff(struct snapshot *s, struct err *e)
 		    "the VMM's process cannot be seen from here: whether its memory is still "
 		    "being restored is not known");
 	if (put_facts(s, vm, e) == 0 && open_regions(s, vm, e) == 0)
-		rc = save_and_resume(s, vm, e);
+		rc = save(s, vm, e);
 	if (rc == 0)
 		rc = snapshot_commit(s, e);
 	control_close(vm);

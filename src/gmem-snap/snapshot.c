@@ -181,13 +181,22 @@ snapshot_start(struct snapshot *s, struct err *e)
 	return capture_new(&s->capture, &params, e);
 }
 
+void
+snapshot_stop(struct snapshot *s)
+{
+	capture_free(s->capture);
+	s->capture = NULL;
+}
+
 static int
-put_region(struct snapshot *s, const struct region *r, struct err *e)
+put_region(struct snapshot *s, struct region *r, struct err *e)
 {
 	const struct object *o = &r->object;
 
+	if (r->input.read == NULL)
+		r->input = capture_source(r->source);
 	if (image_writer_begin(s->writer, o, false, e) == -1 ||
-	    capture_memory(s->capture, r->source, r->offset, o->size, e) == -1 ||
+	    capture_memory(s->capture, &r->input, r->offset, o->size, e) == -1 ||
 	    image_writer_end(s->writer, 0, e) == -1)
 		return -1;
 	s->done += o->size;
@@ -197,7 +206,7 @@ put_region(struct snapshot *s, const struct region *r, struct err *e)
 int
 snapshot_memory(struct snapshot *s, struct err *e)
 {
-	const struct regions *r = &s->regions;
+	struct regions *r = &s->regions;
 	int rc = stop_check(e);
 
 	s->total = regions_size(r);

@@ -25,6 +25,8 @@ struct snapshot {
 	struct progress progress;
 	uint64_t done, total; /* bytes of memory */
 	uint64_t start_ns, pause_ns, resume_ns; /* CLOCK_MONOTONIC; pause_ns 0: none */
+	uint64_t pages_written, stalls; /* of --pause-less: pages saved because they were
+					 * written, and writes that waited longer */
 	enum vmm_outcome vm; /* the last word of a message */
 	struct err resume; /* why the VM could not be resumed */
 	bool committed;
@@ -41,6 +43,9 @@ struct arena *snapshot_arena(struct snapshot *s);
 
 /* Starts worker threads: not before the guardian. */
 int snapshot_start(struct snapshot *s, struct err *e);
+
+/* Waits for them, also after a failure. */
+void snapshot_stop(struct snapshot *s);
 
 /* Copies the regions. */
 int snapshot_memory(struct snapshot *s, struct err *e);

@@ -101,6 +101,9 @@ print_json(struct snapshot *s, struct err *e)
 	json_object_set_new(j, "threads", json_integer(s->o->nthreads));
 	json_object_set_new(j, "pause_ms",
 	    s->pause_ns == 0 ? json_null() : json_real(ms_between(s->pause_ns, s->resume_ns)));
+	json_object_set_new(j, "pause_less", json_boolean(s->o->pause_less));
+	json_object_set_new(j, "pages_written", json_integer((json_int_t)s->pages_written));
+	json_object_set_new(j, "writes_stalled", json_integer((json_int_t)s->stalls));
 	json_object_set_new(j, "total_ms", json_real(ms_between(s->start_ns, snapshot_now())));
 	json_object_set_new(j, "vm", vm == NULL ? json_null() : json_string(vm));
 	json_object_set_new(j, "regions", objects_json(m->regions, m->nregions));
@@ -113,10 +116,10 @@ describe(struct snapshot *s, char *to, size_t size)
 {
 	struct counts c = count(snapshot_manifest(s));
 	char all[16], stored[16], image[16], pause[64] = "";
+	double ms = ms_between(s->pause_ns, s->resume_ns);
 
 	if (s->pause_ns != 0)
-		snprintf(pause, sizeof(pause), "; paused for %.0f ms",
-		    ms_between(s->pause_ns, s->resume_ns));
+		snprintf(pause, sizeof(pause), "; paused for %.*f ms", ms < 100, ms);
 	snprintf(to, size, "%s: %s of memory, %s not zero, in %s (%.1f:1), %.2f s%s",
 	    s->o->output, opt_human(all, c.bytes), opt_human(stored, c.stored * PAGE_GRANULE),
 	    opt_human(image, s->image_size), ratio(s, &c),

@@ -6,6 +6,7 @@ libgmem_a_SOURCES += \
 	%D%/host.c %D%/host.h \
 	%D%/hugepage.c %D%/hugepage.h \
 	%D%/kind.c %D%/kind.h \
+	%D%/mapped.c %D%/mapped.h \
 	%D%/maps.c %D%/maps.h \
 	%D%/open.c \
 	%D%/pause.c %D%/pause.h \

@@ -19,13 +19,16 @@ libgmem_a_SOURCES += \
 	%D%/memory.c \
 	%D%/object.c %D%/object.h \
 	%D%/own.c \
+	%D%/page-pool.c %D%/page-pool.h \
 	%D%/plan.c \
 	%D%/prefetch.c %D%/prefetch.h \
 	%D%/processes.c \
+	%D%/protect.c %D%/protect.h \
 	%D%/record.c %D%/record.h \
 	%D%/scatter.c %D%/scatter.h \
 	%D%/server.c %D%/server.h \
 	%D%/source.c \
 	%D%/stats.c %D%/stats.h \
 	%D%/threads.c \
-	%D%/uffd.c %D%/uffd.h
+	%D%/uffd.c %D%/uffd.h \
+	%D%/uffd-protect.c %D%/uffd-protect.h

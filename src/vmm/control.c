@@ -17,8 +17,8 @@
 #include "base/fdio.h"
 #include "format/layout.h"
 #include "format/manifest.h"
-#include "gmem-handoff-client.h"
 #include "memory/process.h"
+#include "vmm/control-internal.h"
 #include "vmm/text.h"
 #include "vmm/wait.h"
 
@@ -26,29 +26,6 @@
 #define LATE_MS 5000 /* for RESUME, when an answer before that did not come in time */
 #define STATE_SIZE_MAX (UINT64_C(4) << 30)
 #define PAGE ((uint64_t)PAGE_GRANULE)
-
-struct control {
-	int sock;
-	int timeout_ms;
-	int stop_fd; /* borrowed, or -1 */
-	pid_t pid;
-	char vmm[sizeof(((struct gmem_message *)0)->text)];
-	struct control_region regions[GMEM_REGIONS_MAX];
-	size_t nregions;
-	uint32_t asked; /* the last request … */
-	bool pending; /* … which was not answered yet */
-	bool broken; /* nothing that could come makes sense any more */
-	bool may_be_paused, was_paused;
-};
-
-/* A reply, with its descriptors. */
-struct reply {
-	struct gmem_message m;
-	struct gmem_region regions[GMEM_REGIONS_MAX];
-	size_t more; /* bytes of regions[] */
-	int fds[GMEM_REGIONS_MAX];
-	size_t nfds;
-};
 
 /* ---- waiting ---- */
 
@@ -76,8 +53,8 @@ wait_readable(int sock, int stop_fd, int limit_ms, const char *what, struct err 
 
 /* ---- talking ---- */
 
-static void
-reply_fini(struct reply *r)
+void
+control_reply_fini(struct reply *r)
 {
 	while (r->nfds > 0)
 		fd_close(&r->fds[--r->nfds]);
@@ -152,11 +129,12 @@ receive(struct control *c, int stop_fd, int limit_ms, const char *what, struct r
 	return 0;
 }
 
-/* That a reply is of the type `want`; only a WELCOME has bytes behind it. */
+/* That a reply is of the type `want`; only WELCOME and MAPPINGS have bytes behind them. */
 static int
 check_reply(struct control *c, struct reply *r, uint32_t want, const char *what, struct err *e)
 {
-	if (r->m.type == want && (want == GMEM_WELCOME || r->more == 0))
+	if (r->m.type == want &&
+	    (want == GMEM_WELCOME || want == GMEM_MAPPINGS || r->more == 0))
 		return 0;
 	if (r->m.type == GMEM_ERROR) {
 		text_make_printable(r->m.text);
@@ -167,17 +145,16 @@ check_reply(struct control *c, struct reply *r, uint32_t want, const char *what,
 	    what, r->m.type, r->more);
 }
 
-/* One request and its reply. */
-static int
-request(struct control *c, uint32_t type, uint32_t want, const char *what, struct reply *r,
-    struct err *e)
+int
+control_request(struct control *c, uint32_t type, uint32_t want, const char *what,
+    struct reply *r, struct err *e)
 {
 	if (ask(c, type, what, e) == -1 ||
 	    receive(c, c->stop_fd, c->timeout_ms, what, r, e) == -1)
 		return -1;
 	if (check_reply(c, r, want, what, e) == 0)
 		return 0;
-	reply_fini(r);
+	control_reply_fini(r);
 	return -1;
 }
 
@@ -305,12 +282,13 @@ hello(struct control *c, struct err *e)
 
 	if (getsockopt(c->sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0)
 		c->pid = cred.pid;
-	if (request(c, GMEM_HELLO, GMEM_WELCOME, "HELLO", &r, e) == -1)
+	if (control_request(c, GMEM_HELLO, GMEM_WELCOME, "HELLO", &r, e) == -1)
 		return -1;
 	memcpy(c->vmm, r.m.text, sizeof(c->vmm));
 	text_make_printable(c->vmm);
+	c->can_protect = (r.m.flags & GMEM_CAN_PROTECT) != 0;
 	rc = take_regions(c, &r, e);
-	reply_fini(&r);
+	control_reply_fini(&r);
 	return rc == -1 ? err_wrap(e, "answer to HELLO") : 0;
 }
 
@@ -420,11 +398,11 @@ control_pause(struct control *c, struct err *e)
 	struct reply r;
 
 	c->may_be_paused = true;
-	if (request(c, GMEM_PAUSE, GMEM_OK, "PAUSE", &r, e) == -1) {
+	if (control_request(c, GMEM_PAUSE, GMEM_OK, "PAUSE", &r, e) == -1) {
 		c->may_be_paused = c->broken || c->pending;
 		return -1;
 	}
-	reply_fini(&r);
+	control_reply_fini(&r);
 	return 0;
 }
 
@@ -463,10 +441,10 @@ control_state(struct control *c, int *fd, uint64_t *size, char name[256], struct
 {
 	struct reply r;
 
-	if (request(c, GMEM_STATE, GMEM_OK, "STATE", &r, e) == -1)
+	if (control_request(c, GMEM_STATE, GMEM_OK, "STATE", &r, e) == -1)
 		return -1;
 	if (check_state(&r, size, e) == -1) {
-		reply_fini(&r);
+		control_reply_fini(&r);
 		return err_wrap(e, "answer to STATE");
 	}
 	snprintf(name, 256, "%s", manifest_name_ok(r.m.text) ? r.m.text : "");
@@ -485,12 +463,12 @@ control_resume(struct control *c, bool *refused, struct err *e)
 		limit = MIN(LATE_MS, limit);
 		if (receive(c, -1, limit, "what was asked before", &r, e) == -1)
 			return -1;
-		reply_fini(&r);
+		control_reply_fini(&r);
 	}
 	if (ask(c, GMEM_RESUME, "RESUME", e) == -1 ||
 	    receive(c, -1, limit, "RESUME", &r, e) == -1)
 		return -1;
-	reply_fini(&r);
+	control_reply_fini(&r);
 	if (check_reply(c, &r, GMEM_OK, "RESUME", e) == 0) {
 		c->may_be_paused = false;
 		return 0;

@@ -82,6 +82,24 @@ bool control_may_be_paused(const struct control *c);
  */
 int control_state(struct control *c, int *fd, uint64_t *size, char name[256], struct err *e);
 
+/* A shared mapping of a region in the VMM. */
+struct control_mapping {
+	uint64_t address, length; /* bytes, multiples of 4 KiB */
+	uint64_t offset; /* in the region */
+	size_t region; /* its place in the list of control_regions */
+};
+
+/* Whether the VMM says that it knows control_protect. */
+bool control_can_protect(const struct control *c);
+
+/*
+ * Asks for what it takes to write-protect the memory of a VM that is not paused yet: a new
+ * userfaultfd of the VMM, *uffd, and all its mappings.  Both are the caller's (close, free).
+ * The protection is in place as long as the conversation, at most.
+ */
+int control_protect(
+    struct control *c, int *uffd, struct control_mapping **list, size_t *n, struct err *e);
+
 /*
  * Undoes control_pause, also one that was given up on.  Does not look at the stop
  * descriptor.  *refused: the VMM is there, and says no.

@@ -11,7 +11,7 @@ libgmem_a_SOURCES += \
 	%D%/cloud-hypervisor/save.c \
 	%D%/cloud-hypervisor/stream.c %D%/cloud-hypervisor/stream.h \
 	%D%/cloud-hypervisor/wire.c %D%/cloud-hypervisor/wire.h \
-	%D%/control.c %D%/control.h \
+	%D%/control.c %D%/control.h %D%/control-internal.h %D%/control-protect.c \
 	%D%/descent.c %D%/descent.h \
 	%D%/driver.h %D%/drivers.c \
 	%D%/firecracker/firecracker.c %D%/firecracker/impl.h \
