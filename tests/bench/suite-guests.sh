@@ -59,6 +59,7 @@ boot_and_snapshot()
 	mkdir -p "$store/answers"
 	rm -f "$tmp"/serial.* "$tmp/source.qmp"
 	mkfifo "$tmp/serial.in" "$tmp/serial.out"
+	: >"$tmp/serial.log"
 	cat "$tmp/serial.out" >"$tmp/serial.log" &
 	qemu-system-x86_64 "${machine[@]}" "${kernel[@]}" \
 		-object "memory-backend-memfd,id=ram0,size=${memory_mib[$workload]}M,share=on" \
@@ -68,7 +69,8 @@ boot_and_snapshot()
 	exec 7<>"$tmp/serial.in"
 	reason=
 	if ! await 240 grep -q 'GUEST READY' "$tmp/serial.log"; then
-		reason="the guest does not get ready: $(tail -n 1 "$tmp/serial.log" "$tmp/source.err")"
+		reason="the guest does not get ready: $(cat "$tmp/serial.log" "$tmp/source.err" |
+			tail -n 1)"
 	else
 		sleep 1 # for what it does after the line
 		snapshots && for seed; do
@@ -81,26 +83,23 @@ boot_and_snapshot()
 	[ -z "$reason" ]
 }
 
-# Of the same instant: the guest stands still until all are made.
+# The raw files are made of the first; the others are of the same guest a moment later.
 snapshots()
 {
 	local size
-	gmem-snap -q -f --leave paused --qmp "$tmp/source.qmp" -o "$store/default.gmem" &&
-		for size in 4K 2M; do
-			gmem-snap -q -f --leave paused --chunk-size $size --qmp "$tmp/source.qmp" \
-				-o "$store/$size.gmem" || return
-		done &&
-		gmem-snap -q -f --leave running --qmp "$tmp/source.qmp" -o "$tmp/last.gmem" || {
-		reason="no snapshot"
-		return 1
-	}
-	rm -f "$tmp/last.gmem"
+	for size in default 4K 2M; do
+		gmem-snap -q -f --leave running --qmp "$tmp/source.qmp" -o "$store/$size.gmem" \
+			$([ $size = default ] || echo --chunk-size $size) || {
+			reason="no snapshot"
+			return 1
+		}
+	done
 }
 
 # record TRACE SEED: what the guest touches until it has answered.
 record()
 {
-	drive "$2" -- gmem-restore -q --record "$1" --qmp "$tmp/r.qmp" "$store/default.gmem" -- \
+	drive "$2" -- gmem-restore -q --record "$1" --qmp "$tmp/g.qmp" "$store/default.gmem" -- \
 		qemu-system-x86_64 "${machine[@]}" "${shared_memory[@]}" "${lines[@]}" \
-		-incoming defer >"$tmp/record.json"
+		-qmp "unix:$tmp/g.qmp,server=on,wait=off" -incoming defer >"$tmp/record.json"
 }

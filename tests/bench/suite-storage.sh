@@ -25,22 +25,24 @@ storage_clean()
 	[ -z "$cgroup" ] || rmdir "$cgroup" 2>/dev/null || :
 }
 
-# attach FILE: sets loop, a device of it
+# attach FILE OPTION…: sets loop, a device of it
 attach()
 {
-	loop=$(losetup -r -f --show "$1" 2>"$tmp/losetup.err") || {
+	loop=$(losetup -f --show "${@:2}" "$1" 2>"$tmp/losetup.err") || {
 		reason="no loop device: $(cat "$tmp/losetup.err")"
 		return 1
 	}
 	loops+=("$loop")
 }
 
-# mount_image TYPE FILE DIR: read-only, by a loop device
+# mount_image TYPE FILE DIR ro|rw: by a loop device
 mount_image()
 {
-	attach "$2" || return 1
+	local read_only=()
+	[ "$4" = rw ] || read_only=(-r)
+	attach "$2" "${read_only[@]}" || return 1
 	mkdir -p "$3"
-	mount -t "$1" -o ro,noatime "$loop" "$3" 2>"$tmp/mount.err" || {
+	mount -t "$1" -o "$4,noatime" "$loop" "$3" 2>"$tmp/mount.err" || {
 		reason="cannot mount $1: $(head -n 1 "$tmp/mount.err")"
 		return 1
 	}
@@ -89,7 +91,8 @@ make_slow()
 		return 1
 	}
 	cat "$tmp/slow.img" >/dev/null
-	mount_image ext4 "$tmp/slow.img" "$tmp/slow" || return 1
+	# QEMU opens what it maps privately for writing, so read-only won't do.
+	mount_image ext4 "$tmp/slow.img" "$tmp/slow" rw || return 1
 	limit "$loop"
 }
 
