@@ -15,6 +15,7 @@
 
 /* Memory of one worker. */
 struct worker {
+	struct geometry g;
 	uint32_t chunk_size;
 	size_t read_size;
 	struct packer *packer;
@@ -23,6 +24,7 @@ struct worker {
 
 struct job {
 	const struct capture_input *in;
+	struct hot_region hot;
 	uint64_t at; /* in the input, bytes */
 	uint64_t chunk; /* the first one, in the object */
 	size_t len; /* a multiple of the chunk size but at the object's end */
@@ -42,6 +44,7 @@ struct capture {
 /* Where in the object the next job begins. */
 struct cursor {
 	const struct capture_input *in;
+	struct hot_region hot;
 	uint64_t offset, size; /* the object is [offset, offset + size) of the input */
 	uint64_t next, end; /* in the object: what is left of the current run */
 };
@@ -67,6 +70,7 @@ worker_new(void **out, void *arg, struct err *e)
 	w = calloc(1, sizeof(*w));
 	if (w == NULL)
 		return err_sys(e, "worker");
+	w->g = c->g;
 	w->chunk_size = c->g.chunk_size;
 	w->read_size = MAX(READ_SIZE, (size_t)c->g.chunk_size);
 	w->buf = aligned_alloc(PAGE_GRANULE, w->read_size);
@@ -87,14 +91,16 @@ job_run(void *worker, void *arg, struct err *e)
 	struct job *job = arg;
 	struct entry *en = job->entries;
 	uint8_t *record = job->records;
+	uint64_t hot[CHUNK_PAGES_MAX / 64], chunk = job->chunk;
 
 	for (size_t done = 0, n; done < job->len; done += n) {
 		n = MIN(w->read_size, job->len - done);
 		if (job->in->read(job->in->arg, w->buf, n, job->at + done, e) == -1)
 			return -1;
 		for (size_t off = 0; off < n; off += w->chunk_size, en++) {
-			if (packer_pack(w->packer, w->buf + off, MIN(n - off, w->chunk_size),
-				en, record, e) == -1)
+			hot_set_mask(job->hot.set, &w->g, job->hot.region, chunk++, hot);
+			if (packer_pack_cold(w->packer, w->buf + off,
+				MIN(n - off, w->chunk_size), hot, en, record, e) == -1)
 				return -1;
 			record += en->length;
 		}
@@ -221,6 +227,7 @@ next_job(const struct capture *c, struct cursor *cur, struct job *job, struct er
 			return found;
 	}
 	job->in = cur->in;
+	job->hot = cur->hot;
 	job->at = cur->offset + cur->next;
 	job->chunk = cur->next / c->g.chunk_size;
 	job->len = (size_t)MIN(cur->end - cur->next, c->job_size - cur->next % c->job_size);
@@ -254,9 +261,9 @@ collect(struct capture *c, struct err *e)
 
 int
 capture_memory(struct capture *c, const struct capture_input *in, uint64_t offset,
-    uint64_t size, struct err *e)
+    uint64_t size, const struct hot_region *hot, struct err *e)
 {
-	struct cursor cur = { .in = in, .offset = offset, .size = size };
+	struct cursor cur = { .in = in, .hot = *hot, .offset = offset, .size = size };
 	struct job *job;
 	int more = 1;
 

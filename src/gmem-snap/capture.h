@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "image/hot-write.h"
 #include "image/writer.h"
 #include "memory/source.h"
 
@@ -32,6 +33,12 @@ int capture_new(struct capture **out, const struct capture_params *params, struc
 /* Waits for the threads.  NULL is fine. */
 void capture_free(struct capture *c);
 
+/* The pages of a region that are in the hot section already. */
+struct hot_region {
+	const struct hot_set *set; /* borrowed; NULL: none */
+	uint32_t region;
+};
+
 /*
  * Where the bytes come from.  next and read are those of a memory source; skip (or NULL) is
  * told of each range that is not read, between next and the next next.  The calling thread does
@@ -52,6 +59,6 @@ struct capture_input capture_source(struct memory_source *src);
  * offset is a multiple of 4 KiB.  After a failure only capture_free is left.
  */
 int capture_memory(struct capture *c, const struct capture_input *in, uint64_t offset,
-    uint64_t size, struct err *e);
+    uint64_t size, const struct hot_region *hot, struct err *e);
 
 #endif

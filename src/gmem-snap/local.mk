@@ -2,6 +2,8 @@
 bin_PROGRAMS += gmem-snap
 gmem_snap_SOURCES = \
 	%D%/capture.c %D%/capture.h \
+	%D%/hot.c %D%/hot.h \
+	%D%/hot-pack.c %D%/hot-pack.h \
 	%D%/list.c %D%/list.h \
 	%D%/live.c %D%/live.h \
 	%D%/main.c \
@@ -9,8 +11,11 @@ gmem_snap_SOURCES = \
 	%D%/options.c %D%/options.h \
 	%D%/peer.c %D%/peer.h \
 	%D%/region.c %D%/region.h \
+	%D%/repack.c %D%/repack.h \
 	%D%/snap-file.c \
 	%D%/snap-handoff.c \
+	%D%/snap-hot.c \
+	%D%/snap-image.c \
 	%D%/snap-mapped.c \
 	%D%/snap-process.c \
 	%D%/snap-qemu.c \

@@ -31,6 +31,8 @@ run_mode(struct snapshot *s, struct err *e)
 		return snap_files(s, e);
 	case SNAP_MAPPED:
 		return snap_mapped(s, e);
+	case SNAP_IMAGE:
+		return snap_image(s, e);
 	case SNAP_LIST:
 	case SNAP_NONE:
 		break;

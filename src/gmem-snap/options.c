@@ -41,6 +41,7 @@ static const struct opt_program program = {
 	    "       gmem-snap --pid PID [--region NAME|N]… [--pause HOW] [options] -o IMAGE\n"
 	    "       gmem-snap --file [NAME=]RAW [--diff FILE]… [options] -o IMAGE\n"
 	    "       gmem-snap --mapped-ram FILE [--region NAME]… [options] -o IMAGE\n"
+	    "       gmem-snap --from IMAGE [--hot TRACE]… [options] -o IMAGE\n"
 	    "       gmem-snap --list --pid PID [--json]\n",
 	.help =
 	    "Save the memory of a virtual machine, and its state, as an image.\n"
@@ -53,6 +54,8 @@ static const struct opt_program program = {
 	    "      --diff FILE        a diff snapshot over that file: its data replaces, its\n"
 	    "                         holes leave what is below; may be given several times\n"
 	    "      --mapped-ram FILE  a VM that QEMU or libvirt saved with mapped-ram\n"
+	    "      --from IMAGE       an image, to write it anew: with the pages of --hot\n"
+	    "                         first, or without that as without a hot section\n"
 	    "      --list             show the memory objects of --pid\n"
 	    "      --region NAME|N    only this object of the process, by name or number, or\n"
 	    "                         this RAM block of the file; may be given several times\n",
@@ -68,6 +71,8 @@ static const struct opt_program program = {
 	    "The image:\n"
 	    "  -o, --output IMAGE     file to write, or - for standard output\n"
 	    "  -f, --force            replace an image that exists\n"
+	    "      --hot TRACE        put the pages that a restore recorded first; may be given\n"
+	    "                         several times\n"
 	    "      --state NAME=FILE  put a file of VMM state into the image\n"
 	    "      --annotate K=V     put a note into the image\n"
 	    "      --timestamp        put the time of creation into the image\n"
@@ -90,7 +95,9 @@ enum {
 	OPT_CHUNK_SIZE,
 	OPT_DIFF,
 	OPT_FILE,
+	OPT_FROM,
 	OPT_HANDOFF,
+	OPT_HOT,
 	OPT_JSON,
 	OPT_LEAVE,
 	OPT_LEVEL,
@@ -115,8 +122,10 @@ static struct option long_options[LONG_OPTIONS + DRIVERS_MAX + 1] = {
 	{ "diff", required_argument, NULL, OPT_DIFF },
 	{ "file", required_argument, NULL, OPT_FILE },
 	{ "force", no_argument, NULL, 'f' },
+	{ "from", required_argument, NULL, OPT_FROM },
 	{ "handoff", required_argument, NULL, OPT_HANDOFF },
 	{ "help", no_argument, NULL, 'h' },
+	{ "hot", required_argument, NULL, OPT_HOT },
 	{ "json", no_argument, NULL, OPT_JSON },
 	{ "leave", required_argument, NULL, OPT_LEAVE },
 	{ "level", required_argument, NULL, OPT_LEVEL },
@@ -158,7 +167,9 @@ add_drivers(void)
 #define MAPPED (1u << SNAP_MAPPED)
 #define HANDOFF (1u << SNAP_HANDOFF)
 #define VMM (1u << SNAP_VMM)
-#define IMAGE (QEMU | HANDOFF | VMM | PROCESS | FILES | MAPPED)
+#define FROM (1u << SNAP_IMAGE)
+#define LIVE (QEMU | HANDOFF | VMM | PROCESS | FILES | MAPPED)
+#define IMAGE (LIVE | FROM)
 
 static const struct {
 	int option;
@@ -170,7 +181,9 @@ static const struct {
 	{ OPT_DIFF, FILES, "--diff goes with --file" },
 	{ OPT_FILE, FILES, "--file excludes --list and other places of memory" },
 	{ 'f', IMAGE, "--force goes with an image, not with --list" },
+	{ OPT_FROM, FROM, "--from excludes --list and other places of memory" },
 	{ OPT_HANDOFF, HANDOFF, "--handoff excludes --list and other places of memory" },
+	{ OPT_HOT, IMAGE, "--hot goes with an image, not with --list" },
 	{ OPT_LEAVE, QEMU | VMM,
 	    "--leave goes with a VMM that is told what to do, as by --qmp (one of --handoff is "
 	    "as before once we disconnect)" },
@@ -185,7 +198,7 @@ static const struct {
 	{ OPT_PROGRESS_FD, IMAGE, "--progress-fd goes with an image, not with --list" },
 	{ OPT_QMP, QEMU, "--qmp excludes --list and other places of memory but --pid" },
 	{ OPT_REGION, PROCESS | MAPPED, "--region goes with --pid or --mapped-ram" },
-	{ OPT_STATE, IMAGE, "--state goes with an image, not with --list" },
+	{ OPT_STATE, LIVE, "--state goes with a new image, not with --list or --from" },
 	{ OPT_THREADS, IMAGE, "--threads goes with an image, not with --list" },
 	{ OPT_TIMESTAMP, IMAGE, "--timestamp goes with an image, not with --list" },
 };
@@ -206,6 +219,13 @@ grown(void *array, size_t n, size_t size)
 	if (array == NULL)
 		opt_bad(&program, "out of memory");
 	return array;
+}
+
+static void
+add_arg(struct arg_list *list, const char *arg)
+{
+	list->v = grown(list->v, list->n, sizeof(*list->v));
+	list->v[list->n++] = arg;
 }
 
 static void
@@ -356,9 +376,11 @@ set_source(struct options *o, int option, char *arg)
 	case OPT_MAPPED_RAM:
 		o->mapped_ram = arg;
 		break;
+	case OPT_FROM:
+		o->from = arg;
+		break;
 	case OPT_REGION:
-		o->regions.v = grown(o->regions.v, o->regions.n, sizeof(*o->regions.v));
-		o->regions.v[o->regions.n++] = arg;
+		add_arg(&o->regions, arg);
 		break;
 	case OPT_LEAVE:
 		o->leave = leave(arg);
@@ -397,10 +419,15 @@ set_image(struct options *o, int option, char *arg)
 		break;
 	case OPT_CHUNK_SIZE:
 		o->chunk_size = chunk_size(arg);
+		o->chunk_size_given = true;
 		break;
 	case OPT_LEVEL:
 		o->level = (int)opt_number(
 		    &program, "--level", arg, codec_level_min(), codec_level_max());
+		o->level_given = true;
+		break;
+	case OPT_HOT:
+		add_arg(&o->hot, arg);
 		break;
 	case OPT_THREADS:
 		o->nthreads = (unsigned)opt_number(&program, "--threads", arg, 1, THREADS_MAX);
@@ -447,6 +474,8 @@ mode_of(const struct options *o, const bool *given)
 		return SNAP_QEMU;
 	if (o->driver != NULL)
 		return SNAP_VMM;
+	if (o->from != NULL)
+		return SNAP_IMAGE;
 	if (o->mapped_ram != NULL)
 		return SNAP_MAPPED;
 	if (o->files.n != 0)
@@ -459,9 +488,10 @@ check(struct options *o, const bool *given)
 {
 	o->mode = mode_of(o, given);
 	if (o->mode == SNAP_NONE)
-		opt_bad(&program, "one of --qmp, --handoff, --pid, --file and --mapped-ram is "
-				  "wanted, or the name of a "
-				  "VMM (--help lists them)");
+		opt_bad(&program,
+		    "one of --qmp, --handoff, --pid, --file, --mapped-ram and --from is "
+		    "wanted, or the name of a "
+		    "VMM (--help lists them)");
 	if (o->driver != NULL && o->mode != SNAP_VMM)
 		opt_bad(&program, "--%s excludes --list and other places of memory",
 		    o->driver->name);
@@ -472,6 +502,11 @@ check(struct options *o, const bool *given)
 		opt_bad(&program, "--list wants --pid");
 	if (o->mode == SNAP_LIST)
 		return;
+	/* The pages of the traces are read before all others, while the VM would run. */
+	if (o->pause_less && o->hot.n != 0)
+		opt_bad(&program,
+		    "--hot does not go with --pause-less: pack the image afterwards, with "
+		    "--from");
 	if (o->output == NULL || *o->output == '\0')
 		opt_bad(&program, "-o IMAGE is wanted");
 	if (strcmp(o->output, "-") != 0)
@@ -515,6 +550,7 @@ void
 options_fini(struct options *o)
 {
 	free(o->regions.v);
+	free(o->hot.v);
 	free(o->files.list);
 	free(o->diffs);
 	free(o->states.list);

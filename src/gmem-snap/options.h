@@ -22,6 +22,7 @@ enum snap_mode {
 	SNAP_LIST, /* --list --pid */
 	SNAP_FILE, /* --file */
 	SNAP_MAPPED, /* --mapped-ram */
+	SNAP_IMAGE, /* --from */
 };
 
 /* A list of arguments; the strings are those of argv. */
@@ -45,6 +46,8 @@ struct options {
 	const char *api; /* its socket */
 	pid_t pid; /* 0: not given */
 	const char *mapped_ram; /* the file */
+	const char *from; /* the image */
+	struct arg_list hot; /* --hot: traces */
 	struct arg_list regions; /* --region: names or numbers */
 	struct pairs files; /* --file: key is the name, or NULL */
 	struct diff *diffs; /* in their order */
@@ -55,6 +58,7 @@ struct options {
 	enum vmm_leave leave;
 	uint32_t chunk_size;
 	int level;
+	bool chunk_size_given, level_given;
 	unsigned nthreads;
 	int progress_fd; /* or -1 */
 	bool pause_less; /* the VM runs while its memory is saved */

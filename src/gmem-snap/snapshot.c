@@ -129,15 +129,21 @@ snapshot_state(struct snapshot *s, int fd, uint64_t size, struct err *e)
 int
 snapshot_open(struct snapshot *s, const struct options *o, struct err *e)
 {
-	struct image_params params = {
+	struct image_params params = { .replace = o->force, .hot = o->hot.n != 0 };
+
+	*s = (struct snapshot){
+		.o = o,
 		.chunk_size = o->chunk_size,
 		.level = o->level,
-		.replace = o->force,
+		.start_ns = snapshot_now(),
 	};
-
-	*s = (struct snapshot){ .o = o, .start_ns = snapshot_now() };
+	if ((o->mode == SNAP_IMAGE && snapshot_open_image(s, e) == -1) ||
+	    hot_traces_read(&s->traces, o->hot.v, o->hot.n, e) == -1)
+		return -1;
+	params.chunk_size = s->chunk_size;
+	params.level = s->level;
 	if (image_writer_new(&s->writer, o->output, &params, e) == -1 ||
-	    stream_new(&s->stream, s->writer, o->level, e) == -1 || put_timestamp(s, e) == -1)
+	    stream_new(&s->stream, s->writer, s->level, e) == -1 || put_timestamp(s, e) == -1)
 		return -1;
 	snapshot_manifest(s)->annotations = o->annotations;
 	for (size_t i = 0; i < o->states.n; i++)
@@ -153,11 +159,15 @@ snapshot_fini(struct snapshot *s)
 	regions_fini(&s->regions);
 	stream_free(s->stream);
 	image_writer_free(s->writer);
+	hot_set_free(s->hot_set);
+	hot_choice_free(&s->hot);
+	hot_traces_free(&s->traces);
+	image_close(s->from);
 }
 
 /* Between two jobs: the user may want out, or to know how far we are. */
-static int
-step(void *arg, uint64_t done, struct err *e)
+int
+snapshot_step(void *arg, uint64_t done, struct err *e)
 {
 	struct snapshot *s = arg;
 
@@ -170,9 +180,9 @@ snapshot_start(struct snapshot *s, struct err *e)
 {
 	struct capture_params params = {
 		.writer = s->writer,
-		.level = s->o->level,
+		.level = s->level,
 		.nthreads = s->o->nthreads,
-		.step = step,
+		.step = snapshot_step,
 		.arg = s,
 	};
 
@@ -191,12 +201,13 @@ snapshot_stop(struct snapshot *s)
 static int
 put_region(struct snapshot *s, struct region *r, struct err *e)
 {
+	const struct hot_region hot = { s->hot_set, (uint32_t)(r - s->regions.v) };
 	const struct object *o = &r->object;
 
 	if (r->input.read == NULL)
 		r->input = capture_source(r->source);
 	if (image_writer_begin(s->writer, o, false, e) == -1 ||
-	    capture_memory(s->capture, &r->input, r->offset, o->size, e) == -1 ||
+	    capture_memory(s->capture, &r->input, r->offset, o->size, &hot, e) == -1 ||
 	    image_writer_end(s->writer, 0, e) == -1)
 		return -1;
 	s->done += o->size;
@@ -210,6 +221,8 @@ snapshot_memory(struct snapshot *s, struct err *e)
 	int rc = stop_check(e);
 
 	s->total = regions_size(r);
+	if (rc == 0 && s->traces.n != 0)
+		rc = snapshot_hot_memory(s, e);
 	for (size_t i = 0; rc == 0 && i < r->n; i++)
 		rc = put_region(s, &r->v[i], e);
 	progress_end(&s->progress, rc == 0);

@@ -8,15 +8,23 @@
 #include "base/err.h"
 #include "cli/progress.h"
 #include "gmem-snap/capture.h"
+#include "gmem-snap/hot-pack.h"
 #include "gmem-snap/options.h"
 #include "gmem-snap/region.h"
 #include "gmem-snap/stream.h"
+#include "image/hot-write.h"
 #include "image/writer.h"
 #include "vmm/driver.h"
 
 /* An image in the making; every mode goes through these steps. */
 struct snapshot {
 	const struct options *o; /* borrowed */
+	struct image *from; /* of --from, or NULL */
+	uint32_t chunk_size; /* of the new image, */
+	int level; /* and its compression */
+	struct hot_traces traces; /* of --hot */
+	struct hot_choice hot;
+	struct hot_set *hot_set; /* those that are not zero, or NULL */
 	struct image_writer *writer;
 	struct stream *stream;
 	struct regions
@@ -53,6 +61,12 @@ int snapshot_memory(struct snapshot *s, struct err *e);
 /* Completes and publishes the image. */
 int snapshot_commit(struct snapshot *s, struct err *e);
 
+/* Writes the hot section of s->hot: before all regions. */
+int snapshot_pack_hot(struct snapshot *s, const struct hot_input *input, struct err *e);
+
+/* Between two jobs of a pool (arg: the snapshot); -1 once somebody wants out. */
+int snapshot_step(void *arg, uint64_t done, struct err *e);
+
 /* A fact about the VMM, copied; empty ones are left out. */
 int snapshot_fact(struct snapshot *s, const char *key, const char *value, struct err *e);
 
@@ -72,5 +86,12 @@ int snap_vmm(struct snapshot *s, struct err *e);
 int snap_process(struct snapshot *s, struct err *e);
 int snap_files(struct snapshot *s, struct err *e);
 int snap_mapped(struct snapshot *s, struct err *e);
+int snap_image(struct snapshot *s, struct err *e);
+
+/* Opens the image of --from, which tells what is not given. */
+int snapshot_open_image(struct snapshot *s, struct err *e);
+
+/* Chooses the hot pages of the memory that is being saved, and writes their section. */
+int snapshot_hot_memory(struct snapshot *s, struct err *e);
 
 #endif

@@ -81,6 +81,17 @@ objects_json(const struct object *list, size_t n)
 	return array;
 }
 
+/* What became of the pages of --hot. */
+static json_t *
+hot_json(const struct snapshot *s)
+{
+	if (s->traces.n == 0)
+		return json_null();
+	return json_pack("{s:I, s:I, s:I, s:I}", "pages", (json_int_t)s->hot.n, "pages_stored",
+	    (json_int_t)s->hot.nstored, "pages_dropped", (json_int_t)s->hot.dropped,
+	    "pages_over", (json_int_t)s->hot.over);
+}
+
 static int
 print_json(struct snapshot *s, struct err *e)
 {
@@ -96,8 +107,8 @@ print_json(struct snapshot *s, struct err *e)
 	json_object_set_new(j, "pages_stored", json_integer((json_int_t)c.stored));
 	json_object_set_new(j, "pages_zero", json_integer((json_int_t)(c.pages - c.stored)));
 	json_object_set_new(j, "ratio", json_real(ratio(s, &c)));
-	json_object_set_new(j, "chunk_size", json_integer(s->o->chunk_size));
-	json_object_set_new(j, "level", json_integer(s->o->level));
+	json_object_set_new(j, "chunk_size", json_integer(s->chunk_size));
+	json_object_set_new(j, "level", json_integer(s->level));
 	json_object_set_new(j, "threads", json_integer(s->o->nthreads));
 	json_object_set_new(j, "pause_ms",
 	    s->pause_ns == 0 ? json_null() : json_real(ms_between(s->pause_ns, s->resume_ns)));
@@ -108,6 +119,7 @@ print_json(struct snapshot *s, struct err *e)
 	json_object_set_new(j, "vm", vm == NULL ? json_null() : json_string(vm));
 	json_object_set_new(j, "regions", objects_json(m->regions, m->nregions));
 	json_object_set_new(j, "states", objects_json(m->states, m->nstates));
+	json_object_set_new(j, "hot", hot_json(s));
 	return json_write(STDOUT_FILENO, j, e);
 }
 

@@ -467,3 +467,9 @@ image_reader_pages(struct image_reader *r, uint32_t upto, const uint8_t **pages,
 	*pages = r->content;
 	return 0;
 }
+
+const uint8_t *
+image_reader_record(const struct image_reader *r)
+{
+	return r->loaded;
+}

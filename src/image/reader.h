@@ -74,6 +74,9 @@ int image_reader_load_from(struct image_reader *r, const struct object *o, uint6
 int image_reader_pages(
     struct image_reader *r, uint32_t upto, const uint8_t **pages, struct err *e);
 
+/* The record of the loaded chunk, as long as its entry says.  Borrowed until the next load. */
+const uint8_t *image_reader_record(const struct image_reader *r);
+
 /* One page of the loaded chunk: decoded up to it, and checked, whatever is before it. */
 int image_reader_page(
     struct image_reader *r, uint32_t rank, const uint8_t **page, struct err *e);
