@@ -26,7 +26,10 @@ test_image_LDADD = $(UNIT_LDADD)
 TESTS += test-image
 
 # gmem-inspect
-check_PROGRAMS += make-image
+check_PROGRAMS += make-image make-trace
+make_trace_SOURCES = %D%/lib/make-trace.c
+make_trace_CPPFLAGS = $(UNIT_CPPFLAGS)
+make_trace_LDADD = $(UNIT_LDADD)
 make_image_SOURCES = %D%/lib/make-image.c
 make_image_CPPFLAGS = $(UNIT_CPPFLAGS)
 make_image_LDADD = $(UNIT_LDADD)
