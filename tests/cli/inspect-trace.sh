@@ -86,6 +86,15 @@ else
     skip "--json" "needs python3"
 fi
 
+# gmem-trace(5): its worked example is a real trace, byte by byte.
+page=$abs_top_srcdir/man/gmem-trace.5
+sed -n 's/^\([0-9]\{7\} [0-9a-f][0-9a-f ]*\).*/\1/p' "$page" | sed 's/  .*//; s/^[0-9]* //' |
+    tr ' ' '\n' | grep . >"$tmp/shown"
+od -A n -v -t x1 -w1 "$seeds/example" | tr -d ' ' >"$tmp/bytes"
+check "the example of the page" diff "$tmp/bytes" "$tmp/shown"
+limit() { sed -n "s/^#define $1 (1u << \([0-9]*\)).*/\1/p" "$abs_top_srcdir/src/format/trace.h"; }
+check "its limit" grep -q "^.It pages of all runs Ta $((1 << $(limit TRACE_PAGES_MAX))) " "$page"
+
 # ---- what lies ----
 
 head -c 100 "$seeds/plain" >"$tmp/cut"

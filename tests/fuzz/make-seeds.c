@@ -253,6 +253,16 @@ static const struct trace_run other_runs[] = {
 	{ 200, 4, 1, 3, TRACE_READ },
 };
 
+/* The worked example of gmem-trace(5). */
+static struct segment whole = { 0, 0, 1 << 20 };
+static const struct object small_guest[] = {
+	{ .name = "ram", .size = 1 << 20, .page_size = 4096, .segments = &whole, .nsegments = 1 },
+};
+static const struct trace_run small_runs[] = {
+	{ 16, 2, 0, 0, TRACE_READ },
+	{ 3, 1, 0, 12, TRACE_WRITE },
+};
+
 static void
 put_trace(const char *name, const struct object *regions, size_t nregions, const char *end,
     const struct trace_run *list, size_t n, struct unknown *unknown)
@@ -284,6 +294,7 @@ put_traces(void)
 	static const uint8_t key[] = { 0x64, 'w', 'h', 'e', 'n', 0x81, 0x07 };
 	struct unknown unknown = { key, sizeof(key), NULL };
 
+	put_trace("example", small_guest, 1, TRACE_END_READY, small_runs, 2, NULL);
 	put_trace("plain", guest, 2, TRACE_END_SETTLED, runs, 5, NULL);
 	put_trace("other", other_guest, 2, TRACE_END_READY, other_runs, 3, &unknown);
 	put_trace("nothing", NULL, 0, TRACE_END_EXIT, NULL, 0, NULL);
