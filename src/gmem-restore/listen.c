@@ -65,6 +65,7 @@ struct listener {
 
 struct served {
 	struct server *server;
+	struct prefetching prefetching;
 	int signals; /* a signalfd for SIGUSR2, if that ends recording; or -1 */
 	bool not_recorded;
 };
@@ -103,6 +104,7 @@ finish(struct served *v, struct recording *r, const struct fc_peer *peer, struct
 			{ .fd = v->signals, .events = POLLIN },
 		};
 
+		prefetching_look(&v->prefetching, s);
 		if (poll(p, 3, record_timeout(r)) == -1 && errno != EINTR)
 			return err_sys(e, "poll");
 		look_at_recording(v, r);
@@ -118,10 +120,10 @@ finish(struct served *v, struct recording *r, const struct fc_peer *peer, struct
 }
 
 static int
-give_memory(const struct listener *l, struct server **s, const struct fc_peer *peer,
+give_memory(const struct listener *l, struct served *v, const struct fc_peer *peer,
     const struct fc_regions *regions, int *uffd, struct err *e)
 {
-	const struct server_options options = {
+	struct server_options options = {
 		.nworkers = l->settings->threads,
 		.nfillers = l->settings->threads,
 		.background = l->settings->background,
@@ -130,12 +132,14 @@ give_memory(const struct listener *l, struct server **s, const struct fc_peer *p
 	};
 	int taken = *uffd;
 
-	if (server_new(s, l->img, &options, e) == -1)
+	if (prefetching_open(&v->prefetching, &l->settings->prefetch, l->img, options.record,
+		&options.prefetch, e) == -1 ||
+	    server_new(&v->server, l->img, &options, e) == -1)
 		return -1;
 	*uffd = -1;
-	if (fc_serve(*s, l->img, peer, regions, taken, e) == -1)
+	if (fc_serve(v->server, l->img, peer, regions, taken, e) == -1)
 		return -1;
-	return server_start(*s, e);
+	return server_start(v->server, e);
 }
 
 /* Its descriptor first: whatever fails later, it is known whether it gave one. */
@@ -148,7 +152,7 @@ serve_peer(const struct listener *l, struct fc_peer *peer, struct served *v, str
 	struct err why = ERR_INIT;
 
 	if (fc_receive(peer, &w, &regions, &uffd, e) == 1)
-		rc = give_memory(l, &v->server, peer, &regions, &uffd, e);
+		rc = give_memory(l, v, peer, &regions, &uffd, e);
 	if (rc == 0) {
 		log_info("process %d: its memory is served", (int)peer->pid);
 		rc = finish(v, l->recording, peer, e);
@@ -161,6 +165,7 @@ serve_peer(const struct listener *l, struct fc_peer *peer, struct served *v, str
 	if (v->server != NULL)
 		server_stop(v->server);
 	server_free(v->server);
+	prefetching_close(&v->prefetching);
 	return rc;
 }
 
@@ -178,7 +183,7 @@ take_signal(int signo)
 static int
 child_main(const struct listener *l, struct fc_peer *peer)
 {
-	struct served served = { .signals = -1 };
+	struct served served = { .signals = -1, .prefetching.ready_fd = -1 };
 	struct err e = ERR_INIT;
 
 	if (l->settings->record.until == RECORD_READY)

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "gmem-restore/prefetch.h"
 #include "gmem-restore/record.h"
 #include "serve/engine.h"
 
@@ -28,6 +29,7 @@ struct listen_settings {
 	const char *image;
 	enum serve_engine engine;
 	bool background;
+	struct prefetch_settings prefetch;
 	unsigned threads;
 	struct record_settings record; /* with once; .path NULL: nothing is recorded */
 };

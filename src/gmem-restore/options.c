@@ -34,6 +34,8 @@ static const struct opt_program program = {
 	    "With --listen it serves VMMs that somebody else starts.\n",
 	.help =
 	    "  --api SOCKET        the VMM's API socket (default: as its arguments tell)\n"
+	    "  --cold-io HOW       read what is not cached: auto, direct (leaves the page cache\n"
+	    "                      alone) or cached\n"
 	    "  --eager             fill all memory before the VM runs: --engine eager\n"
 	    "  --engine NAME       auto, continue, map-continue, userfault or eager\n"
 	    "  --handoff-fd        the hand-off is an inherited descriptor, not a path\n"
@@ -46,8 +48,11 @@ static const struct opt_program program = {
 	    "  --paused            load the state, leave the VM paused\n"
 	    "  --pid-from-peer     with --listen: any number of VMMs, known by their\n"
 	    "                      connections (default)\n"
+	    "  --prefetch WHAT     give pages before they are asked for: hot (default, if the\n"
+	    "                      image has such pages), none, all, or trace=FILE\n"
 	    "  -q, --quiet         print errors only\n"
 	    "  --qmp SOCKET        load the state into a QEMU that has -incoming defer\n"
+	    "  --ready-fd N        write a line to descriptor N when all of that is there\n"
 	    "  --record TRACE      write down which pages are touched first, in their order\n"
 	    "  --record-until WHEN ready (SIGUSR2), settled, or seconds (default: the VMM's\n"
 	    "                      end)\n"
@@ -67,6 +72,7 @@ static const struct opt_program program = {
 
 enum {
 	OPT_API = CHAR_MAX + 1,
+	OPT_COLD_IO,
 	OPT_EAGER,
 	OPT_ENGINE,
 	OPT_HANDOFF_FD,
@@ -76,7 +82,9 @@ enum {
 	OPT_ONCE,
 	OPT_PAUSED,
 	OPT_PID_FROM_PEER,
+	OPT_PREFETCH,
 	OPT_QMP,
+	OPT_READY_FD,
 	OPT_RECORD,
 	OPT_RECORD_UNTIL,
 	OPT_SOCKET_MODE,
@@ -90,6 +98,7 @@ enum {
 
 static const struct option longopts[] = {
 	{ "api", required_argument, NULL, OPT_API },
+	{ "cold-io", required_argument, NULL, OPT_COLD_IO },
 	{ "eager", no_argument, NULL, OPT_EAGER },
 	{ "engine", required_argument, NULL, OPT_ENGINE },
 	{ "handoff-fd", no_argument, NULL, OPT_HANDOFF_FD },
@@ -100,8 +109,10 @@ static const struct option longopts[] = {
 	{ "once", no_argument, NULL, OPT_ONCE },
 	{ "paused", no_argument, NULL, OPT_PAUSED },
 	{ "pid-from-peer", no_argument, NULL, OPT_PID_FROM_PEER },
+	{ "prefetch", required_argument, NULL, OPT_PREFETCH },
 	{ "quiet", no_argument, NULL, 'q' },
 	{ "qmp", required_argument, NULL, OPT_QMP },
+	{ "ready-fd", required_argument, NULL, OPT_READY_FD },
 	{ "record", required_argument, NULL, OPT_RECORD },
 	{ "record-until", required_argument, NULL, OPT_RECORD_UNTIL },
 	{ "socket-mode", required_argument, NULL, OPT_SOCKET_MODE },
@@ -193,6 +204,34 @@ set_mode(struct listen_settings *l, const char *text)
 }
 
 static void
+set_cold_io(struct options *o, const char *text)
+{
+	struct err e = ERR_INIT;
+
+	if (cold_io_parse(text, &o->prefetch.io, &e) == -1)
+		opt_bad(&program, "--cold-io: %s", e.msg);
+}
+
+static void
+set_prefetch(struct options *o, const char *text)
+{
+	struct err e = ERR_INIT;
+
+	if (prefetch_parse(&o->prefetch, text, &e) == -1)
+		opt_bad(&program, "--prefetch: %s", e.msg);
+}
+
+static void
+set_ready_fd(struct options *o, const char *text)
+{
+	struct err e = ERR_INIT;
+	int fd = (int)opt_number(&program, "--ready-fd", text, 3, 1 << 20);
+
+	if (prefetch_ready_fd(&o->prefetch, fd, &e) == -1)
+		opt_bad(&program, "--ready-fd: %s", e.msg);
+}
+
+static void
 set_record_until(struct options *o, const char *text)
 {
 	struct err e = ERR_INIT;
@@ -207,6 +246,9 @@ parse_one(struct options *o, int c)
 	switch (c) {
 	case OPT_API:
 		o->api = optarg;
+		break;
+	case OPT_COLD_IO:
+		set_cold_io(o, optarg);
 		break;
 	case OPT_EAGER:
 		o->engine = SERVE_EAGER;
@@ -238,11 +280,17 @@ parse_one(struct options *o, int c)
 	case OPT_PID_FROM_PEER:
 		o->listen.many = true;
 		break;
+	case OPT_PREFETCH:
+		set_prefetch(o, optarg);
+		break;
 	case 'q':
 		o->level = LOG_LEVEL_ERROR;
 		break;
 	case OPT_QMP:
 		o->qmp = optarg;
+		break;
+	case OPT_READY_FD:
+		set_ready_fd(o, optarg);
 		break;
 	case OPT_RECORD:
 		o->record.path = optarg;
@@ -315,6 +363,7 @@ check_listen(struct options *o)
 	l->image = o->image;
 	l->engine = o->engine;
 	l->background = o->background;
+	l->prefetch = o->prefetch;
 	l->threads = o->threads;
 	l->record = o->record;
 }
@@ -329,6 +378,8 @@ check(const struct options *o)
 		    o->paused ? "--paused" : "--state");
 	if (o->engine == SERVE_EAGER && !o->background)
 		opt_bad(&program, "--eager and --no-background exclude each other");
+	if (o->prefetch.ready_fd != -1 && o->listen.path != NULL && !o->listen.once)
+		opt_bad(&program, "--ready-fd goes with --listen if there is --once too");
 	if (o->record.path == NULL && o->record.until != RECORD_EXIT)
 		opt_bad(&program, "--record-until goes with --record");
 	if (o->record.path != NULL && o->engine == SERVE_EAGER)
@@ -360,6 +411,7 @@ options_parse(struct options *o, int argc, char **argv)
 		.background = true,
 		.level = LOG_LEVEL_WARN,
 		.handoff_timeout = 10,
+		.prefetch = { .kind = PREFETCH_HOT, .ready_fd = -1 },
 		.listen = { .mode = 0600, .owner = LISTEN_NOBODY, .group = LISTEN_NO_GROUP },
 	};
 	opterr = 0;

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "gmem-restore/listen.h"
+#include "gmem-restore/prefetch.h"
 #include "gmem-restore/record.h"
 #include "serve/engine.h"
 #include "vmm/driver.h"
@@ -32,6 +33,7 @@ struct options {
 	bool paused; /* load the state, do not resume */
 	const char *state; /* which state to load */
 	struct listen_settings listen; /* .path NULL: there is a VMM to start */
+	struct prefetch_settings prefetch;
 	struct record_settings record; /* .path NULL: nothing is recorded */
 	const char *stats; /* file, "-" for stdout, or NULL */
 	unsigned threads; /* 0: as many as CPUs */

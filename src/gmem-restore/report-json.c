@@ -179,6 +179,7 @@ times_json(const struct timeline *t)
 		{ "vmm_connected", t->load.connected },
 		{ "state_loaded", t->load.loaded },
 		{ "running", t->load.running },
+		{ "prefetched", t->server.prefetched },
 		{ "complete", t->server.complete },
 		{ "ended", t->ended },
 	};

@@ -57,6 +57,7 @@ struct restore {
 	bool served; /* memory is being served: look at the server's state */
 	int status; /* of the VMM, as wait(2) tells */
 	struct timeline times;
+	struct prefetching prefetching;
 	struct recording recording;
 	bool record_failed; /* it could not be written */
 	struct series *series; /* NULL: nobody wants statistics */
@@ -185,7 +186,7 @@ check_lazy(const struct restore *r, struct err *e)
 static int
 new_server(struct restore *r, struct err *e)
 {
-	const struct server_options options = {
+	struct server_options options = {
 		.nworkers = r->o->threads,
 		.nfillers = r->o->threads,
 		.background = r->o->background,
@@ -193,7 +194,9 @@ new_server(struct restore *r, struct err *e)
 		.record = r->o->record.path != NULL,
 	};
 
-	if (server_new(&r->server, r->img, &options, e) == -1 ||
+	if (prefetching_open(&r->prefetching, &r->o->prefetch, r->img, options.record,
+		&options.prefetch, e) == -1 ||
+	    server_new(&r->server, r->img, &options, e) == -1 ||
 	    (r->o->stats != NULL && series_start(&r->series, r->server, e) == -1))
 		return -1;
 	for (size_t i = 0; i < r->img->manifest.nregions; i++) {
@@ -665,8 +668,10 @@ supervise(struct restore *r, struct err *e)
 			{ .fd = r->loading ? loader_event_fd(r->loader) : -1,
 			    .events = POLLIN },
 		};
-		int n = poll(polls, 3, poll_time(r, check_ms));
+		int n;
 
+		prefetching_look(&r->prefetching, r->server);
+		n = poll(polls, 3, poll_time(r, check_ms));
 		if (n == -1 && errno != EINTR)
 			return err_sys(e, "poll");
 		handle_signals(r);
@@ -785,6 +790,7 @@ restore_fini(struct restore *r)
 	record_close(&r->recording);
 	fd_close(&r->handoff_end);
 	server_free(r->server);
+	prefetching_close(&r->prefetching);
 	fd_close(&r->signals);
 	fd_close(&r->pidfd);
 	guest_fini(&r->guest);
@@ -812,7 +818,11 @@ run(struct restore *r, bool *started, struct err *e)
 int
 restore_run(const struct options *o)
 {
-	struct restore r = { .o = o, .signals = -1, .pidfd = -1, .handoff_end = -1 };
+	struct restore r = { .o = o,
+		.prefetching.ready_fd = -1,
+		.signals = -1,
+		.pidfd = -1,
+		.handoff_end = -1 };
 	struct err e = ERR_INIT;
 	bool started = false;
 	int status;

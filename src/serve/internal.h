@@ -109,7 +109,7 @@ struct server {
 	struct recorder *recorder; /* NULL: nothing is recorded, nor was */
 	struct hot *hot; /* hot.c; NULL: the image has no hot pages */
 	_Atomic(struct prefetch *) prefetch; /* prefetch.c; NULL: there is none (yet) */
-	atomic_bool prefetched; /* what was to be prefetched is there */
+	_Atomic uint64_t prefetched; /* when what was to be prefetched was there, or 0 */
 
 	pthread_t background;
 	bool background_wanted, background_started;
@@ -149,6 +149,9 @@ record(struct server *s, size_t object, uint64_t off, bool write)
 
 /* Tells the owner that something has changed. */
 void server_announce(struct server *s);
+
+/* What was to be prefetched is there. */
+void server_set_prefetched(struct server *s);
 
 /* Everything is there, unless the server has failed; tells the owner. */
 void server_complete(struct server *s);

@@ -155,8 +155,7 @@ fill_foreign(struct server *s, struct err *e)
 		if (s->objects[i].engine == SERVE_COPY && fill_now(s, i, e) == -1)
 			return -1;
 	atomic_store(&s->filled, true);
-	atomic_store(&s->prefetched, true);
-	server_announce(s);
+	server_set_prefetched(s);
 	return 0;
 }
 

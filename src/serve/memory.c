@@ -166,7 +166,7 @@ int
 server_begin(struct server *s, struct err *e)
 {
 	if (all_complete(s)) {
-		atomic_store(&s->prefetched, true);
+		server_set_prefetched(s);
 		server_complete(s);
 		return 0;
 	}

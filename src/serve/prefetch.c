@@ -232,8 +232,7 @@ tell_ready(struct prefetch_thread *t)
 	for (size_t i = 0; i < s->nobjects; i++)
 		own_close(&s->objects[i]);
 	log_debug("prefetched after %llu us", (unsigned long long)us);
-	atomic_store(&s->prefetched, true);
-	server_announce(s);
+	server_set_prefetched(s);
 }
 
 /* Maps what comes to be mapped, and says when all is there. */
@@ -391,9 +390,8 @@ start(struct prefetch *p, struct err *e)
 	if (prepare(p, e) == -1)
 		return -1;
 	any = p->plan.ngroups > 0 || p->sweeps != NULL;
-	atomic_store(&s->prefetched, !any);
 	if (!any) {
-		server_announce(s);
+		server_set_prefetched(s);
 		/* What the background gives before somebody maps the memory is to be mapped. */
 		return s->options.background ? start_threads(p, 1, 0, e) : 0;
 	}

@@ -58,10 +58,17 @@ server_state(struct server *s, struct err *e)
 	return state;
 }
 
+void
+server_set_prefetched(struct server *s)
+{
+	atomic_store(&s->prefetched, serve_now());
+	server_announce(s);
+}
+
 bool
 server_is_prefetched(const struct server *s)
 {
-	return atomic_load(&s->prefetched) && atomic_load(&s->state) != SERVER_FAILED;
+	return atomic_load(&s->prefetched) != 0 && atomic_load(&s->state) != SERVER_FAILED;
 }
 
 int
@@ -197,6 +204,7 @@ server_stats(struct server *s, struct serve_stats *stats, struct server_times *t
 	add_up(s, serve_stats_merge, stats);
 	times->first_mapping = atomic_load(&s->first_mapping);
 	times->first_fault = atomic_load(&s->first_fault);
+	times->prefetched = atomic_load(&s->prefetched);
 	times->complete = atomic_load(&s->complete);
 }
 

@@ -172,7 +172,7 @@ bool server_covers(const struct server *s, unsigned process, uint64_t hva, uint6
 
 /* Monotonic times in ns, 0: not yet. */
 struct server_times {
-	uint64_t first_mapping, first_fault, complete;
+	uint64_t first_mapping, first_fault, prefetched, complete;
 };
 
 void server_stats(struct server *s, struct serve_stats *stats, struct server_times *times);
