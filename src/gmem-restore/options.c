@@ -34,7 +34,8 @@ static const struct opt_program program = {
 	    "With --listen it serves VMMs that somebody else starts.\n",
 	.help =
 	    "  --api SOCKET        the VMM's API socket (default: as its arguments tell)\n"
-	    "  --cold-io HOW       read what is not cached: auto, direct (leaves the page cache\n"
+	    "  --cold-io HOW       read what is not cached: auto, direct (leaves the page "
+	    "cache\n"
 	    "                      alone) or cached\n"
 	    "  --eager             fill all memory before the VM runs: --engine eager\n"
 	    "  --engine NAME       auto, continue, map-continue, userfault or eager\n"

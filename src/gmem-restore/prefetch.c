@@ -34,8 +34,8 @@ prefetch_parse(struct prefetch_settings *p, const char *text, struct err *e)
 		p->kind = PREFETCH_LIST;
 		p->trace = text + strlen(TRACE_PREFIX);
 	} else {
-		return err_set(e, ERR_USAGE,
-		    "\"%s\" is none of hot, none, all and trace=FILE", text);
+		return err_set(
+		    e, ERR_USAGE, "\"%s\" is none of hot, none, all and trace=FILE", text);
 	}
 	return 0;
 }

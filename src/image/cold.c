@@ -54,13 +54,19 @@ cold_is_cached(const struct cold *c)
 	return c->fd == -1 || atomic_load(&c->refused);
 }
 
-/* 1: all of it was in the page cache. */
-static int
-read_cached(const struct cold *c, uint8_t *buf, uint64_t off, size_t len)
+/* Whether all of it was in the page cache, from which it was read. */
+static bool
+read_cached(struct cold *c, uint8_t *buf, uint64_t off, size_t len)
 {
 	struct iovec iov = { buf, len };
+	ssize_t n;
 
-	return preadv2(c->img->fd, &iov, 1, (off_t)off, RWF_NOWAIT) == (ssize_t)len;
+	if (atomic_load(&c->unknown))
+		return false;
+	n = preadv2(c->img->fd, &iov, 1, (off_t)off, RWF_NOWAIT);
+	if (n == -1 && errno == EOPNOTSUPP)
+		atomic_store(&c->unknown, true);
+	return n == (ssize_t)len;
 }
 
 /* How many bytes of the file are in the buffer from the aligned offset on; 0: it can't. */

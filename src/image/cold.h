@@ -24,6 +24,7 @@ struct cold {
 	const struct image *img;
 	enum cold_io how;
 	int fd; /* of O_DIRECT; -1: there is no such thing here */
+	atomic_bool unknown; /* what is in the page cache cannot be told */
 	atomic_bool refused; /* the file system takes O_DIRECT, and then does not do it */
 };
 

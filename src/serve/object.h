@@ -110,6 +110,9 @@ void own_close(struct served_object *o);
 int own_write(
     const struct served_object *o, const void *buf, size_t len, uint64_t off, struct err *e);
 
+/* Sees to it that there are pages in [off, off + len), as object_allocate does. */
+int own_zero(const struct served_object *o, size_t len, uint64_t off, struct err *e);
+
 /* Sees to it that there is a page, of zeros if there was none; guest_memfd or with a bitmap. */
 int object_touch(const struct served_object *o, uint64_t off, struct err *e);
 

@@ -53,8 +53,21 @@ own_close(struct served_object *o)
 }
 
 int
-own_write(
-    const struct served_object *o, const void *buf, size_t len, uint64_t off, struct err *e)
+own_zero(const struct served_object *o, size_t len, uint64_t off, struct err *e)
+{
+	enum uffd_result r;
+
+	while ((r = uffd_zeropage(o->own_uffd, (uintptr_t)o->own + off, len, e)) == UFFD_BUSY)
+		sched_yield();
+	/* What is there already stays, and the rest has to come, too. */
+	if (r == UFFD_PRESENT)
+		return object_allocate(o, off, len, e);
+	return r == UFFD_DONE ? 0 : err_wrap(e, "guest memory %s", o->object->name);
+}
+
+int
+own_write(const struct served_object *o, const void *buf, size_t len, uint64_t off,
+    struct err *e)
 {
 	uint64_t done;
 

@@ -147,7 +147,10 @@ zero_run(struct scatter *c, const struct placed *run, size_t n, struct err *e)
 	stat_add(&c->f->stats.pages_zero, n);
 	if (o->engine == SERVE_COPY)
 		return copy_zero_pages(c->f, run->region, off, len, e);
-	if (o->scratch == -1) {
+	if (c->own && o->own != NULL) {
+		if (own_zero(o, (size_t)len, off, e) == -1)
+			return -1;
+	} else if (o->scratch == -1) {
 		if (object_allocate(o, off, len, e) == -1)
 			return -1;
 	} else {
