@@ -127,6 +127,7 @@ node_load(struct image_reader *r, const struct node_key *key, uint8_t *frame, st
 	if (fd_pread_full(r->img->fd, frame, NODE_FRAME_SIZE, link->offset, e) == -1)
 		return -1;
 	r->stats.bytes_read += NODE_FRAME_SIZE;
+	r->stats.reads++;
 	hash_digest(digest, frame + SKIP_SIZE, NODE_SIZE);
 	if (le32dec(frame) != SKIP_NODE || le32dec(frame + 4) != NODE_SIZE ||
 	    memcmp(digest, link->digest, DIGEST_SIZE) != 0)
@@ -351,9 +352,8 @@ record_read(struct image_reader *r, const struct entry *en, struct err *e)
 	    r->img->size - en->offset < en->length)
 		return err_set(e, ERR_CORRUPT, "%u bytes do not fit the file of %llu",
 		    en->length, (unsigned long long)r->img->size);
-	if (fd_pread_full(r->img->fd, r->record, en->length, en->offset, e) == -1)
-		return -1;
-	return 0;
+	r->stats.reads++;
+	return fd_pread_full(r->img->fd, r->record, en->length, en->offset, e);
 }
 
 static int

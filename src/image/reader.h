@@ -19,6 +19,7 @@ struct image_reader_stats {
 	uint64_t bytes_read; /* from the file: nodes and records */
 	uint64_t bytes_decoded; /* of content */
 	uint64_t chunks; /* loaded */
+	uint64_t reads; /* system calls that read the file */
 };
 
 int image_reader_new(struct image_reader **out, const struct image *img, struct err *e);

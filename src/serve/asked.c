@@ -9,12 +9,17 @@
 int
 asked_filler_init(struct server *s, struct err *e)
 {
+	int rc;
+
 	if (s->asked_filler.reader != NULL)
 		return 0;
-	if (filler_init(&s->asked_filler, s, true, -1, e) == 0)
-		return 0;
-	filler_fini(&s->asked_filler);
-	return -1;
+	/* With the lock only one filler at a time joins the others. */
+	pthread_mutex_lock(&s->lock);
+	rc = filler_init(&s->asked_filler, s, true, -1, e);
+	pthread_mutex_unlock(&s->lock);
+	if (rc == -1)
+		filler_fini(&s->asked_filler);
+	return rc;
 }
 
 int

@@ -154,9 +154,10 @@ queue_take(struct events *v, struct queued *q, bool *again)
 	return any;
 }
 
-static bool
-queue_waits(struct events *v)
+bool
+events_waiting(struct served_process *p)
 {
+	struct events *v = p->events;
 	bool any;
 
 	pthread_mutex_lock(&v->lock);
@@ -294,7 +295,7 @@ events_yield(const struct filler *f, struct served_process *p, unsigned *tries, 
 		if (read_events(p, e) == -1)
 			return -1;
 		/* Other workers may have nothing to do. */
-		if (queue_waits(p->events))
+		if (events_waiting(p))
 			events_kick(p);
 	}
 	/* Who has been told to go on has to get as far as to say so to the kernel. */
@@ -342,18 +343,6 @@ take_queued(struct filler *f, struct err *e)
 		f->began = q.when;
 	}
 	return again ? wake_all(p, e) : 0;
-}
-
-int
-events_take(struct filler *f, struct err *e)
-{
-	if (take_queued(f, e) == -1)
-		return -1;
-	if (f->n != 0 || !readable(f->process, 0))
-		return f->n;
-	if (read_events(f->process, e) == -1 || take_queued(f, e) == -1)
-		return -1;
-	return f->n;
 }
 
 int

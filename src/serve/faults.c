@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <config.h>
 
-#include <sched.h>
-
 #include "base/ckd.h"
+#include "serve/hot.h"
 #include "serve/internal.h"
 
 /* Workers: the threads that read faults and answer them. */
@@ -36,24 +35,30 @@ answer(struct worker *w, const struct uffd_fault *fault, struct err *e)
 	return fill_fault(&w->filler, m, off, e);
 }
 
-/* Whether more faults wait by now, without waiting for one; they are in the queue then. */
-static int
-more_faults(struct filler *f, struct err *e)
+bool
+more_faults(struct filler *f)
 {
-	/* Where the thread that was just woken shares our CPU: its next fault may be the one.
-	 */
-	sched_yield();
+	struct err unused;
+
+	if (f->at < f->n)
+		return true;
 	if (f->process != NULL)
-		return events_take(f, e) == -1 ? -1 : 0;
+		return events_waiting(f->process);
+	if (f->uffd == -1)
+		return false;
 	f->at = 0;
-	f->n = uffd_peek(f->uffd, f->queue, FAULTS_AT_ONCE, e);
-	f->began = serve_now();
-	return f->n == -1 ? -1 : 0;
+	f->n = uffd_peek(f->uffd, f->queue, FAULTS_AT_ONCE, &unused);
+	/* Who reads next is told what is wrong. */
+	if (f->n < 1)
+		f->n = 0;
+	else
+		f->began = serve_now();
+	return f->n > 0;
 }
 
 /*
- * Answers what is in the queue, and what comes in meanwhile.  No fault waits for
- * pages that nobody has asked for: the rests of chunks come when none waits.
+ * Answers what is in the queue, and no more: reading waits for the next, and lets whoever was
+ * woken have the CPU, if it is ours.
  */
 static int
 answer_queue(struct worker *w, struct err *e)
@@ -67,12 +72,11 @@ answer_queue(struct worker *w, struct err *e)
 
 			if (answer(w, &fault, e) == -1)
 				return -1;
-			if (f->at == f->n && more_faults(f, e) == -1)
-				return -1;
 		}
-		rest = fill_pending(f, e);
-		if (rest == 1 && more_faults(f, e) == -1)
-			return -1;
+		/* Of a chunk of hot pages; all others are left to who gives rests. */
+		rest = 0;
+		if (f->hot != NULL)
+			rest = more_faults(f) ? f->at < f->n : hot_pending(f, e);
 	}
 	return rest;
 }

@@ -25,27 +25,14 @@
 
 /* Readers whose chunks are written into guest memory have their buffers locked. */
 static int
-new_locked_reader(struct image_reader **r, struct server *s, struct err *e)
+new_reader(struct filler *f, bool faults, struct err *e)
 {
-	if (image_reader_new(r, s->img, e) == -1)
-		return -1;
-	return image_reader_lock(*r, e);
-}
-
-static int
-new_readers(struct filler *f, bool faults, struct err *e)
-{
-	uint32_t chunk_size = f->server->img->g.chunk_size;
-
-	if (!faults)
-		return new_locked_reader(&f->reader, f->server, e);
 	if (image_reader_new(&f->reader, f->server->img, e) == -1)
 		return -1;
-	f->nloaded = MAX(1, MIN(LOADED_BYTES / chunk_size, LOADED_MAX));
-	for (unsigned i = 0; i < f->nloaded; i++)
-		if (new_locked_reader(&f->loaded[i].reader, f->server, e) == -1)
-			return -1;
-	return 0;
+	if (!faults)
+		return image_reader_lock(f->reader, e);
+	f->joined = loaded_join(f->server, e) == 0;
+	return f->joined ? 0 : -1;
 }
 
 static uint8_t *
@@ -93,7 +80,7 @@ filler_init(struct filler *f, struct server *s, bool faults, int uffd, struct er
 	for (size_t i = 0; i < s->nobjects; i++)
 		if (s->objects[i].page_size > PAGE_GRANULE)
 			f->unit_size = MAX(f->unit_size, s->objects[i].page_size);
-	if (new_readers(f, faults, e) == -1 || hot_filler_init(f, faults, e) == -1)
+	if (new_reader(f, faults, e) == -1 || hot_filler_init(f, faults, e) == -1)
 		return -1;
 	if (f->unit_size == 0)
 		return 0;
@@ -107,15 +94,14 @@ filler_init(struct filler *f, struct server *s, bool faults, int uffd, struct er
 void
 filler_fini(struct filler *f)
 {
+	if (f->joined)
+		loaded_leave(f->server);
+	f->joined = false;
 	if (f->server != NULL)
 		retire(f);
 	hot_filler_fini(f);
 	image_reader_free(f->reader);
 	f->reader = NULL;
-	for (unsigned i = 0; i < f->nloaded; i++) {
-		image_reader_free(f->loaded[i].reader);
-		f->loaded[i].reader = NULL;
-	}
 	if (f->unit != NULL)
 		munmap(f->unit, f->unit_size);
 	if (f->zeros != NULL)
@@ -124,20 +110,34 @@ filler_fini(struct filler *f)
 	f->zeros = NULL;
 }
 
+static void
+count(
+    struct filler *f, const struct image_reader_stats *now, struct image_reader_stats *counted)
+{
+	stat_add(&f->stats.bytes_read, now->bytes_read - counted->bytes_read);
+	stat_add(&f->stats.bytes_decoded, now->bytes_decoded - counted->bytes_decoded);
+	stat_add(&f->stats.crossings, now->reads - counted->reads);
+	*counted = *now;
+}
+
 void
 filler_account(struct filler *f)
 {
-	struct image_reader_stats sum, one;
+	struct image_reader_stats now;
 
-	image_reader_stats(f->reader, &sum);
-	for (unsigned i = 0; i < f->nloaded; i++) {
-		image_reader_stats(f->loaded[i].reader, &one);
-		sum.bytes_read += one.bytes_read;
-		sum.bytes_decoded += one.bytes_decoded;
-	}
-	hot_count(f, &sum);
-	atomic_store_explicit(&f->stats.bytes_read, sum.bytes_read, memory_order_relaxed);
-	atomic_store_explicit(&f->stats.bytes_decoded, sum.bytes_decoded, memory_order_relaxed);
+	image_reader_stats(f->reader, &now);
+	hot_count(f, &now);
+	count(f, &now, &f->counted);
+	stat_add(&f->stats.crossings, crossings_take());
+}
+
+void
+filler_count(struct filler *f, const struct image_reader *r, struct image_reader_stats *counted)
+{
+	struct image_reader_stats now;
+
+	image_reader_stats(r, &now);
+	count(f, &now, counted);
 }
 
 /* ---- chunks ---- */
@@ -184,23 +184,31 @@ give_run(struct filler *f, size_t object, uint64_t first, const struct run *run,
 	return map_everywhere(f, object, off, len, NULL, e);
 }
 
+/* How many pages the record holds of those before page `end`. */
+static uint32_t
+rank_of_end(const struct filler *f, const struct entry *en, uint32_t end)
+{
+	const struct geometry *g = &f->server->img->g;
+
+	return end < g->pages ? entry_rank(en, end) : entry_stored(en, g);
+}
+
 /*
- * Gives all of the loaded chunk that nobody took.  Everything is decoded
+ * Gives what nobody took of pages [at, end) of the loaded chunk.  Everything is decoded
  * before anything more is taken: what is taken is given soon.
  */
 static int
 give_rest(struct filler *f, struct image_reader *reader, size_t object, uint64_t chunk,
-    const struct entry *en, stat_counter *count, struct err *e)
+    const struct entry *en, uint32_t at, uint32_t end, stat_counter *count, struct err *e)
 {
 	struct served_object *o = &f->server->objects[object];
-	uint32_t npages = f->server->img->g.pages, at = 0;
-	uint64_t first = chunk * npages;
+	uint64_t first = chunk * f->server->img->g.pages;
 	const uint8_t *pages;
 	struct run run;
 
-	if (image_reader_pages(reader, image_reader_stored(reader, en), &pages, e) == -1)
+	if (image_reader_pages(reader, rank_of_end(f, en, end), &pages, e) == -1)
 		return -1;
-	while (take_run(o, en, first, npages, &at, &run)) {
+	while (take_run(o, en, first, end, &at, &run)) {
 		if (give_run(f, object, first, &run, pages, e) == -1)
 			return -1;
 		stat_add(count, run.n);
@@ -229,7 +237,7 @@ fill_chunk(struct filler *f, size_t object, uint64_t chunk, const struct entry *
 		return 0;
 	if (image_reader_load(f->reader, o->object, chunk, en, e) == -1)
 		return -1;
-	return give_rest(f, f->reader, object, chunk, en, count, e);
+	return give_rest(f, f->reader, object, chunk, en, 0, npages, count, e);
 }
 
 /* ---- faults ---- */
@@ -265,103 +273,79 @@ give_zero(struct filler *f, size_t object, const struct mapping *m, uint64_t off
 	return map_everywhere(f, object, off, PAGE_GRANULE, m, e);
 }
 
-/* The chunk, if it is still loaded; else a place for it: one without a rest, or the oldest. */
-static struct loaded *
-loaded_find(struct filler *f, size_t object, uint64_t chunk, bool *found)
+int
+fill_page(struct filler *f, struct loaded *l, uint32_t page, uint64_t began, struct err *e)
 {
-	struct loaded *place = &f->loaded[0];
+	struct run run = { page, 0, 1 };
+	const uint8_t *content;
 
-	*found = true;
-	for (unsigned i = 0; i < f->nloaded; i++) {
-		struct loaded *l = &f->loaded[i];
-
-		if (l->pending && l->object == object && l->chunk == chunk)
-			return l;
-		if (place->pending && (!l->pending || l->when < place->when))
-			place = l;
-	}
-	*found = false;
-	return place;
-}
-
-static int
-load(struct filler *f, struct loaded *l, size_t object, uint64_t chunk, const struct entry *en,
-    struct err *e)
-{
-	l->pending = false;
-	if (image_reader_load(l->reader, f->server->objects[object].object, chunk, en, e) == -1)
+	if (image_reader_page(l->reader, entry_rank(&l->entry, page), &content, e) == -1 ||
+	    give_run(f, l->object, l->chunk * f->server->img->g.pages, &run, content, e) == -1)
 		return -1;
-	l->pending = true;
-	l->object = object;
-	l->chunk = chunk;
-	l->entry = *en;
-	l->when = f->loads++;
+	serve_stats_answer(&f->stats, ANSWER_STORED, began);
 	return 0;
 }
 
+/* So many pages of a rest are given at once: whoever asks for others of them waits so long. */
+#define REST_PAGES 16u
+#define REST_PAGES_UNASKED 4u
+
 static int
-finish(struct filler *f, struct loaded *l, struct err *e)
+give_some(struct filler *f, struct loaded *l, uint32_t npages, struct err *e)
 {
-	/* Neighbours that are there would be touched unseen. */
-	if (recording(f->server))
-		return 0;
-	l->pending = false;
+	uint32_t at = l->next, end = MIN(at + npages, f->server->img->g.pages);
+
+	l->next = end;
 	return give_rest(
-	    f, l->reader, l->object, l->chunk, &l->entry, &f->stats.pages_around, e);
+	    f, l->reader, l->object, l->chunk, &l->entry, at, end, &f->stats.pages_around, e);
+}
+
+int
+fill_rest(struct filler *f, struct loaded *l, struct err *e)
+{
+	while (l->next < f->server->img->g.pages && !more_faults(f))
+		if (give_some(f, l, REST_PAGES, e) == -1)
+			return -1;
+	return 0;
 }
 
 int
 fill_pending(struct filler *f, struct err *e)
 {
-	struct loaded *newest = NULL;
+	struct loaded *l = loaded_get_rest(f->server);
 
-	for (unsigned i = 0; i < f->nloaded; i++)
-		if (f->loaded[i].pending &&
-		    (newest == NULL || f->loaded[i].when > newest->when))
-			newest = &f->loaded[i];
-	if (newest == NULL || recording(f->server))
+	if (l == NULL)
 		return hot_pending(f, e);
-	return finish(f, newest, e) == -1 ? -1 : 1;
+	if (give_some(f, l, REST_PAGES_UNASKED, e) == -1 || loaded_put(f, l, e) == -1)
+		return -1;
+	return 1;
 }
 
-/*
- * What was decoded is given before its place is needed: in memory that is touched all over,
- * without a break, each chunk would be decoded for each of its pages.
- */
-static int
-make_room(struct filler *f, struct err *e)
-{
-	struct loaded *oldest = &f->loaded[0];
-
-	for (unsigned i = 0; i < f->nloaded; i++) {
-		if (!f->loaded[i].pending)
-			return 0;
-		if (f->loaded[i].when < oldest->when)
-			oldest = &f->loaded[i];
-	}
-	return finish(f, oldest, e);
-}
-
+/* Who asks for a second page of a chunk goes through all of it. */
 static int
 give_page(struct filler *f, size_t object, uint64_t off, const struct entry *en, struct err *e)
 {
 	const struct geometry *g = &f->server->img->g;
+	uint32_t page = (uint32_t)(off % g->chunk_size / PAGE_GRANULE);
 	uint64_t chunk = off / g->chunk_size;
-	struct run run = { (uint32_t)(off % g->chunk_size / PAGE_GRANULE), 0, 1 };
-	const uint8_t *content;
+	bool again, through;
 	struct loaded *l;
-	bool again;
 
-	l = loaded_find(f, object, chunk, &again);
-	if ((!again && load(f, l, object, chunk, en, e) == -1) ||
-	    image_reader_page(l->reader, entry_rank(en, run.page), &content, e) == -1 ||
-	    give_run(f, object, chunk * g->pages, &run, content, e) == -1)
-		return -1;
-	serve_stats_answer(&f->stats, ANSWER_STORED, f->began);
 	stat_add(&f->stats.faults_stored, 1);
 	stat_add(&f->stats.pages_demand, 1);
-	/* Who asks for a second page of a chunk goes through all of it. */
-	return again ? finish(f, l, e) : make_room(f, e);
+	l = loaded_get(f->server, object, chunk, page, f->began, &again, &through);
+	if (l == NULL)
+		return 0;
+	if (!again) {
+		l->entry = *en;
+		if (image_reader_load(
+			l->reader, f->server->objects[object].object, chunk, en, e) == -1)
+			return -1;
+	}
+	if (fill_page(f, l, page, f->began, e) == -1 ||
+	    ((again || through) && !recording(f->server) && fill_rest(f, l, e) == -1))
+		return -1;
+	return loaded_put(f, l, e);
 }
 
 static int

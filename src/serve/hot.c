@@ -106,6 +106,7 @@ hot_count(const struct filler *f, struct image_reader_stats *sum)
 		image_reader_stats(f->hot->chunks[i].reader, &one);
 		sum->bytes_read += one.bytes_read;
 		sum->bytes_decoded += one.bytes_decoded;
+		sum->reads += one.reads;
 	}
 }
 

@@ -3,6 +3,7 @@
 #define GMEM_SERVE_INTERNAL_H
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 
 #include "image/reader.h"
@@ -15,7 +16,8 @@
  * What the files of the page server share.
  *
  * Lock order: server.asked_lock, server.lock, server.fail_lock or server.stats_lock; none is
- * taken where userfaultfd's faults are answered, nor with the gate of events.c.  Tables that
+ * taken where userfaultfd's faults are answered, nor with the gate of events.c; there only
+ * loaded_set.lock is, the last of all.  Tables that
  * faults read (mappings) are never changed: a new one replaces them, the old one stays until
  * the server is freed.
  */
@@ -37,28 +39,58 @@ struct mapping_table {
 };
 
 /*
- * A chunk that was decoded for a fault.  The page that was asked for is given;
- * the rest is, when nobody waits for something else.
+ * A chunk that was decoded for a fault.  The page that was asked for is given at once; the
+ * rest is, when somebody has the time.  See loaded.c.
  */
 struct loaded {
 	struct image_reader *reader; /* owned */
-	bool pending; /* there is a rest */
+	enum {
+		LOADED_EMPTY,
+		LOADED_KEPT, /* there is a rest that nobody is to give: touches are recorded */
+		LOADED_REST, /* there may be a rest, and nobody is at it */
+		LOADED_BUSY, /* whoever has it answers for what is wanted of it, too */
+		LOADED_RESTING, /* busy with what nobody has asked for: nothing is wanted of it
+				 */
+	} state;
 	size_t object;
 	uint64_t chunk;
 	struct entry entry;
+	uint32_t next; /* the rest begins at this page */
 	uint64_t when; /* counts up: the newest comes first, the oldest is dropped */
+	uint64_t wanted[CHUNK_PAGES_MAX / 64]; /* pages that others have taken and ask for */
+	unsigned nwanted;
+	uint64_t wanted_since; /* the first of these */
+	struct image_reader_stats counted; /* of the reader's, in some filler's statistics */
 };
 
-#define LOADED_MAX 4
-#define LOADED_BYTES (1u << 20) /* of chunks that a worker keeps, or one chunk */
+#define LOADED_MAX 16u
+#define LOADED_BYTES (1u << 20) /* of chunks that are kept while nobody is at them, or one */
+#define LOADED_DROPPED 256u
+
+struct loaded_set {
+	pthread_mutex_t lock; /* held for a look around, never longer */
+	struct loaded **list;
+	unsigned n;
+	unsigned nrest; /* in that state */
+	uint64_t loads;
+	/* Chunks that were dropped with a rest, and asked for again go through at once. */
+	struct {
+		size_t object; /* + 1 */
+		uint64_t chunk;
+	} dropped[LOADED_DROPPED];
+	/* Who gives the rests. */
+	pthread_t thread;
+	bool started;
+	atomic_bool sleeps;
+	sem_t wake;
+};
 
 /* A thread that gives pages, with all it needs for that. */
 struct filler {
 	struct server *server;
-	struct image_reader *reader; /* for the index; of the background also for chunks */
-	struct loaded loaded[LOADED_MAX]; /* of fault workers, nloaded */
-	unsigned nloaded; /* 0: it fills what nobody has asked for */
-	uint64_t loads;
+	struct image_reader *reader; /* for the index; of who fills unasked also for chunks */
+	struct image_reader_stats counted; /* of its reader, in its statistics */
+	bool joined; /* it answers who has asked: has a part in server.loaded */
 	uint8_t *unit; /* locked; for objects of huge pages */
 	const uint8_t *zeros; /* the same, and nobody writes it */
 	size_t unit_size;
@@ -110,6 +142,9 @@ struct server {
 	struct hot *hot; /* hot.c; NULL: the image has no hot pages */
 	_Atomic(struct prefetch *) prefetch; /* prefetch.c; NULL: there is none (yet) */
 	_Atomic uint64_t prefetched; /* when what was to be prefetched was there, or 0 */
+
+	struct loaded_set loaded;
+	struct filler rest_filler;
 
 	pthread_t background;
 	bool background_wanted, background_started;
@@ -168,6 +203,10 @@ void filler_fini(struct filler *f);
 /* Brings what its reader has read into its statistics. */
 void filler_account(struct filler *f);
 
+/* The same of another reader, of which *counted was counted before. */
+void filler_count(
+    struct filler *f, const struct image_reader *r, struct image_reader_stats *counted);
+
 /*
  * Answers a fault of a mapping at `off` in its object (a multiple of the
  * object's page size).
@@ -184,10 +223,19 @@ int fill_vcpu(struct filler *f, size_t object, uint64_t off, struct err *e);
 int fill_first(struct filler *f, size_t object, struct err *e);
 
 /*
- * Gives the rest of a chunk that a fault has loaded, if there is such a rest: 1, 0
+ * Gives some of the rest of a chunk that a fault has loaded, if there is such a rest: 1, 0
  * if there is none, -1.  Between faults.
  */
 int fill_pending(struct filler *f, struct err *e);
+
+/* The same for all that is left of this one, which the caller has. */
+int fill_rest(struct filler *f, struct loaded *l, struct err *e);
+
+/*
+ * Gives page `page` of a loaded chunk, which somebody has taken, and wakes who waits.  The
+ * caller has the chunk.
+ */
+int fill_page(struct filler *f, struct loaded *l, uint32_t page, uint64_t began, struct err *e);
 
 /* Gives what is not taken yet of chunk `chunk`, whose entry is *en. */
 int fill_chunk(struct filler *f, size_t object, uint64_t chunk, const struct entry *en,
@@ -217,6 +265,29 @@ int fill_taken(struct filler *f, size_t object, uint64_t off, struct err *e);
 
 /* Until whoever has taken the page has given it. */
 int await_given(struct server *s, const struct claims *c, uint64_t page, struct err *e);
+
+/* ---- loaded.c: chunks that were decoded for faults ---- */
+
+void loaded_init(struct loaded_set *set);
+void loaded_fini(struct server *s);
+
+/* Before the first fault of a filler: room for what it does; starts who gives rests.  */
+int loaded_join(struct server *s, struct err *e);
+void loaded_leave(struct server *s);
+
+/*
+ * Where the chunk is to be decoded to, or was (*again); the caller has it from then on.  NULL:
+ * somebody is at it just now, and will give `page`, which the caller has taken since `began`.
+ * *through: it was given up once, and should be gone through now.
+ */
+struct loaded *loaded_get(struct server *s, size_t object, uint64_t chunk, uint32_t page,
+    uint64_t began, bool *again, bool *through);
+
+/* A chunk with a rest, which the caller has from then on; or NULL. */
+struct loaded *loaded_get_rest(struct server *s);
+
+/* Gives what is wanted of it meanwhile, and lets go of it. */
+int loaded_put(struct filler *f, struct loaded *l, struct err *e);
 
 /* ---- map.c ---- */
 
@@ -267,6 +338,9 @@ int server_begin(struct server *s, struct err *e);
 /* The thread of a struct worker. */
 void *worker_main(void *arg);
 
+/* Whether more faults wait by now; where that can be told they are in the queue then. */
+bool more_faults(struct filler *f);
+
 /* With s->lock, or when nobody else is left: ends the workers of the process. */
 void process_stop(struct served_process *p);
 
@@ -304,10 +378,12 @@ void events_end_copy(struct served_process *p);
 int events_yield(
     const struct filler *f, struct served_process *p, unsigned *tries, struct err *e);
 
-/* Puts a fault into the queue of the worker's filler: 1, 0, -1; or waits, till it is to stop.
+/* Waits for a fault, until the worker is to stop: 1 with it in the queue of its filler, 0, -1.
  */
-int events_take(struct filler *f, struct err *e);
 int events_wait(struct filler *f, struct err *e);
+
+/* Whether faults have been read that nobody is at yet. */
+bool events_waiting(struct served_process *p);
 
 /* ---- source.c ---- */
 

@@ -14,6 +14,7 @@ libgmem_a_SOURCES += \
 	%D%/host.c %D%/host.h \
 	%D%/hot.c %D%/hot.h \
 	%D%/internal.h \
+	%D%/loaded.c \
 	%D%/map.c \
 	%D%/mappings.c \
 	%D%/memory.c \

@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "format/layout.h"
 #include "memory/kind.h"
+#include "serve/stats.h"
 #include "serve/uffd.h"
 
 /* Linux 6.5; the headers may be older. */
@@ -387,6 +388,7 @@ object_write(
 		ssize_t n = pwrite(
 		    o->fd, (const char *)buf + done, len - done, (off_t)(o->base + off + done));
 
+		crossing();
 		/* Some kernels tell of a part of a page; the whole page is written again. */
 		if (n >= PAGE_GRANULE)
 			done += (size_t)align_down((uint64_t)n, PAGE_GRANULE);
@@ -471,6 +473,7 @@ object_first_write(struct served_object *o, const void *page, uint64_t off, stru
 int
 object_touch(const struct served_object *o, uint64_t off, struct err *e)
 {
+	crossing();
 	/* Unlike a load of ours this fails where the page cannot be had. */
 	if (pwrite(o->scratch, o->map + off, 1, 0) == 1)
 		return 0;
@@ -483,6 +486,7 @@ object_allocate(const struct served_object *o, uint64_t off, uint64_t len, struc
 {
 	int rc;
 
+	crossing();
 	do
 		rc = fallocate(o->fd, FALLOC_FL_KEEP_SIZE, (off_t)(o->base + off), (off_t)len);
 	while (rc == -1 && errno == EINTR);

@@ -96,6 +96,7 @@ server_new(struct server **out, const struct image *img, const struct server_opt
 	pthread_mutex_init(&s->asked_lock, NULL);
 	pthread_mutex_init(&s->fail_lock, NULL);
 	pthread_mutex_init(&s->stats_lock, NULL);
+	loaded_init(&s->loaded);
 	s->nobjects = img->manifest.nregions;
 	s->objects = calloc(s->nobjects + 1, sizeof(*s->objects));
 	s->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -246,6 +247,7 @@ server_free(struct server *s)
 		events_free(s->processes[i]);
 		free(s->processes[i]);
 	}
+	loaded_fini(s);
 	free_mappings(s);
 	free_objects(s);
 	hot_close(s);

@@ -8,6 +8,8 @@
 
 #include "base/ckd.h"
 
+_Thread_local uint64_t crossings_made;
+
 uint64_t
 serve_now(void)
 {

@@ -89,6 +89,24 @@ void serve_stats_answer(struct serve_stats *s, enum fault_answer how, uint64_t b
 /* Those of first answers: all but ANSWER_PRESENT.  *h is zeroed before. */
 void serve_stats_latency(const struct serve_stats *s, struct histogram *h);
 
+/* System calls that this thread has made for giving pages, since they were last taken. */
+extern _Thread_local uint64_t crossings_made;
+
+static inline void
+crossing(void)
+{
+	crossings_made++;
+}
+
+static inline uint64_t
+crossings_take(void)
+{
+	uint64_t n = crossings_made;
+
+	crossings_made = 0;
+	return n;
+}
+
 /* CLOCK_MONOTONIC, ns. */
 uint64_t serve_now(void);
 

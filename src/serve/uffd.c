@@ -15,6 +15,7 @@
 #include "base/ckd.h"
 #include "base/fdio.h"
 #include "format/layout.h"
+#include "serve/stats.h"
 
 #ifndef USERFAULTFD_IOC_NEW
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
@@ -132,6 +133,7 @@ read_events(int fd, struct uffd_fault *list, size_t max, int flags, struct err *
 	ssize_t got;
 	int n = 0;
 
+	crossing();
 	got = preadv2(fd, &iov, 1, -1, flags);
 	if (got == -1 &&
 	    (errno == EINTR || errno == EAGAIN || (flags != 0 && errno == EOPNOTSUPP)))
@@ -209,6 +211,7 @@ uffd_read_events(int fd, struct uffd_event list[UFFD_EVENTS_MAX], struct err *e)
 	ssize_t got = preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
 	int n;
 
+	crossing();
 	if (got == -1 && errno == EOPNOTSUPP)
 		got = read(fd, msgs, sizeof(msgs));
 	if (got == -1 && (errno == EINTR || errno == EAGAIN))
@@ -226,6 +229,7 @@ uffd_wake(int fd, uint64_t hva, uint64_t len, struct err *e)
 {
 	struct uffdio_range range = { .start = hva, .len = len };
 
+	crossing();
 	if (ioctl(fd, UFFDIO_WAKE, &range) == 0)
 		return UFFD_DONE;
 	err_sys(
@@ -244,6 +248,7 @@ uffd_continue(
 	while (at < len && r == UFFD_DONE) {
 		struct uffdio_continue c = { .range = { .start = hva + at, .len = len - at } };
 
+		crossing();
 		if (ioctl(fd, UFFDIO_CONTINUE, &c) == 0) {
 			at = len;
 		} else if (errno == EAGAIN) {
@@ -299,6 +304,7 @@ uffd_zeropage(int fd, uint64_t hva, uint64_t len, struct err *e)
 	enum uffd_result r;
 	uint64_t done;
 
+	crossing();
 	if (ioctl(fd, UFFDIO_ZEROPAGE, &z) == 0)
 		return UFFD_DONE;
 	r = outcome(z.zeropage, &done);
@@ -317,6 +323,7 @@ uffd_copy(int fd, uint64_t hva, const void *from, uint64_t len, uint64_t *done, 
 	enum uffd_result r;
 
 	*done = 0;
+	crossing();
 	if (ioctl(fd, UFFDIO_COPY, &c) == 0) {
 		*done = len;
 		return UFFD_DONE;
