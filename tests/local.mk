@@ -175,6 +175,13 @@ test_serve_record_SOURCES = %D%/unit/test-serve-record.c
 test_serve_record_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_serve_record_LDADD = $(UNIT_LDADD)
 
+check_PROGRAMS += test-protect
+TESTS += test-protect
+test_protect_SOURCES = %D%/unit/test-protect.c %D%/unit/test-memory-lib.c %D%/unit/test-memory-lib.h
+test_protect_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_protect_LDADD = $(UNIT_LDADD)
+
+
 test_serve_source_SOURCES = %D%/unit/test-serve-source.c
 test_serve_source_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_serve_source_LDADD = $(UNIT_LDADD)

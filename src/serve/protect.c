@@ -364,11 +364,11 @@ protect_skip(struct protect *p, size_t region, uint64_t from, uint64_t to, struc
 		return 0;
 	for (uint64_t i = first; i < last; i++)
 		if (atomic_exchange(&g->state[i], PAGE_DONE) >= PAGE_IN_POOL)
-			err_set(e, ERR_FAILED,
+			return err_set(e, ERR_FAILED,
 			    "page %llu was a hole, and has been discarded with data in it",
 			    (unsigned long long)i);
 	release(p, region, first, last - first);
-	return e->kind == ERR_NONE ? 0 : -1;
+	return 0;
 }
 
 int
