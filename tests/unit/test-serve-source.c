@@ -138,9 +138,12 @@ static enum server_state
 await_server(const struct vmm *v, struct err *e)
 {
 	struct pollfd p = { .fd = server_event_fd(v->server), .events = POLLIN };
+	uint64_t count;
 
-	if (server_state(v->server, e) == SERVER_FILLING)
-		poll(&p, 1, 30000);
+	/* It tells of other changes too. */
+	while (server_state(v->server, e) == SERVER_FILLING && poll(&p, 1, 30000) == 1)
+		if (read(p.fd, &count, sizeof(count)) == -1)
+			break;
 	return server_state(v->server, e);
 }
 
