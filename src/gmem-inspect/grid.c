@@ -86,9 +86,11 @@ on_run(void *arg, const struct run *run, struct err *e)
 		n = MIN(div_up(end - within, PAGE_GRANULE), run->npages - page);
 		c = &f->block->cells[within / cell_size];
 		c->stored += n;
+		c->hot += run->hot ? n : 0;
 		c->bytes += share(run->bytes, page, page + n, run->npages);
 	}
 	f->g->total.stored += run->npages;
+	f->g->total.hot += run->hot ? run->npages : 0;
 	f->g->total.bytes += run->bytes;
 	return 0;
 }
@@ -157,6 +159,12 @@ cell_level(const struct cell *c)
 	if (c->stored >= c->pages)
 		return 4;
 	return 1 + (unsigned)(c->stored * 3 / c->pages);
+}
+
+bool
+cell_is_hot(const struct cell *c)
+{
+	return c->hot != 0 && 2 * c->hot >= c->stored;
 }
 
 unsigned

@@ -2,6 +2,7 @@
 #ifndef GMEM_INSPECT_GRID_H
 #define GMEM_INSPECT_GRID_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,6 +14,7 @@
 struct cell {
 	uint64_t pages; /* of 4 KiB, that it covers */
 	uint64_t stored;
+	uint64_t hot; /* of those */
 	uint64_t bytes; /* of the stored ones in the image */
 };
 
@@ -41,6 +43,9 @@ void grid_free(struct grid *g);
 /* How much of a cell is stored: 0 nothing … GRID_LEVELS - 1 everything. */
 #define GRID_LEVELS 5u
 unsigned cell_level(const struct cell *c);
+
+/* Half of what it stores, or more, is hot: that is told instead. */
+bool cell_is_hot(const struct cell *c);
 
 /* How well it is compressed: 0 to less than a tenth … GRID_RATIOS - 1 hardly. */
 #define GRID_RATIOS 5u

@@ -29,6 +29,7 @@ put_amount(json_t *to, const struct amount *a)
 	put_number(to, "size", a->size);
 	put_number(to, "pages", a->pages);
 	put_number(to, "stored_pages", a->stored);
+	put_number(to, "hot_pages", a->hot);
 	put_number(to, "zero_pages", a->pages - a->stored);
 	put_number(to, "stored_bytes", amount_plain(a));
 	put_number(to, "image_bytes", a->packed);
@@ -51,12 +52,12 @@ segments(const struct object *o)
 }
 
 static json_t *
-objects(const struct object *list, size_t n)
+objects(const struct manifest *m, const struct object *list, size_t n)
 {
 	json_t *array = json_array();
 
 	for (size_t i = 0; i < n; i++) {
-		struct amount a = amount_of(&list[i]);
+		struct amount a = amount_of(m, &list[i]);
 		json_t *o = json_object();
 
 		put_text(o, "name", list[i].name);
@@ -107,6 +108,23 @@ codec(const struct manifest *m)
 	return c;
 }
 
+static json_t *
+hot(const struct hot_section *h)
+{
+	json_t *o;
+
+	if (h == NULL)
+		return json_null();
+	o = json_object();
+	put_number(o, "pages", h->table.size / HOT_ENTRY_SIZE);
+	put_number(o, "stored_pages", h->pages.top.stored);
+	put_number(o, "stored_bytes", h->pages.size);
+	put_number(o, "image_bytes", h->pages.top.bytes);
+	put_number(o, "table_bytes", h->table.top.bytes);
+	json_object_set_new(o, "trace", h->has_trace ? json_digest(h->trace) : json_null());
+	return o;
+}
+
 int
 info_json(const struct info *info, struct err *e)
 {
@@ -125,8 +143,9 @@ info_json(const struct info *info, struct err *e)
 	put_text(json, "created", m->created);
 	put_amount(memory, &info->memory);
 	json_object_set_new(json, "memory", memory);
-	json_object_set_new(json, "regions", objects(m->regions, m->nregions));
-	json_object_set_new(json, "states", objects(m->states, m->nstates));
+	json_object_set_new(json, "regions", objects(m, m->regions, m->nregions));
+	json_object_set_new(json, "hot", hot(m->hot));
+	json_object_set_new(json, "states", objects(m, m->states, m->nstates));
 	json_object_set_new(json, "vmm", pairs(&m->vmm));
 	json_object_set_new(json, "command", command(m));
 	json_object_set_new(json, "annotations", pairs(&m->annotations));

@@ -53,6 +53,28 @@ summary(const struct info *info)
 	    text_percent(of, info->img->size, a->size));
 }
 
+/* What a restore wants first. */
+static void
+hot(const struct info *info)
+{
+	const struct hot_section *h = info->img->manifest.hot;
+	char plain[16], packed[16], share[16], of[16], root[2 * DIGEST_SIZE + 1];
+
+	if (h == NULL)
+		return;
+	printf("hot        %llu pages, %llu of them stored: %s (%s of what is stored),\n",
+	    (unsigned long long)(h->table.size / HOT_ENTRY_SIZE),
+	    (unsigned long long)h->pages.top.stored, opt_human(plain, h->pages.size),
+	    text_percent(share, h->pages.top.stored, info->memory.stored));
+	printf("           in %s first in the image (%s of it)\n",
+	    opt_human(packed, h->pages.top.bytes + h->table.top.bytes),
+	    text_percent(of, h->pages.top.bytes + h->table.top.bytes, info->img->size));
+	if (!h->has_trace)
+		return;
+	digest_text(root, h->trace);
+	printf("recorded   of %s\n", root);
+}
+
 static void
 pairs(const char *title, const struct pairs *list)
 {
@@ -129,7 +151,7 @@ regions(const struct manifest *m)
 	    "KIND", "SIZE", "PAGE SIZE", "STORED", "", "ZERO", "IN IMAGE", "RATIO");
 	for (size_t i = 0; i < m->nregions; i++) {
 		const struct object *o = &m->regions[i];
-		struct amount a = amount_of(o);
+		struct amount a = amount_of(m, o);
 		char size[16], page[16], plain[16], share[16], zero[16], packed[16], ratio[16];
 
 		row_head(o, name, kind);
@@ -175,7 +197,7 @@ states(const struct manifest *m)
 	printf("\n  %-*s  %-*s  %9s  %9s  %7s\n", name, "STATE", kind, "KIND", "SIZE",
 	    "IN IMAGE", "RATIO");
 	for (size_t i = 0; i < m->nstates; i++) {
-		struct amount a = amount_of(&m->states[i]);
+		struct amount a = amount_of(m, &m->states[i]);
 		char size[16], packed[16], ratio[16];
 
 		row_head(&m->states[i], name, kind);
@@ -191,6 +213,7 @@ info_text(const struct info *info)
 
 	head(info);
 	summary(info);
+	hot(info);
 	regions(m);
 	segments(m);
 	states(m);

@@ -12,6 +12,7 @@ struct amount {
 	uint64_t size; /* bytes */
 	uint64_t pages; /* of 4 KiB */
 	uint64_t stored; /* pages; the others are zero */
+	uint64_t hot; /* of the stored ones */
 	uint64_t packed; /* bytes of the stored ones in the image */
 };
 
@@ -21,7 +22,11 @@ struct info {
 	struct amount memory; /* of all regions */
 };
 
-struct amount amount_of(const struct object *o);
+/*
+ * Hot pages of a region count with it; of their bytes in the image a region has its part by
+ * the number of pages.
+ */
+struct amount amount_of(const struct manifest *m, const struct object *o);
 
 /* Bytes that the stored pages were. */
 uint64_t amount_plain(const struct amount *a);

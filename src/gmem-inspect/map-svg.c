@@ -87,8 +87,11 @@ cell_title(const struct svg *s, const struct grid *g, const struct block *b, uin
 	fprintf(
 	    s->f, "<title>0x%llx-0x%llx: ", (unsigned long long)start, (unsigned long long)end);
 	put_xml(s->f, text_percent(percent, c->stored, c->pages));
-	fprintf(s->f, " stored, %s in the image (%s)</title>", opt_human(packed, c->bytes),
+	fprintf(s->f, " stored, %s in the image (%s)", opt_human(packed, c->bytes),
 	    text_ratio(ratio, c->stored * PAGE_GRANULE, c->bytes));
+	if (c->hot != 0)
+		fprintf(s->f, ", %s of it hot", text_percent(percent, c->hot, c->stored));
+	fputs("</title>", s->f);
 }
 
 static void
@@ -102,8 +105,9 @@ draw_cell(const struct svg *s, const struct grid *g, const struct block *b, uint
 		return;
 	fprintf(s->f,
 	    "<rect x=\"%u\" y=\"%u\" width=\"%u\" height=\"%u\" fill=\"%s\" "
-	    "fill-opacity=\"%s\">",
-	    x, y, s->cell, s->cell, colours[cell_ratio(c)], opacities[cell_level(c)]);
+	    "fill-opacity=\"%s\"%s>",
+	    x, y, s->cell, s->cell, colours[cell_ratio(c)], opacities[cell_level(c)],
+	    cell_is_hot(c) ? " class=\"hot\"" : "");
 	cell_title(s, g, b, i);
 	fputs("</rect>\n", s->f);
 }
@@ -204,7 +208,8 @@ draw_top(struct svg *s, const struct map *map, unsigned height)
 	    "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %u %u\" width=\"%u\" "
 	    "height=\"%u\">\n<style>text{font:12px ui-monospace,monospace;fill:#333;"
 	    "white-space:pre}.title{font-size:16px;font-weight:bold}.name{font-weight:bold}"
-	    ".address,.note{font-size:10px;fill:#777}.zero{fill:#e4e6e8}</style>\n"
+	    ".address,.note{font-size:10px;fill:#777}.zero{fill:#e4e6e8}"
+	    ".hot{stroke:#000;stroke-width:1}</style>\n"
 	    "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n",
 	    s->width, height, s->width, height);
 	s->y = MARGIN + LINE;
@@ -226,7 +231,7 @@ legend_item(
 }
 
 static void
-draw_legend(struct svg *s)
+draw_legend(struct svg *s, bool hot)
 {
 	s->y += LINE;
 	fprintf(s->f, "<text x=\"%u\" y=\"%u\" text-anchor=\"end\">stored</text>\n", LEFT - 8,
@@ -238,6 +243,12 @@ draw_legend(struct svg *s)
 	    s->f, "<text x=\"%u\" y=\"%u\" text-anchor=\"end\">ratio</text>\n", LEFT - 8, s->y);
 	for (unsigned i = 0; i < GRID_RATIOS; i++)
 		legend_item(s, LEFT + 140 * i, colours[i], "1", ratio_text(i));
+	if (hot) {
+		s->y += LINE + 4;
+		fprintf(s->f,
+		    "<text x=\"%u\" y=\"%u\">framed: half of it or more is hot</text>\n", LEFT,
+		    s->y);
+	}
 	fputs("</svg>\n", s->f);
 }
 
@@ -245,7 +256,7 @@ static void
 draw(FILE *f, const struct map *map, struct grid *const *grids)
 {
 	struct svg s = { .f = f };
-	unsigned height = 2 * MARGIN + 6 * LINE, field = 5 * 140;
+	unsigned height = 2 * MARGIN + 7 * LINE, field = 5 * 140;
 
 	for (size_t i = 0; i < map->nregions; i++) {
 		height += grid_height(grids[i]);
@@ -255,7 +266,7 @@ draw(FILE *f, const struct map *map, struct grid *const *grids)
 	draw_top(&s, map, height);
 	for (size_t i = 0; i < map->nregions; i++)
 		draw_region(&s, grids[i]);
-	draw_legend(&s);
+	draw_legend(&s, map->img->manifest.hot != NULL);
 }
 
 static int

@@ -26,6 +26,7 @@
 
 struct style {
 	const char *const *glyphs;
+	const char *hot;
 	const char *const *colours;
 	const char *reset;
 };
@@ -66,6 +67,7 @@ choose_style(void)
 
 	return (struct style){
 		.glyphs = locale_is_utf8() ? utf8_glyphs : ascii_glyphs,
+		.hot = locale_is_utf8() ? "◆" : "h",
 		.colours = colour ? colours : no_colours,
 		.reset = colour ? "\033[0m" : "",
 	};
@@ -114,7 +116,7 @@ print_cell(const struct style *style, const struct cell *c, const char **colour)
 	if (want != *colour)
 		fputs(want, stdout);
 	*colour = want;
-	fputs(style->glyphs[cell_level(c)], stdout);
+	fputs(cell_is_hot(c) ? style->hot : style->glyphs[cell_level(c)], stdout);
 }
 
 static void
@@ -186,6 +188,10 @@ print_region_head(const struct grid *g, int digits)
 	    opt_human(plain, t->stored * PAGE_GRANULE),
 	    text_percent(percent, t->stored, t->pages), opt_human(packed, t->bytes),
 	    text_ratio(ratio, t->stored * PAGE_GRANULE, t->bytes));
+	if (t->hot != 0)
+		printf("%*s %s of it are hot (%s)\n", digits + 2, "",
+		    opt_human(plain, t->hot * PAGE_GRANULE),
+		    text_percent(percent, t->hot, t->stored));
 	printf("%*s a cell is %s, a row is %s%s\n", digits + 2, "",
 	    text_size(cell, g->cell_size), text_size(row, g->cell_size * g->columns),
 	    g->object->nsegments == 0 ? "; addresses are offsets" : "");
@@ -209,11 +215,13 @@ print_region(const struct grid *g, const struct style *style)
 }
 
 static void
-print_legend(const struct style *style)
+print_legend(const struct style *style, bool hot)
 {
 	printf("\ncells ");
 	for (unsigned i = 0; i < GRID_LEVELS; i++)
 		printf("  %s %s", style->glyphs[i], level_text(i));
+	if (hot)
+		printf("  %s half or more is hot", style->hot);
 	if (*style->reset != '\0') {
 		printf("\nratio ");
 		for (unsigned i = 0; i < GRID_RATIOS; i++)
@@ -240,6 +248,6 @@ map_text(const struct map *map, struct err *e)
 		print_region(g, &style);
 		grid_free(g);
 	}
-	print_legend(&style);
+	print_legend(&style, map->img->manifest.hot != NULL);
 	return 0;
 }

@@ -33,6 +33,7 @@ verify_json(
 	json_object_set_new(json, "size", json_integer((json_int_t)img->size));
 	json_object_set_new(json, "records", json_integer((json_int_t)r->records));
 	json_object_set_new(json, "pages", json_integer((json_int_t)r->pages));
+	json_object_set_new(json, "hot_pages", json_integer((json_int_t)r->hot));
 	json_object_set_new(json, "nodes", json_integer((json_int_t)r->nodes));
 	json_object_set_new(json, "bytes", json_integer((json_int_t)r->bytes));
 	json_object_set_new(json, "seconds", json_real(seconds));
