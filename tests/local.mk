@@ -148,6 +148,7 @@ snap_tests = \
 	%D%/cli/snap-errors.sh \
 	%D%/cli/snap-file.sh \
 	%D%/cli/snap-handoff.sh \
+	%D%/cli/snap-hot.sh \
 	%D%/cli/snap-pid.sh \
 	%D%/vm/mapped-qemu13.sh \
 	%D%/vm/snap-qemu.sh \

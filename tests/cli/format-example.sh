@@ -67,6 +67,7 @@ check "limit of names" limit NAME_LENGTH_MAX 255
 check "limit of texts" limit TEXT_LENGTH_MAX 65535
 check "limit of arguments" limit ARGUMENTS_MAX 65535
 check "limit of page sizes" limit OBJECT_PAGE_SIZE_MAX 1073741824
+check "limit of hot pages" limit HOT_PAGES_MAX 4194304
 check "limit of levels" limit LEVEL_MAX 1000000
 check "limit of chunks" limit CHUNK_SIZE_MAX 2097152
 check "least chunk" limit CHUNK_SIZE_MIN 4096
