@@ -51,7 +51,7 @@ assert sum(r["image_bytes"] for r in hot) == info["hot"]["image_bytes"]' "$tmp/j
 else
     skip "shares of records add up" "needs python3"
 fi
-t "a drawing" 0 gmem-inspect map "$tmp/h"
+t "a drawing" 0 env LC_ALL=C gmem-inspect map "$tmp/h"
 check "has a legend of hot pages" grep -q 'h half or more is hot' "$out"
 t "--svg" 0 gmem-inspect map --svg - "$tmp/h"
 check "has a note of hot pages" grep -q 'half of it or more is hot' "$out"
