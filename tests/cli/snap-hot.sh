@@ -95,7 +95,7 @@ for n in 1 2 3 7; do
     gmem-snap -q -f --from "$tmp/a" --hot "$tmp/t" --threads $n -o "$tmp/n"
     check "$n threads make the same" cmp "$tmp/n" "$tmp/h"
 done
-gmem-snap -q --from "$tmp/a" --hot "$tmp/t" -o - >"$tmp/piped" | cat
+gmem-snap -q --from "$tmp/a" --hot "$tmp/t" -o - | cat >"$tmp/piped"
 check "into a pipe too" test "$(body "$tmp/piped")" = "$(body "$tmp/h")"
 
 for size in 4K 2M; do

@@ -20,6 +20,7 @@
 #include "format/header.h"
 #include "format/trace.h"
 #include "format/trailer.h"
+#include "image/hot-write.h"
 #include "image/pack.h"
 #include "image/writer.h"
 #include "reseal.h"
@@ -65,31 +66,54 @@ struct shape {
 	uint64_t size; /* of the region */
 	uint64_t pages[4]; /* that are not zero, ascending; after the first, 0 ends */
 	unsigned npages;
+	unsigned nhot; /* the last ones of them, backwards, and page 2, which is zero */
 };
 
 static const struct shape shapes[] = {
-	{ "plain", 8192, 5 * 4096 + 100, { 0, 1, 4 }, 3 },
-	{ "tall", 4096, UINT64_C(33) << 20, { 0, 200, 8447 }, 3 },
-	{ "large-chunks", 2 << 20, UINT64_C(5) << 20, { 1, 511, 1279 }, 3 },
-	{ "zeros", 65536, 1 << 20, { 0 }, 0 },
+	{ "plain", 8192, 5 * 4096 + 100, { 0, 1, 4 }, 3, 0 },
+	{ "tall", 4096, UINT64_C(33) << 20, { 0, 200, 8447 }, 3, 0 },
+	{ "large-chunks", 2 << 20, UINT64_C(5) << 20, { 1, 511, 1279 }, 3, 0 },
+	{ "zeros", 65536, 1 << 20, { 0 }, 0, 0 },
+	{ "hot", 8192, 5 * 4096 + 100, { 0, 1, 4 }, 3, 2 },
+	{ "hot-tall", 4096, UINT64_C(33) << 20, { 0, 200, 8447 }, 3, 3 },
 };
+
+#define NHOT 4
+_Static_assert(sizeof(shapes[0].pages) / sizeof(shapes[0].pages[0]) == NHOT, "there is room");
+
+/* The list of a shape's hot pages; their number. */
+static size_t
+list_hot(const struct shape *s, struct hot_page list[NHOT + 1])
+{
+	size_t n = 0;
+
+	for (unsigned i = 0; i < s->nhot; i++, n++)
+		list[n] =
+		    (struct hot_page){ .page = s->pages[s->npages - 1 - i], .at = (uint32_t)n };
+	if (n != 0)
+		list[n++] = (struct hot_page){ .page = 2, .at = HOT_ZERO };
+	return n;
+}
 
 /* One chunk with the shape's pages in it. */
 static void
-put_chunk(struct image_writer *w, struct packer *p, const struct shape *s, uint64_t chunk)
+put_chunk(struct image_writer *w, struct packer *p, const struct shape *s, uint64_t chunk,
+    const struct hot_set *set)
 {
 	const struct geometry *g = image_writer_geometry(w);
 	uint64_t start = chunk * g->chunk_size;
 	size_t len = (size_t)MIN(s->size - start, g->chunk_size);
 	uint8_t *bytes = calloc(1, g->chunk_size + PAGE_GRANULE);
 	uint8_t *record = malloc(packer_bound(g));
+	uint64_t hot[CHUNK_PAGES_MAX / 64];
 	struct err e;
 	struct entry en;
 
 	for (unsigned i = 0; i < s->npages; i++)
 		if (s->pages[i] / g->pages == chunk)
 			text_page(bytes + s->pages[i] * PAGE_GRANULE - start, s->pages[i]);
-	if (packer_pack(p, bytes, len, &en, record, &e) == -1 ||
+	hot_set_mask(set, g, 0, chunk, hot);
+	if (packer_pack_cold(p, bytes, len, hot, &en, record, &e) == -1 ||
 	    image_writer_chunk(w, chunk, &en, record, &e) == -1)
 		fail(s->name, e.msg);
 	free(bytes);
@@ -97,7 +121,8 @@ put_chunk(struct image_writer *w, struct packer *p, const struct shape *s, uint6
 }
 
 static void
-put_region(struct image_writer *w, struct packer *p, const struct shape *s)
+put_region(
+    struct image_writer *w, struct packer *p, const struct shape *s, const struct hot_set *set)
 {
 	struct segment segments[] = { { 0, 0, 4096 }, { UINT64_C(1) << 32, 4096, 4096 } };
 	struct object o = { .name = "ram",
@@ -115,11 +140,43 @@ put_region(struct image_writer *w, struct packer *p, const struct shape *s)
 		uint64_t chunk = s->pages[i] / image_writer_geometry(w)->pages;
 
 		if (chunk != last)
-			put_chunk(w, p, s, chunk);
+			put_chunk(w, p, s, chunk, set);
 		last = chunk;
 	}
 	if (image_writer_end(w, 0, &e) == -1)
 		fail(s->name, e.msg);
+}
+
+/* The hot section, if the shape has one; the set of its pages. */
+static struct hot_set *
+put_hot(struct image_writer *w, struct packer *p, const struct shape *s)
+{
+	const struct geometry *g = image_writer_geometry(w);
+	struct hot_page list[NHOT + 1];
+	uint8_t *page = malloc(g->chunk_size), *record = malloc(packer_bound(g));
+	struct hot_set *set = NULL;
+	size_t n = list_hot(s, list);
+	struct entry en;
+	struct err e;
+
+	if (n != 0 && image_writer_begin_hot(w, HOT_OBJECT_PAGES, s->nhot * 4096, &e) == -1)
+		fail(s->name, e.msg);
+	for (unsigned at = 0; at < s->nhot; at += g->pages) {
+		unsigned have = MIN(s->nhot - at, g->pages);
+
+		for (unsigned i = 0; i < have; i++)
+			text_page(page + (size_t)i * 4096, list[at + i].page);
+		if (packer_pack(p, page, have * 4096, &en, record, &e) == -1 ||
+		    image_writer_chunk(w, at / g->pages, &en, record, &e) == -1)
+			fail(s->name, e.msg);
+	}
+	if (n != 0 &&
+	    (image_writer_end(w, 0, &e) == -1 || hot_write_table(w, list, n, 1, &e) == -1 ||
+		hot_set_new(&set, list, n, &e) == -1))
+		fail(s->name, e.msg);
+	free(page);
+	free(record);
+	return set;
 }
 
 static void
@@ -146,8 +203,9 @@ make_image(const struct shape *s, size_t *len)
 	static struct pair notes[] = { { "purpose", "fuzzing" } };
 	static const char *command[] = { "vmm", "-m", "16" };
 	struct image_params params = {
-		.chunk_size = s->chunk_size, .level = 1, .replace = true
+		.chunk_size = s->chunk_size, .level = 1, .replace = true, .hot = s->nhot != 0
 	};
+	struct hot_set *set;
 	struct image_writer *w;
 	struct packer *p;
 	struct manifest *m;
@@ -166,8 +224,10 @@ make_image(const struct shape *s, size_t *len)
 	m->annotations = (struct pairs){ notes, 1 };
 	m->command = command;
 	m->ncommand = 3;
+	set = put_hot(w, p, s);
 	put_state(w, p);
-	put_region(w, p, s);
+	put_region(w, p, s, set);
+	hot_set_free(set);
 	if (image_writer_commit(w, root, &e) == -1 ||
 	    fd_slurp(path, SIZE_MAX, &bytes, len, &e) == -1)
 		fail(s->name, e.msg);
@@ -232,12 +292,20 @@ put_nodes(const struct shape *s, const uint8_t *image, size_t len)
 static struct segment split[] = { { 0, 0, 1 << 20 }, { UINT64_C(1) << 32, 1 << 20, 1 << 20 } };
 static struct segment shifted[] = { { 1 << 16, 0, 1 << 20 } };
 static const struct object guest[] = {
-	{ .name = "ram", .size = 2 << 20, .page_size = 4096, .segments = split, .nsegments = 2 },
+	{ .name = "ram",
+	    .size = 2 << 20,
+	    .page_size = 4096,
+	    .segments = split,
+	    .nsegments = 2 },
 	{ .name = "vga", .size = 100000, .page_size = 4096 },
 };
 static const struct object other_guest[] = {
 	{ .name = "vga", .size = 8192, .page_size = 4096 },
-	{ .name = "low", .size = 1 << 20, .page_size = 4096, .segments = shifted, .nsegments = 1 },
+	{ .name = "low",
+	    .size = 1 << 20,
+	    .page_size = 4096,
+	    .segments = shifted,
+	    .nsegments = 1 },
 };
 
 static const struct trace_run runs[] = {
@@ -256,7 +324,11 @@ static const struct trace_run other_runs[] = {
 /* The worked example of gmem-trace(5). */
 static struct segment whole = { 0, 0, 1 << 20 };
 static const struct object small_guest[] = {
-	{ .name = "ram", .size = 1 << 20, .page_size = 4096, .segments = &whole, .nsegments = 1 },
+	{ .name = "ram",
+	    .size = 1 << 20,
+	    .page_size = 4096,
+	    .segments = &whole,
+	    .nsegments = 1 },
 };
 static const struct trace_run small_runs[] = {
 	{ 16, 2, 0, 0, TRACE_READ },
