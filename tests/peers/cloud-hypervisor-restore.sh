@@ -79,6 +79,17 @@ for memory in shared private zones many; do
 done
 check "no folder is left" folder_is_empty
 
+# What it asks for out of turn is recorded: what its guest touched before that had its turn.
+for memory in shared private; do
+    restore "$memory: recording" 0 $memory --record "$tmp/t.trace" --
+    check "$memory: all is right" right
+    asked=$(sed -n 's/.* \([0-9]*\) faults.*/\1/p' "$out")
+    gmem-inspect trace "$tmp/t.trace" >"$tmp/shown"
+    kept=$(sed -n 's/^touched *\([0-9]*\) pages.*/\1/p' "$tmp/shown")
+    check "$memory: $kept pages of $asked faults were recorded" \
+        test "$kept" -le "$asked" -a "$kept" -gt $((asked * 9 / 10))
+done
+
 restore "faults while State is being taken, each page asked for twice" 0 shared \
     --no-background -- --state-slow=500 --fault-twice --leave-early
 check "all is right" right

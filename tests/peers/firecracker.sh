@@ -396,6 +396,53 @@ check "a second one stops the VMM" test $got -eq 137
 served
 check "status 1" test $got -eq 1
 
+# Recorded: copies can't be there unmapped, so the neighbours of what is touched wait.
+falls() { # N FILE: so many pages in the list, each right before the one above it
+    awk -v n="$1" '
+    function hex(s, v, i) {
+        for (i = 3; i <= length(s); i++)
+            v = 16 * v + index("0123456789abcdef", substr(s, i, 1)) - 1
+        return v
+    }
+    NR > 1 && $5 == 1 && hex($4) == last - 4096 { k++ }
+    NR > 1 { last = hex($4) }
+    END { exit k + 1 != n }' "$2"
+}
+# The guest has looked at the last page already.
+few="--order down --touch 40 --threads 1"
+# shellcheck disable=SC2086
+t "recording" 0 restore --record "$tmp/t.trace" -- stand-in-firecracker --api-sock "$api" $few
+t "the trace" 0 gmem-inspect trace --list "$tmp/t.trace"
+check "has what was touched, in its order, and no more" falls 39 "$out"
+check "but what the guest begins with" test "$(wc -l <"$out")" -le 52
+rm "$tmp/t.trace"
+listen --once --record "$tmp/t.trace" --record-until ready
+# shellcheck disable=SC2086
+start --stay $few
+load "$api"
+check "--listen --record: it is served" await logged "process $vmm: its memory is served"
+sleep 0.3
+check "there is no trace yet" test ! -e "$tmp/t.trace"
+kill -USR2 "$server"
+check "SIGUSR2 ends it" await test -e "$tmp/t.trace"
+check "the VMM runs on" kill -0 "$vmm"
+end
+served
+check "and ends well" test $got -eq 0
+t "its trace" 0 gmem-inspect trace --list "$tmp/t.trace"
+check "is right" falls 39 "$out"
+if [ -w /dev/full ]; then
+    listen --once --record /dev/full
+    # shellcheck disable=SC2086
+    start $few
+    load "$api"
+    ended
+    check "a trace that can't be written" test $got -eq 0
+    served
+    check "is told" logged 'record: /dev/full: .*No space'
+    check "by the status too" test $got -eq 1
+fi
+
 # Without memory for a page server; and without a descriptor for a connection.
 if command -v prlimit >"$tmp/o"; then
     listen
