@@ -49,6 +49,18 @@ trace_file_time(const struct trace_file *f, unsigned part)
 
 /* ---- in an image ---- */
 
+static void
+count_page(struct trace_in_image *in, const struct entry *en, uint32_t page)
+{
+	bool hot = entry_is_hot(en, page);
+
+	in->hot += hot;
+	if (hot || entry_is_stored(en, page))
+		in->stored++;
+	else
+		in->zero++;
+}
+
 static int
 count_stored(struct trace_file *f, const struct image *img, const struct page_ref *list,
     size_t n, struct err *e)
@@ -65,10 +77,8 @@ count_stored(struct trace_file *f, const struct image *img, const struct page_re
 		rc = image_reader_entry(r, o, list[i].page / img->g.pages, &en, e);
 		if (rc == -1)
 			err_wrap(e, "%s: %s", img->path, o->name);
-		else if (entry_is_stored(&en, (uint32_t)(list[i].page % img->g.pages)))
-			f->in_image.stored++;
 		else
-			f->in_image.zero++;
+			count_page(&f->in_image, &en, (uint32_t)(list[i].page % img->g.pages));
 	}
 	image_reader_free(r);
 	return rc;

@@ -71,6 +71,7 @@ in_image(const struct trace_file *f, const struct image *img)
 	json_object_set_new(o, "image", text_json(img->path));
 	json_object_set_new(o, "root", json_digest(img->root));
 	put_number(o, "stored_pages", f->in_image.stored);
+	put_number(o, "hot_pages", f->in_image.hot);
 	put_number(o, "zero_pages", f->in_image.zero);
 	put_number(o, "elsewhere_pages", f->in_image.elsewhere);
 	return o;

@@ -64,8 +64,9 @@ in_image(const struct trace_file *f, const struct image *img)
 	text_put(stdout, img->path);
 	printf(": ");
 	amount(f->in_image.stored);
-	printf(" stored, %llu zero, %llu without a place\n",
-	    (unsigned long long)f->in_image.zero, (unsigned long long)f->in_image.elsewhere);
+	printf(" stored, %llu of them hot; %llu zero, %llu without a place\n",
+	    (unsigned long long)f->in_image.hot, (unsigned long long)f->in_image.zero,
+	    (unsigned long long)f->in_image.elsewhere);
 }
 
 static void

@@ -17,7 +17,8 @@ struct trace_count {
 
 /* What the pages are in the image that was given. */
 struct trace_in_image {
-	uint64_t stored, zero;
+	uint64_t stored, zero; /* stored: hot ones too */
+	uint64_t hot;
 	uint64_t elsewhere; /* they have no place there */
 };
 

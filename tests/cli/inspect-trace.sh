@@ -62,7 +62,7 @@ check "are told" grep -q 'plain: 4 pages have no place in the guest of .*other' 
 
 make-image "$tmp/a.gmem" 4 6 32768 2 || exit 99
 t "--image" 0 gmem-inspect trace --image "$tmp/a.gmem" "$seeds/plain"
-check "what its pages are" grep -Eq 'in image   .*a.gmem: [0-9]+ pages .* stored, [0-9]+ zero, [0-9]+ without' "$out"
+check "what its pages are" grep -Eq 'in image   .*a.gmem: [0-9]+ pages .* stored, 0 of them hot; [0-9]+ zero, [0-9]+ without' "$out"
 
 if command -v python3 >/dev/null; then
     t "--json" 0 gmem-inspect trace --json --image "$tmp/a.gmem" "$seeds/plain" "$seeds/part" "$seeds/other"

@@ -106,6 +106,33 @@ else
     skip "huge pages" "8 free ones of 2 MiB are needed, there are $free"
 fi
 
+# ---- pages that are there before they are touched ----
+
+image=$tmp/order.gmem
+for what in none all "trace=$tmp/few.trace"; do
+    if [ ! -e "$tmp/few.trace" ]; then
+        options="--record $tmp/few.trace"
+        # shellcheck disable=SC2086
+        vmm "a trace to prefetch" 0 $mem map pages=$few
+    fi
+    options="--record $trace --prefetch $what --stats $tmp/stats"
+    # Waits until all is there: a touch is seen in spite of that.
+    # shellcheck disable=SC2086
+    vmm_records "--prefetch ${what%%=*}" 0 $mem map sleep=500 "pages=$many"
+    check "touches are recorded all the same" is_recorded "$many"
+done
+check "pages were there" grep -Eq '"present": [1-9]' "$tmp/stats"
+t "packed" 0 gmem-snap -q --from "$image" --hot "$tmp/few.trace" -o "$tmp/hot.gmem"
+t "a trace of hot pages" 0 gmem-inspect trace --image "$tmp/hot.gmem" "$tmp/few.trace"
+check "says so" grep -Eq 'in image .*: ([0-9]+) pages .* stored, \1 of them hot' "$out"
+image=$tmp/hot.gmem
+for more in '' '--prefetch hot' --no-background; do
+    options="--record $trace $more"
+    # shellcheck disable=SC2086
+    vmm_records "an image with hot pages ${more}" 0 $mem map sleep=300 "pages=$many"
+    check "is recorded like another" is_recorded "$many"
+done
+
 # ---- how it ends ----
 
 image=$tmp/order.gmem
