@@ -348,6 +348,8 @@ main(void)
 	image_path = path;
 	memory = malloc(length);
 	fill_memory(memory, length, 11, 3);
+	/* A stretch of zeros around a page that is asked for. */
+	memset(memory + 1190 * PAGE, 0, 30 * PAGE);
 	if (!ok(small_image(path, memory, length, 32768, &e) == 0, "an image: %s", e.msg))
 		return done();
 	test_source();
