@@ -44,6 +44,8 @@ MS ACCESS REGION OFFSET PAGES
 END
 check "all pages of both, each with its first time" diff "$tmp/want" "$tmp/list"
 check "for its owner" test "$(stat -c %a "$tmp/u")" = 600
+check "in sequence over the ends of runs too" \
+    sh -c "gmem-inspect trace '$tmp/u' | grep -q '13 pages .* in 8 runs, 46.2 % in sequence'"
 check "says what it is" sh -c "gmem-inspect trace '$tmp/u' | grep -q 'until: merged'"
 t "--merge intersection" 0 gmem-inspect trace --merge intersection -o "$tmp/i" \
     "$seeds/plain" "$seeds/other" "$seeds/plain"

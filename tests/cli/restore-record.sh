@@ -109,11 +109,11 @@ fi
 # ---- pages that are there before they are touched ----
 
 image=$tmp/order.gmem
-for what in none all "trace=$tmp/few.trace"; do
-    if [ ! -e "$tmp/few.trace" ]; then
-        options="--record $tmp/few.trace"
+for what in none all "trace=$tmp/many.trace"; do
+    if [ ! -e "$tmp/many.trace" ]; then
+        options="--record $tmp/many.trace"
         # shellcheck disable=SC2086
-        vmm "a trace to prefetch" 0 $mem map pages=$few
+        vmm "a trace to prefetch" 0 $mem map "pages=$many"
     fi
     options="--record $trace --prefetch $what --stats $tmp/stats"
     # Waits until all is there: a touch is seen in spite of that.
@@ -122,9 +122,9 @@ for what in none all "trace=$tmp/few.trace"; do
     check "touches are recorded all the same" is_recorded "$many"
 done
 check "pages were there" grep -Eq '"present": [1-9]' "$tmp/stats"
-t "packed" 0 gmem-snap -q --from "$image" --hot "$tmp/few.trace" -o "$tmp/hot.gmem"
-t "a trace of hot pages" 0 gmem-inspect trace --image "$tmp/hot.gmem" "$tmp/few.trace"
-check "says so" grep -Eq 'in image .*: ([0-9]+) pages .* stored, \1 of them hot' "$out"
+t "packed" 0 gmem-snap -q --from "$image" --hot "$tmp/many.trace" -o "$tmp/hot.gmem"
+t "a trace of hot pages" 0 gmem-inspect trace --image "$tmp/hot.gmem" "$tmp/many.trace"
+check "says so" grep -Eq 'in image .*: ([1-9][0-9]+) pages .* stored, \1 of them hot' "$out"
 image=$tmp/hot.gmem
 for more in '' '--prefetch hot' --no-background; do
     options="--record $trace $more"
