@@ -127,6 +127,7 @@ give_memory(const struct listener *l, struct served *v, const struct fc_peer *pe
 		.nworkers = l->settings->threads,
 		.nfillers = l->settings->threads,
 		.background = l->settings->background,
+		.background_rate = l->settings->background_rate,
 		.engine = l->settings->engine,
 		.record = l->settings->record.path != NULL,
 	};

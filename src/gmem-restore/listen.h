@@ -3,11 +3,13 @@
 #define GMEM_RESTORE_LISTEN_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "gmem-restore/prefetch.h"
 #include "gmem-restore/record.h"
 #include "serve/engine.h"
+#include "serve/pace.h"
 
 /*
  * The page server of an orchestrator (--listen): VMMs that somebody else has started connect
@@ -28,7 +30,8 @@ struct listen_settings {
 	gid_t group; /* or LISTEN_NO_GROUP */
 	const char *image;
 	enum serve_engine engine;
-	bool background;
+	enum background background;
+	uint64_t background_rate;
 	struct prefetch_settings prefetch;
 	unsigned threads;
 	struct record_settings record; /* with once; .path NULL: nothing is recorded */

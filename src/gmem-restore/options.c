@@ -14,7 +14,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/ckd.h"
 #include "cli/opt.h"
+
+/* Bytes per second. */
+#define RATE_MIN (UINT64_C(64) << 10)
+#define RATE_MAX (UINT64_C(1) << 40)
 
 /* The last lines of --help: who is driven over an API. */
 static void
@@ -34,6 +39,8 @@ static const struct opt_program program = {
 	    "With --listen it serves VMMs that somebody else starts.\n",
 	.help =
 	    "  --api SOCKET        the VMM's API socket (default: as its arguments tell)\n"
+	    "  --background HOW    how to give what nobody has asked for yet: on (default),\n"
+	    "                      idle, rate=SIZE (a second), or off\n"
 	    "  --cold-io HOW       read what is not cached: auto, direct (leaves the page "
 	    "cache\n"
 	    "                      alone) or cached\n"
@@ -44,7 +51,7 @@ static const struct opt_program program = {
 	    "                      (default: 10)\n"
 	    "  -h, --help          print this help\n"
 	    "  --listen SOCKET     start no VMM: serve those that connect, like Firecracker\n"
-	    "  --no-background     give pages only when they are asked for\n"
+	    "  --no-background     --background off\n"
 	    "  --once              with --listen: one VMM, and end with it\n"
 	    "  --paused            load the state, leave the VM paused\n"
 	    "  --pid-from-peer     with --listen: any number of VMMs, known by their\n"
@@ -73,6 +80,7 @@ static const struct opt_program program = {
 
 enum {
 	OPT_API = CHAR_MAX + 1,
+	OPT_BACKGROUND,
 	OPT_COLD_IO,
 	OPT_EAGER,
 	OPT_ENGINE,
@@ -99,6 +107,7 @@ enum {
 
 static const struct option longopts[] = {
 	{ "api", required_argument, NULL, OPT_API },
+	{ "background", required_argument, NULL, OPT_BACKGROUND },
 	{ "cold-io", required_argument, NULL, OPT_COLD_IO },
 	{ "eager", no_argument, NULL, OPT_EAGER },
 	{ "engine", required_argument, NULL, OPT_ENGINE },
@@ -136,6 +145,39 @@ engine(const char *name)
 	if (serve_engine_parse(name, &engine, &e) == -1)
 		opt_bad(&program, "--engine: %s", e.msg);
 	return engine;
+}
+
+/* rate=SIZE, or rate=SIZE/s */
+static uint64_t
+background_rate(const char *text)
+{
+	char size[32];
+	size_t len = strlen(text);
+
+	if (len > 2 && strcmp(text + len - 2, "/s") == 0)
+		len -= 2;
+	snprintf(size, sizeof(size), "%.*s", (int)MIN(len, sizeof(size)), text);
+	return opt_size(&program, "--background rate", size, RATE_MIN, RATE_MAX);
+}
+
+static void
+set_background(struct options *o, const char *how)
+{
+	static const char *const names[] = {
+		[BACKGROUND_OFF] = "off", [BACKGROUND_ON] = "on", [BACKGROUND_IDLE] = "idle"
+	};
+
+	o->background_rate = 0;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcmp(how, names[i]) == 0) {
+			o->background = (enum background)i;
+			return;
+		}
+	if (strncmp(how, "rate=", 5) != 0)
+		opt_bad(&program, "--background: \"%s\" is none of on, idle, rate=SIZE and off",
+		    how);
+	o->background = BACKGROUND_ON;
+	o->background_rate = background_rate(how + 5);
 }
 
 static void
@@ -248,6 +290,9 @@ parse_one(struct options *o, int c)
 	case OPT_API:
 		o->api = optarg;
 		break;
+	case OPT_BACKGROUND:
+		set_background(o, optarg);
+		break;
 	case OPT_COLD_IO:
 		set_cold_io(o, optarg);
 		break;
@@ -270,7 +315,7 @@ parse_one(struct options *o, int c)
 		o->listen.path = optarg;
 		break;
 	case OPT_NO_BACKGROUND:
-		o->background = false;
+		set_background(o, "off");
 		break;
 	case OPT_ONCE:
 		o->listen.once = true;
@@ -364,6 +409,7 @@ check_listen(struct options *o)
 	l->image = o->image;
 	l->engine = o->engine;
 	l->background = o->background;
+	l->background_rate = o->background_rate;
 	l->prefetch = o->prefetch;
 	l->threads = o->threads;
 	l->record = o->record;
@@ -377,8 +423,8 @@ check(const struct options *o)
 	    (o->paused || o->state != NULL))
 		opt_bad(&program, "%s goes with --qmp, or a VMM that is driven over its API",
 		    o->paused ? "--paused" : "--state");
-	if (o->engine == SERVE_EAGER && !o->background)
-		opt_bad(&program, "--eager and --no-background exclude each other");
+	if (o->engine == SERVE_EAGER && o->background == BACKGROUND_OFF)
+		opt_bad(&program, "--eager and --background off exclude each other");
 	if (o->prefetch.ready_fd != -1 && o->listen.path != NULL && !o->listen.once)
 		opt_bad(&program, "--ready-fd goes with --listen if there is --once too");
 	if (o->record.path == NULL && o->record.until != RECORD_EXIT)
@@ -409,7 +455,7 @@ void
 options_parse(struct options *o, int argc, char **argv)
 {
 	*o = (struct options){
-		.background = true,
+		.background = BACKGROUND_ON,
 		.level = LOG_LEVEL_WARN,
 		.handoff_timeout = 10,
 		.prefetch = { .kind = PREFETCH_HOT, .ready_fd = -1 },

@@ -9,6 +9,7 @@
 #include "gmem-restore/prefetch.h"
 #include "gmem-restore/record.h"
 #include "serve/engine.h"
+#include "serve/pace.h"
 #include "vmm/driver.h"
 
 /* How the VMM comes by its memory. */
@@ -23,7 +24,8 @@ struct options {
 	const char *image;
 	char **command; /* the VMM and its arguments, NULL-terminated */
 	enum serve_engine engine;
-	bool background;
+	enum background background;
+	uint64_t background_rate; /* bytes per second; 0: no limit */
 	enum vmm_kind vmm;
 	const struct vmm_driver *driver; /* of VMM_DRIVEN */
 	const char *api; /* path of the VMM's API socket, or NULL: its arguments tell */

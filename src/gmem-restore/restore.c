@@ -190,6 +190,7 @@ new_server(struct restore *r, struct err *e)
 		.nworkers = r->o->threads,
 		.nfillers = r->o->threads,
 		.background = r->o->background,
+		.background_rate = r->o->background_rate,
 		.engine = r->o->engine,
 		.record = r->o->record.path != NULL,
 	};

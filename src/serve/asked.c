@@ -36,6 +36,10 @@ server_fault(struct server *s, size_t object, uint64_t offset, struct err *e)
 		return 0;
 	record(s, object, align_down(offset, o->page_size), false);
 	pthread_mutex_lock(&s->asked_lock);
+	if (atomic_load(&s->state) == SERVER_COMPLETE) {
+		pthread_mutex_unlock(&s->asked_lock);
+		return 0;
+	}
 	rc = asked_filler_init(s, e);
 	if (rc == 0)
 		rc = fill_vcpu(&s->asked_filler, object, align_down(offset, o->page_size), e);

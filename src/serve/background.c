@@ -3,18 +3,35 @@
 
 #include <pthread.h>
 #include <stdlib.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/ckd.h"
 #include "base/log.h"
+#include "serve/aside.h"
+#include "serve/batch.h"
 #include "serve/hot.h"
 #include "serve/internal.h"
+#include "serve/pace.h"
 
 /* Giving what nobody asks for, in the background behind the faults. */
-#define NICE 10
+#define PIECE (UINT64_C(4) << 20) /* of guest memory, between looking around */
+#define BATCH ((size_t)256 << 10) /* of pages that are decoded together, or one chunk */
+
+/*
+ * While faults come without a break, it pauses this many times as long as it works: so the
+ * memory is complete some day, and the faults hardly notice.
+ */
+#define SHARE 3
+
+struct backfill {
+	struct server *server;
+	pthread_t thread;
+	bool started;
+	struct cold cold;
+	struct aside aside; /* decodes; its priority is low */
+	struct batch batch;
+	struct pace pace;
+};
 
 static void
 nap_us(long us)
@@ -55,60 +72,65 @@ fill_one(struct filler *f, size_t object, uint64_t chunk, const struct entry *en
 
 /* ---- in the background ---- */
 
-/* Demand goes first.  True: the server is being freed or has failed. */
-static bool
-make_way(struct server *s)
-{
-	while (atomic_load(&s->busy) > 0 && !atomic_load(&s->stop))
-		nap_us(20);
-	return atomic_load(&s->stop) || atomic_load(&s->state) == SERVER_FAILED;
-}
-
 /* What has no place in the VMM cannot be given; eagerly others do it.  False: the server is
  * stopped or has failed. */
 static bool
 await_mapped(struct server *s)
 {
 	while (!atomic_load(s->options.engine == SERVE_EAGER ? &s->filled : &s->mapped)) {
-		if (make_way(s))
+		if (atomic_load(&s->stop) || atomic_load(&s->state) == SERVER_FAILED)
 			return false;
 		nap_us(1000);
 	}
 	return true;
 }
 
+/* Chunks at once.  Who is asked for pages in their order has the next one soon. */
+static uint64_t
+piece_chunks(const struct backfill *b, const struct served_object *o)
+{
+	uint32_t chunk_size = b->server->img->g.chunk_size;
+
+	if (o->source)
+		return 1;
+	return MAX(MAX(pace_piece(&b->pace, PIECE), o->page_size) / chunk_size, 1);
+}
+
 /* 1: all is given or being given; 0: stopped; -1 */
 static int
-fill_object(struct server *s, size_t object, struct err *e)
+fill_object(struct backfill *b, size_t object, struct err *e)
 {
-	struct filler *f = &s->background_filler;
+	struct server *s = b->server;
 	const struct served_object *o = &s->objects[object];
-	uint64_t chunk = 0;
-	struct entry en;
-	int more = 1;
+	const stat_counter *pages = &b->batch.filler.stats.pages_background;
+	uint64_t n, next = 0, before = stat_get(pages), given = 0;
 
 	if (atomic_load(&o->complete))
 		return 1;
 	if (o->engine == SERVE_COPY && !await_mapped(s))
 		return 0;
-	while ((more = image_reader_next(f->reader, o->object, chunk, &chunk, &en, e)) == 1) {
-		if (make_way(s))
+	n = image_chunks(s->img, o->object);
+	while (next < n) {
+		if (!pace_next(&b->pace, given * PAGE_GRANULE))
 			return 0;
-		if (source_ahead(s, f, e) == -1)
+		before = stat_get(pages);
+		if (source_ahead(s, &b->batch.filler, e) == -1 ||
+		    batch_chunks(&b->batch, object, next, MIN(next + piece_chunks(b, o), n),
+			&next, e) == -1)
 			return -1;
-		if (fill_one(f, object, chunk, &en, e) == -1)
-			return -1;
-		chunk++;
+		given = stat_get(pages) - before;
 	}
-	return more == -1 ? -1 : 1;
+	return 1;
 }
 
-/* What lies in the hot section, of all objects.  The same. */
+/* What lies in the hot section, of all objects, unless it was prefetched.  The same. */
 static int
-fill_hot(struct server *s, struct err *e)
+fill_hot(struct backfill *b, struct err *e)
 {
-	struct filler *f = &s->background_filler;
-	uint64_t chunk = 0;
+	struct server *s = b->server;
+	struct filler *f = &b->batch.filler;
+	stat_counter *pages = &f->stats.pages_background;
+	uint64_t chunk = 0, given = 0, before;
 	struct entry en;
 	int more;
 
@@ -117,12 +139,16 @@ fill_hot(struct server *s, struct err *e)
 	for (size_t i = 0; i < s->nobjects; i++)
 		if (s->objects[i].engine == SERVE_COPY && !await_mapped(s))
 			return 0;
+	b->batch.worked = serve_now();
 	while ((more = image_reader_next(
 		    f->reader, s->hot->list->object, chunk, &chunk, &en, e)) == 1) {
-		if (make_way(s))
+		if (!pace_next(&b->pace, given * PAGE_GRANULE))
 			return 0;
-		if (hot_fill(f, chunk, &en, &f->stats.pages_background, e) == -1)
+		batch_give_way(&b->batch);
+		before = stat_get(pages);
+		if (hot_fill(f, chunk, &en, pages, e) == -1)
 			return -1;
+		given = stat_get(pages) - before;
 		chunk++;
 	}
 	return more == -1 ? -1 : 1;
@@ -161,8 +187,9 @@ await_units(struct server *s, struct served_object *o)
 
 /* Everything is taken; waits until it is given. */
 static int
-await_object(struct server *s, size_t object, struct err *e)
+await_object(struct backfill *b, size_t object, struct err *e)
 {
+	struct server *s = b->server;
 	struct served_object *o = &s->objects[object];
 	uint32_t npages = s->img->g.pages;
 	uint64_t chunk = 0;
@@ -174,7 +201,7 @@ await_object(struct server *s, size_t object, struct err *e)
 	if (o->page_size > PAGE_GRANULE)
 		return await_units(s, o);
 	while ((more = image_reader_next(
-		    s->background_filler.reader, o->object, chunk, &chunk, &en, e)) == 1) {
+		    b->batch.filler.reader, o->object, chunk, &chunk, &en, e)) == 1) {
 		for (uint32_t i = 0; i < npages; i++)
 			if (!entry_is_zero(&en, i) &&
 			    await_page(s, &o->claims, chunk * npages + i) == 0)
@@ -214,23 +241,82 @@ release_mappings(struct server *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
-void *
+/* ---- the end ---- */
+
+/* Who begins to answer a fault from now on sees that all is there, and needs nothing for it. */
+static void
+give_back(struct backfill *b)
+{
+	struct server *s = b->server;
+
+	batch_fini(&b->batch);
+	aside_fini(&b->aside);
+	cold_close(&b->cold);
+	while (atomic_load(&s->busy) > 0) {
+		if (atomic_load(&s->stop))
+			return;
+		nap_us(100);
+	}
+	server_shed(s);
+}
+
+static void *
 background_main(void *arg)
 {
-	struct server *s = arg;
+	struct backfill *b = arg;
+	struct server *s = b->server;
 	struct err e = ERR_INIT;
-	int rc = 1;
+	int rc;
 
-	/* Of this thread only; it may fail without harm. */
-	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
-	rc = prefetch_await(s) ? fill_hot(s, &e) : 0;
+	rc = prefetch_await(s) ? fill_hot(b, &e) : 0;
 	for (size_t i = 0; i < s->nobjects && rc == 1; i++)
-		rc = fill_object(s, i, &e);
+		rc = fill_object(b, i, &e);
 	for (size_t i = 0; i < s->nobjects && rc == 1; i++)
-		rc = await_object(s, i, &e);
-	if (rc == 1)
+		rc = await_object(b, i, &e);
+	if (rc == 1) {
 		release_mappings(s);
-	else if (rc == -1)
+		give_back(b);
+	} else if (rc == -1) {
 		server_fail(s, &e);
+	}
 	return NULL;
+}
+
+int
+background_start(struct server *s, struct err *e)
+{
+	const struct server_options *o = &s->options;
+	struct backfill *b = calloc(1, sizeof(*b));
+
+	if (b == NULL)
+		return err_sys(e, "background");
+	s->background = b;
+	b->server = s;
+	cold_open(&b->cold, s->img, o->prefetch.io);
+	pace_begin(&b->pace, s, o->background_rate);
+	if (aside_init(&b->aside, o->background, e) == -1 ||
+	    batch_init(&b->batch, s, &b->cold, BATCH, false, e) == -1)
+		return -1;
+	b->batch.aside = &b->aside;
+	b->batch.share = SHARE;
+	if (thread_start(&b->thread, background_main, b, e) == -1)
+		return -1;
+	b->started = true;
+	return 0;
+}
+
+void
+background_free(struct server *s)
+{
+	struct backfill *b = s->background;
+
+	if (b == NULL)
+		return;
+	if (b->started)
+		thread_stop(b->thread);
+	batch_fini(&b->batch);
+	aside_fini(&b->aside);
+	cold_close(&b->cold);
+	free(b);
+	s->background = NULL;
 }

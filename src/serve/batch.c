@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "base/ckd.h"
+#include "serve/aside.h"
 
 /* Between two records that are read together there may be so much that nobody wants. */
 #define GAP_BYTES (16u << 10)
@@ -48,7 +49,7 @@ batch_init(struct batch *b, struct server *s, struct cold *cold, size_t bytes, b
 	const struct geometry *g = &s->img->g;
 	size_t npages;
 
-	*b = (struct batch){ .cold = cold, .demand = demand };
+	*b = (struct batch){ .cold = cold, .demand = demand, .share = demand ? 1 : 0 };
 	b->max = (unsigned)MAX(bytes / g->chunk_size, 1);
 	b->out_size = (size_t)b->max * g->chunk_size;
 	b->in_size = cold_room((size_t)b->max * (record_length_max(g->pages) + GAP_BYTES));
@@ -93,11 +94,11 @@ batch_give_way(struct batch *b)
 	struct server *s = b->filler.server;
 	uint64_t now, until;
 
-	if (!b->demand)
+	if (b->share == 0)
 		return;
 	now = serve_now();
 	if (atomic_load_explicit(&s->busy, memory_order_relaxed) > 0) {
-		until = now + (now - b->worked);
+		until = now + b->share * (now - b->worked);
 		while (now < until && atomic_load(&s->busy) > 0 && !atomic_load(&s->stop)) {
 			nanosleep(&nap, NULL);
 			now = serve_now();
@@ -259,9 +260,9 @@ between(void *arg)
 }
 
 static int
-run_jobs(struct batch *b, struct err *e)
+decode_jobs(void *arg, struct err *e)
 {
-	uint64_t before;
+	struct batch *b = arg;
 
 	b->out_used = 0;
 	if (b->njobs > 0 && read_records(b, e) == -1)
@@ -274,6 +275,21 @@ run_jobs(struct batch *b, struct err *e)
 			return -1;
 	}
 	b->njobs = 0;
+	/* This thread's may not be the one that gives. */
+	stat_add(&b->filler.stats.crossings, crossings_take());
+	return 0;
+}
+
+/* Nothing is taken before all is decoded: what is taken is given soon. */
+static int
+run_jobs(struct batch *b, struct err *e)
+{
+	uint64_t before;
+	int rc;
+
+	rc = b->aside != NULL ? aside_run(b->aside, decode_jobs, b, e) : decode_jobs(b, e);
+	if (rc == -1 || stopped(b))
+		return rc;
 	if (scatter_give(&b->pages, b->count, between, b, e) == -1 ||
 	    scatter_give(&b->zeros, b->count, between, b, e) == -1)
 		return -1;
@@ -361,6 +377,7 @@ batch_chunks(
 		if (o->page_size > PAGE_GRANULE) {
 			if (fill_one(&b->filler, object, j->chunk, &j->entry, e) == -1)
 				return -1;
+			batch_give_way(b);
 		} else if (wanted_upto(b, j) > 0 && ++b->njobs == b->max &&
 			   run_jobs(b, e) == -1) {
 			return -1;

@@ -21,6 +21,8 @@ struct batch {
 	struct cold *cold; /* shared */
 	stat_counter *count; /* of filler.stats: what its pages are called there */
 	bool demand; /* others may ask meanwhile: they go first */
+	unsigned share; /* for so many times as long as was worked, at most */
+	struct aside *aside; /* where it is decoded; NULL: here */
 	uint64_t worked; /* since when nobody was let go first */
 	unsigned max; /* chunks at once */
 	struct job *jobs;
@@ -48,7 +50,8 @@ int batch_groups(
 int batch_chunks(struct batch *b, size_t object, uint64_t first, uint64_t end, uint64_t *next,
     struct err *e);
 
-/* Lets demand faults go first, for as long as was worked since the last time at most. */
+/* Lets demand faults go first, b->share times as long as was worked since the last time at
+ * most. */
 void batch_give_way(struct batch *b);
 
 /* ---- eager.c ---- */

@@ -23,6 +23,9 @@ struct claims {
 int claims_init(struct claims *c, uint64_t npages, struct err *e);
 void claims_fini(struct claims *c);
 
+/* Everything is given, and nobody looks any more: gives the memory back. */
+void claims_shed(struct claims *c);
+
 /* Nobody will go on with them: closes the memfd, which tells that memory is being filled. */
 void claims_close(struct claims *c);
 

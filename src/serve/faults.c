@@ -94,7 +94,9 @@ handle_faults(struct worker *w, struct err *e)
 		atomic_store(&s->first_fault, f->began);
 	atomic_fetch_add(&s->busy, 1);
 	rc = answer_queue(w, e);
-	filler_account(f);
+	/* Else server_shed does. */
+	if (atomic_load(&s->state) != SERVER_COMPLETE)
+		filler_account(f);
 	atomic_fetch_sub(&s->busy, 1);
 	return rc;
 }

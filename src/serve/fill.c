@@ -99,6 +99,12 @@ filler_fini(struct filler *f)
 	f->joined = false;
 	if (f->server != NULL)
 		retire(f);
+	filler_shed(f);
+}
+
+void
+filler_shed(struct filler *f)
+{
 	hot_filler_fini(f);
 	image_reader_free(f->reader);
 	f->reader = NULL;
@@ -125,6 +131,8 @@ filler_account(struct filler *f)
 {
 	struct image_reader_stats now;
 
+	if (f->reader == NULL)
+		return;
 	image_reader_stats(f->reader, &now);
 	hot_count(f, &now);
 	count(f, &now, &f->counted);
@@ -247,7 +255,7 @@ await_given(struct server *s, const struct claims *c, uint64_t page, struct err 
 {
 	const struct timespec nap = { .tv_nsec = 20000 };
 
-	while (!claims_given(c, page)) {
+	while (!claims_given(c, page) && atomic_load(&s->state) != SERVER_COMPLETE) {
 		if (atomic_load(&s->state) == SERVER_FAILED || atomic_load(&s->stop))
 			return err_set(e, ERR_FAILED, "the page server has stopped");
 		nanosleep(&nap, NULL);
@@ -412,12 +420,27 @@ give_taken(
 	return give_page(f, object, off, &en, e);
 }
 
+static int
+wake_page(const struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
+{
+	const struct served_process *p = f->server->processes[m->process];
+	uint64_t page_size = f->server->objects[m->object].page_size;
+	enum uffd_result r = uffd_wake(p->uffd, m->hva + (off - m->offset), page_size, e);
+
+	return r == UFFD_FAILED ? -1 : 0;
+}
+
 int
 fill_fault(struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
 {
 	struct served_object *o = &f->server->objects[m->object];
 	uint64_t page = off / o->page_size;
 
+	/* What is needed for an answer may be freed by now: the access is to be tried again. */
+	if (atomic_load(&f->server->state) == SERVER_COMPLETE) {
+		stat_add(&f->stats.faults_outside, 1);
+		return wake_page(f, m, off, e);
+	}
 	if (!claims_given(&o->claims, page) && claims_take(&o->claims, page))
 		return give_taken(f, m->object, m, off, e);
 	/* Looked at again: what was discarded in between is both, and nobody gives it. */

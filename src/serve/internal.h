@@ -146,9 +146,8 @@ struct server {
 	struct loaded_set loaded;
 	struct filler rest_filler;
 
-	pthread_t background;
-	bool background_wanted, background_started;
-	struct filler background_filler;
+	bool background_wanted;
+	struct backfill *background; /* background.c; NULL: there is none (yet) */
 	/* The filler that answers who asks with words: vCPUs, and VMMs of engine source. */
 	pthread_mutex_t asked_lock;
 	struct filler asked_filler; /* .reader NULL: nobody has asked yet */
@@ -244,6 +243,12 @@ int fill_chunk(struct filler *f, size_t object, uint64_t chunk, const struct ent
 /* Gives the huge page number `unit` if nobody took it. */
 int fill_unit(
     struct filler *f, size_t object, uint64_t unit, stat_counter *pages, struct err *e);
+
+/* All is there, and nobody is answering a fault: frees what was needed for that. */
+void server_shed(struct server *s);
+
+/* Frees what it decodes with; what it did stays counted. */
+void filler_shed(struct filler *f);
 
 /* The mapping of the process that holds the address, or NULL. */
 const struct mapping *mapping_find(const struct server *s, unsigned process, uint64_t hva);
@@ -396,7 +401,8 @@ int source_ahead(struct server *s, struct filler *f, struct err *e);
 int fill_one(
     struct filler *f, size_t object, uint64_t chunk, const struct entry *en, struct err *e);
 
-/* The thread that gives the rest behind the faults. */
-void *background_main(void *arg);
+/* Starts to give the rest behind the faults; background_free also after a failure. */
+int background_start(struct server *s, struct err *e);
+void background_free(struct server *s);
 
 #endif

@@ -69,6 +69,26 @@ loaded_fini(struct server *s)
 	sem_destroy(&set->wake);
 }
 
+/*
+ * When nobody asks any more: the places stay away, for those who have joined find that out when
+ * they leave.
+ */
+void
+loaded_shed(struct server *s)
+{
+	struct loaded_set *set = &s->loaded;
+
+	if (set->started)
+		thread_stop(set->thread);
+	set->started = false;
+	filler_fini(&s->rest_filler);
+	pthread_mutex_lock(&set->lock);
+	for (unsigned i = 0; i < set->n; i++)
+		loaded_free(set->list[i]);
+	set->n = set->nrest = 0;
+	pthread_mutex_unlock(&set->lock);
+}
+
 /* ---- places ---- */
 
 static int

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 libgmem_a_SOURCES += \
+	%D%/aside.c %D%/aside.h \
 	%D%/asked.c \
 	%D%/background.c \
 	%D%/batch.c %D%/batch.h \
@@ -21,6 +22,7 @@ libgmem_a_SOURCES += \
 	%D%/object.c %D%/object.h \
 	%D%/own.c \
 	%D%/page-pool.c %D%/page-pool.h \
+	%D%/pace.c %D%/pace.h \
 	%D%/plan.c \
 	%D%/prefetch.c %D%/prefetch.h \
 	%D%/processes.c \

@@ -172,13 +172,9 @@ server_begin(struct server *s, struct err *e)
 	}
 	if (prefetch_start(s, e) == -1)
 		return -1;
-	if (!s->background_wanted || s->background_started || recording(s))
+	if (!s->background_wanted || s->background != NULL || recording(s))
 		return 0;
-	if (filler_init(&s->background_filler, s, false, -1, e) == -1 ||
-	    thread_start(&s->background, background_main, s, e) == -1)
-		return -1;
-	s->background_started = true;
-	return 0;
+	return background_start(s, e);
 }
 
 static int

@@ -522,3 +522,12 @@ object_complete(struct served_object *o)
 	claims_close(&o->claims);
 	atomic_store(&o->complete, true);
 }
+
+void
+object_shed(struct served_object *o)
+{
+	claims_shed(&o->claims);
+	/* The mapping alone: the pages stay in the memory object. */
+	if (o->map != NULL)
+		(void)madvise(o->map, o->map_len, MADV_DONTNEED);
+}

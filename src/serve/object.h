@@ -134,4 +134,7 @@ bool object_overlaps(const struct served_object *a, const struct served_object *
  */
 void object_complete(struct served_object *o);
 
+/* Nobody looks at its claims any more, nor writes it: gives back what that has taken. */
+void object_shed(struct served_object *o);
+
 #endif

@@ -66,8 +66,8 @@ own_zero(const struct served_object *o, size_t len, uint64_t off, struct err *e)
 }
 
 int
-own_write(const struct served_object *o, const void *buf, size_t len, uint64_t off,
-    struct err *e)
+own_write(
+    const struct served_object *o, const void *buf, size_t len, uint64_t off, struct err *e)
 {
 	uint64_t done;
 

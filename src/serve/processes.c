@@ -32,6 +32,9 @@ process_stop(struct served_process *p)
 static int
 process_start(struct server *s, struct served_process *p, struct err *e)
 {
+	/* Nothing is registered any more. */
+	if (p->events == NULL && atomic_load(&s->state) == SERVER_COMPLETE)
+		return 0;
 	for (unsigned i = 0; i < s->options.nworkers; i++) {
 		struct worker *w = &p->workers[i];
 

@@ -3,6 +3,7 @@
 
 #include "serve/server.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -126,7 +127,7 @@ server_start(struct server *s, struct err *e)
 	int rc = 0;
 
 	pthread_mutex_lock(&s->lock);
-	s->background_wanted = s->options.background;
+	s->background_wanted = s->options.background != BACKGROUND_OFF;
 	if (s->nready == s->nobjects && atomic_load(&s->state) == SERVER_FILLING)
 		rc = server_begin(s, e);
 	pthread_mutex_unlock(&s->lock);
@@ -222,6 +223,26 @@ free_mappings(struct server *s)
 	}
 }
 
+void
+server_shed(struct server *s)
+{
+	pthread_mutex_lock(&s->asked_lock);
+	filler_account(&s->asked_filler);
+	filler_shed(&s->asked_filler);
+	pthread_mutex_unlock(&s->asked_lock);
+	pthread_mutex_lock(&s->lock);
+	for (unsigned i = 0; i < s->nprocesses; i++)
+		for (unsigned k = 0; k < s->processes[i]->nworkers; k++) {
+			filler_account(&s->processes[i]->workers[k].filler);
+			filler_shed(&s->processes[i]->workers[k].filler);
+		}
+	pthread_mutex_unlock(&s->lock);
+	loaded_shed(s);
+	for (size_t i = 0; i < s->nobjects; i++)
+		object_shed(&s->objects[i]);
+	malloc_trim(0);
+}
+
 static void
 free_objects(struct server *s)
 {
@@ -236,10 +257,8 @@ server_free(struct server *s)
 	if (s == NULL)
 		return;
 	atomic_store(&s->stop, true);
-	if (s->background_started)
-		thread_stop(s->background);
+	background_free(s);
 	prefetch_free(s);
-	filler_fini(&s->background_filler);
 	filler_fini(&s->asked_filler);
 	for (unsigned i = 0; i < s->nprocesses; i++) {
 		process_stop(s->processes[i]);

@@ -11,6 +11,7 @@
 #include "image/image.h"
 #include "serve/engine.h"
 #include "serve/object.h"
+#include "serve/pace.h"
 #include "serve/prefetch.h"
 #include "serve/stats.h"
 
@@ -30,7 +31,8 @@ struct server;
 struct server_options {
 	unsigned nworkers; /* fault threads for each userfaultfd; 0: as many as CPUs, up to 4 */
 	unsigned nfillers; /* threads of the eager engine; 0: as many as CPUs */
-	bool background; /* fill behind the faults */
+	enum background background; /* fill behind the faults */
+	uint64_t background_rate; /* at most so many bytes per second; 0: no limit */
 	enum serve_engine engine; /* SERVE_AUTO, or the one to use or to fail */
 	bool record; /* first touches, until server_record_end: nothing else is given meanwhile
 		      */

@@ -119,12 +119,13 @@ static int
 give_missing(struct server *s, size_t object, uint64_t page, struct err *e)
 {
 	struct filler *f = &s->asked_filler;
-	int rc;
+	int rc = 0;
 
 	atomic_fetch_add(&s->busy, 1);
 	pthread_mutex_lock(&s->asked_lock);
-	rc = asked_filler_init(s, e);
-	if (rc == 0 && claims_take(&s->objects[object].claims, page)) {
+	if (atomic_load(&s->state) != SERVER_COMPLETE)
+		rc = asked_filler_init(s, e);
+	if (rc == 0 && f->reader != NULL && claims_take(&s->objects[object].claims, page)) {
 		rc = give(f, object, page, e);
 		filler_account(f);
 	}
@@ -138,10 +139,13 @@ provide(struct server *s, size_t object, uint64_t page, struct err *e)
 {
 	struct served_object *o = &s->objects[object];
 
-	if (!claims_given(&o->claims, page)) {
-		if (give_missing(s, object, page, e) == -1)
+	if (atomic_load(&s->state) != SERVER_COMPLETE && !claims_given(&o->claims, page)) {
+		if (give_missing(s, object, page, e) == -1 ||
+		    await_given(s, &o->claims, page, e) == -1)
 			return -1;
-		return await_given(s, &o->claims, page, e);
+		/* Those of zeros may be missing still, and nobody knows any more. */
+		if (atomic_load(&s->state) != SERVER_COMPLETE)
+			return 0;
 	}
 	/* The guest may have given it back (a balloon), before the VMM asks for the first time
 	 * too: then it is a hole, and nothing that the VMM could map. */

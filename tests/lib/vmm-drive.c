@@ -188,7 +188,7 @@ load_into(const struct vmm_driver *driver, const struct vmm_load *how, struct er
 static int
 load(const struct vmm_driver *driver, const char *path, int ms, char **argv, struct err *e)
 {
-	const struct server_options options = { .background = false };
+	const struct server_options options = { .background = BACKGROUND_OFF };
 	struct vmm_load how = {
 		.argv = argv,
 		.timeout_ms = ms,

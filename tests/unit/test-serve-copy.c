@@ -606,7 +606,7 @@ start_server(struct game *g, struct err *e)
 {
 	struct server_options o = { .nworkers = 3,
 		.nfillers = 2,
-		.background = !g->how->no_background,
+		.background = g->how->no_background ? BACKGROUND_OFF : BACKGROUND_ON,
 		.engine = g->how->engine };
 	unsigned n = g->how->late ? 0 : g->offer.n;
 

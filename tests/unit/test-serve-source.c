@@ -409,9 +409,9 @@ start_vmm(struct vmm *v, bool missing_only)
 static int
 start_server(struct vmm *v, const struct setup *how, struct err *e)
 {
-	struct server_options o = {
-		.nfillers = 2, .background = !how->no_background, .engine = how->engine
-	};
+	struct server_options o = { .nfillers = 2,
+		.background = how->no_background ? BACKGROUND_OFF : BACKGROUND_ON,
+		.engine = how->engine };
 	struct served_memory m = { .fd = v->fd,
 		.offset = v->offset,
 		.page_size = v->page_size,
