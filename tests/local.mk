@@ -121,6 +121,7 @@ restore_tests = \
 	%D%/cli/restore-kill.sh \
 	%D%/cli/restore-manners.sh \
 	%D%/cli/restore-record.sh \
+	%D%/cli/restore-prefetch.sh \
 	%D%/cli/restore-stats.sh \
 	%D%/cli/restore-touch.sh \
 	%D%/vm/minivmm-restore.sh \

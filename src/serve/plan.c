@@ -70,11 +70,12 @@ place(const struct server *s, struct item *i, uint64_t page, uint32_t region, ui
 	}
 }
 
+/* Of eager memory the other regions may not be there yet. */
 static bool
 in_range(const struct server *s, uint32_t region, uint64_t page)
 {
 	return region < s->nobjects &&
-	       page < div_up(s->objects[region].object->size, PAGE_GRANULE);
+	       page < div_up(s->img->manifest.regions[region].size, PAGE_GRANULE);
 }
 
 /* The pages of a trace. */
