@@ -125,10 +125,12 @@ restore_tests = \
 	%D%/cli/restore-stats.sh \
 	%D%/cli/restore-touch.sh \
 	%D%/vm/minivmm-restore.sh \
+	%D%/vm/minivmm-pause-less.sh \
 	%D%/vm/qemu13.sh \
 	%D%/vm/restore-qemu.sh
 dist_check_SCRIPTS += $(restore_tests)
 TESTS += $(restore_tests)
+EXTRA_DIST += %D%/lib/vmm-server.sh
 EXTRA_DIST += %D%/lib/qemu-guest.sh %D%/lib/vmm-cli.sh
 
 # gmem-snap
@@ -150,6 +152,7 @@ snap_tests = \
 	%D%/cli/snap-file.sh \
 	%D%/cli/snap-handoff.sh \
 	%D%/cli/snap-hot.sh \
+	%D%/cli/snap-pause-less.sh \
 	%D%/cli/snap-pid.sh \
 	%D%/vm/mapped-qemu13.sh \
 	%D%/vm/snap-qemu.sh \

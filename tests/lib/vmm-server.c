@@ -13,13 +13,16 @@
  *           first page of it belongs to nobody
  *  -c       a memfd "counter" too: unless the VM is paused, the first word of page 0,
  *           then that of page 1, are set to 1, 2, 3… for ever
+ *  -C       a memfd "cut" of 1024 pages, too: unless the VM is paused, the first word of all of
+ *           them, in order, is set to 1, then to 2, 3… for ever
+ *  -m       a child has the first region mapped
  *  -p       the VM is paused from the beginning
  *  -u       a userfaultfd waits for pages of the first region
  *  -l FILE  what was asked for goes there, a word a line, END for the end of the conversation
  *  -n TEXT  the name of the state
  *  -s N     bytes of state (default: 100000)
- *  -f STEP:FAULT  what goes wrong when HELLO, PAUSE, STATE or RESUME is to be answered
- *  -x LIE   what is wrong with the regions
+ *  -f STEP:FAULT  what goes wrong when HELLO, PROTECT, PAUSE, STATE or RESUME is to be answered
+ *  -x LIE   what is wrong with the regions, or with the mappings (map-…)
  *
  * Prints "ready" and answers one client after the other until it is killed.
  */
@@ -28,6 +31,7 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -35,6 +39,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -48,7 +53,11 @@
 #define MIB ((uint64_t)1 << 20)
 #define REGIONS 8
 
+#define CUT_PAGES 1024
+
 static struct gmem_region regions[REGIONS];
+static struct gmem_mapping mappings[REGIONS + 2]; /* one more than there are for lies */
+static unsigned nmappings;
 static int fds[REGIONS];
 static unsigned nregions;
 static const char *kind = "memfd", *state_name = "", *fault = "", *lie = "";
@@ -125,6 +134,22 @@ announce(const char *name, int fd, uint64_t offset, uint64_t size, uint64_t page
 	fds[nregions++] = fd;
 }
 
+/* Maps all of the region that was announced last. */
+static void *
+map_last(void)
+{
+	const struct gmem_region *r = &regions[nregions - 1];
+	void *p = mmap(NULL, r->size, PROT_READ | PROT_WRITE, MAP_SHARED, fds[nregions - 1],
+	    (off_t)r->offset);
+
+	if (p == MAP_FAILED)
+		err(1, "mmap");
+	mappings[nmappings++] = (struct gmem_mapping){
+		.address = (uintptr_t)p, .length = r->size, .region = nregions - 1
+	};
+	return p;
+}
+
 /* NAME=MIB[:RAW] */
 static void
 add(char *arg)
@@ -154,9 +179,7 @@ add(char *arg)
 	announce(arg, fd, offset, len, page_size);
 	if (strcmp(kind, "dark") == 0)
 		return;
-	p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
-	if (p == MAP_FAILED)
-		err(1, "mmap");
+	p = map_last();
 	fill(p, len, nregions);
 	if (raw != NULL)
 		write_raw(raw, p, len);
@@ -203,8 +226,47 @@ add_counter(void)
 		errx(2, "too many regions");
 	announce("counter", fd, 0, 8192, 4096);
 	regions[nregions - 1].guest_address = GMEM_NO_ADDRESS;
-	if (pthread_create(&thread, NULL, count, map_all(fd, 8192)) != 0)
+	if (pthread_create(&thread, NULL, count, map_last()) != 0)
 		errx(1, "thread");
+}
+
+/* At every moment the pages have the same number up to some page, and one less from there on.
+ */
+static void *
+cut(void *arg)
+{
+	for (uint64_t n = 1;; n++)
+		for (size_t i = 0; i < CUT_PAGES; i++) {
+			while (atomic_load(&paused))
+				atomic_store(&stands_still, true);
+			atomic_store(&stands_still, false);
+			*(volatile uint64_t *)((char *)arg + i * 4096) = n;
+		}
+	return NULL;
+}
+
+static void
+add_cut(void)
+{
+	int fd = new_memfd("cut", CUT_PAGES * 4096);
+	pthread_t thread;
+
+	if (nregions == REGIONS)
+		errx(2, "too many regions");
+	announce("cut", fd, 0, CUT_PAGES * 4096, 4096);
+	regions[nregions - 1].guest_address = GMEM_NO_ADDRESS;
+	if (pthread_create(&thread, NULL, cut, map_last()) != 0)
+		errx(1, "thread");
+}
+
+static void
+add_child(void)
+{
+	if (fork() != 0)
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;)
+		pause();
 }
 
 static void
@@ -384,14 +446,85 @@ tell_lie(struct gmem_region *r, unsigned *n, int *list, size_t *nlist, uint32_t 
 		memset(r->name, 'x', sizeof(r->name));
 	else if (is(lie, "twice"))
 		memcpy(r[1].name, r[0].name, sizeof(r->name));
-	else if (!is(lie, ""))
+	else if (!is(lie, "") && !is(lie, "old") && strncmp(lie, "map-", 4) != 0)
 		errx(2, "what lie is %s?", lie);
+}
+
+/* ---- lies about mappings ---- */
+
+static void
+tell_map_lie(struct gmem_mapping *m, unsigned *n, size_t *len, int *fd)
+{
+	const char *what = lie + strlen("map-");
+	struct uffdio_api api = { .api = UFFD_API };
+
+	if (is(what, "none"))
+		*n = 0, *len = 0;
+	else if (is(what, "count"))
+		*n += 1;
+	else if (is(what, "many"))
+		*n = 1000000;
+	else if (is(what, "bytes"))
+		*len -= 1;
+	else if (is(what, "region"))
+		m->region = nregions;
+	else if (is(what, "odd"))
+		m->address++;
+	else if (is(what, "empty"))
+		m->length = 0;
+	else if (is(what, "huge"))
+		m->length = UINT64_MAX - 4095;
+	else if (is(what, "long"))
+		m->length += 4096;
+	else if (is(what, "offset"))
+		m->offset = 4096;
+	else if (is(what, "wrap"))
+		m->offset = UINT64_MAX - 4095;
+	else if (is(what, "twice"))
+		m[1] = m[0];
+	else if (is(what, "fewer"))
+		*n -= 1, *len -= sizeof(*m);
+	else if (is(what, "part"))
+		m->length -= 4096;
+	else if (is(what, "shifted"))
+		m->length = m[1].length = 4096, m->offset = 4096;
+	else if (is(what, "nowhere"))
+		m->address = 4096;
+	else if (is(what, "other"))
+		m->address = m[1].address, m->length = m[1].length = 4096, m[1].address += 4096;
+	else if (is(what, "pipe"))
+		*fd = other_end();
+	else if (is(what, "used"))
+		ioctl(*fd, UFFDIO_API, &api);
+	else
+		errx(2, "what lie is %s?", lie);
+}
+
+static bool
+protect(int sock)
+{
+	struct gmem_message m = { .type = GMEM_MAPPINGS };
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	struct gmem_mapping told[REGIONS + 2];
+	size_t len = nmappings * sizeof(told[0]);
+	unsigned n = nmappings;
+	bool go_on;
+
+	memcpy(told, mappings, sizeof(told));
+	if (strncmp(lie, "map-", 4) == 0)
+		tell_map_lie(told, &n, &len, &fd);
+	m.count = n;
+	go_on = answer(sock, "PROTECT", &m, told, len, &fd, 1);
+	close(fd);
+	return go_on;
 }
 
 static bool
 welcome(int sock)
 {
-	struct gmem_message m = { .type = GMEM_WELCOME, .text = "stand-in 1.2 beta" };
+	struct gmem_message m = { .type = GMEM_WELCOME,
+		.flags = is(lie, "old") ? 0 : GMEM_CAN_PROTECT,
+		.text = "stand-in 1.2 beta" };
 	struct gmem_region told[REGIONS + 1] = { 0 };
 	int list[REGIONS + 1];
 	size_t nlist = nregions;
@@ -421,6 +554,9 @@ converse(int sock, bool counting)
 	case GMEM_HELLO:
 		note("HELLO");
 		return welcome(sock);
+	case GMEM_PROTECT:
+		note("PROTECT");
+		return protect(sock);
 	case GMEM_PAUSE:
 		note("PAUSE");
 		if (!is(fault_at("PAUSE"), "error"))
@@ -460,16 +596,22 @@ listen_at(const char *path)
 int
 main(int argc, char **argv)
 {
-	bool counting = false, served = false;
+	bool counting = false, cutting = false, served = false, child = false, running;
 	int option, listener, sock;
 
-	while ((option = getopt(argc, argv, "1ck:f:l:n:ps:ux:")) != -1) {
+	while ((option = getopt(argc, argv, "1Cck:f:l:mn:ps:ux:")) != -1) {
 		switch (option) {
 		case '1':
 			together = true;
 			break;
+		case 'C':
+			cutting = true;
+			break;
 		case 'c':
 			counting = true;
+			break;
+		case 'm':
+			child = true;
 			break;
 		case 'k':
 			kind = optarg;
@@ -506,16 +648,21 @@ main(int argc, char **argv)
 		add(argv[i]);
 	if (counting)
 		add_counter();
+	if (cutting)
+		add_cut();
+	if (child)
+		add_child();
+	running = counting || cutting;
 	if (served)
 		serve_pages();
-	set_paused(was_paused, counting);
+	set_paused(was_paused, running);
 	puts("ready");
 	fflush(stdout);
 	for (;;) {
 		sock = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-		while (sock != -1 && converse(sock, counting))
+		while (sock != -1 && converse(sock, running))
 			;
-		set_paused(was_paused, counting);
+		set_paused(was_paused, running);
 		note("END");
 		close(sock);
 	}
