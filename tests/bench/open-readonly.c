@@ -34,6 +34,8 @@ open(const char *path, int flags, ...)
 }
 
 /* What <fcntl.h> makes of open(path, flags) when it is told to look for mistakes. */
+int __open64_2(const char *path, int flags);
+
 __attribute__((visibility("default"))) int
 __open64_2(const char *path, int flags)
 {

@@ -6,13 +6,13 @@
 # command=(…), what is started.  false: it is not to be had, for $reason.
 
 peers_of_others="raw-mmap raw-read raw-copy raw-continue zstd-read lz4-read qemu-zstd squashfs erofs criu"
-peers_of_ours="gmem gmem-lazy gmem-eager gmem-hot gmem-4k gmem-4k-hot gmem-2m gmem-2m-hot"
+peers_of_ours="gmem gmem-lazy gmem-eager gmem-hot gmem-hot-lazy gmem-4k gmem-4k-hot gmem-2m gmem-2m-hot"
 # One that a plain run leaves out for time: the others tell the same.
 peers_default="raw-mmap raw-read raw-copy zstd-read lz4-read qemu-zstd squashfs erofs criu $peers_of_ours"
 
 shared_memory=(-object "memory-backend-file,id=ram0,size={size}M,share=on,mem-path={mem}")
 
-has_option() { gmem-restore --help | grep -q -e "^ *$1\b"; }
+has_option() { gmem-restore --help | grep -q -e "^ *$1 "; }
 can_record() { has_option --record && gmem-snap --help | grep -q -e '--hot'; }
 
 # make_files WORKLOAD SEED: all that any peer reads, in $store.  A kind that cannot be made
@@ -174,6 +174,7 @@ peer()
 		gmem-lazy) ours default.gmem default --no-background ;;
 		gmem-eager) ours default.gmem default --eager ;;
 		gmem-hot) ours default-hot.gmem default-hot "${hot[@]}" ;;
+		gmem-hot-lazy) ours default-hot.gmem default-hot "${hot[@]}" --no-background ;;
 		gmem-4k) ours 4K.gmem 4K ;;
 		gmem-4k-hot) ours 4K-hot.gmem 4K-hot "${hot[@]}" ;;
 		gmem-2m) ours 2M.gmem 2M ;;

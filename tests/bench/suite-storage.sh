@@ -23,6 +23,7 @@ storage_clean()
 	done
 	mounts=() loops=()
 	[ -z "$cgroup" ] || rmdir "$cgroup" 2>/dev/null || :
+	cgroup=
 }
 
 # attach FILE OPTION…: sets loop, a device of it
@@ -75,7 +76,7 @@ limit()
 		echo "$number $slow_rate" >"$cgroup/blkio.throttle.read_bps_device"
 	else
 		echo "$number rbps=$slow_rate" >"$cgroup/io.max"
-	fi
+	fi || { reason="$cgroup does not limit $1"; return 1; }
 }
 
 # make_slow: copies $store to a slow file system at $slow.  false: $reason
