@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The benchmark suite, built and run by `make bench` only.
 EXTRA_PROGRAMS += $(bench_programs)
-bench_programs = gmem-bench gmem-bench-corpus gmem-bench-fault gmem-bench-populate \
-	$(bench_guest_programs)
+bench_programs = gmem-bench gmem-bench-corpus gmem-bench-fault gmem-bench-populate
+# tests/vm/bench-guests.sh runs these, too.
+check_PROGRAMS += $(bench_guest_programs)
 bench_guest_programs = gmem-bench-drive gmem-bench-raw-server gmem-bench-open-readonly.so
 gmem_bench_SOURCES = %D%/bench.c
 gmem_bench_corpus_SOURCES = %D%/corpus.c
@@ -16,9 +17,11 @@ gmem_bench_populate_CFLAGS = -std=gnu11 $(WARN_CFLAGS) -pthread
 gmem_bench_populate_LDADD =
 # The suite of real guests.  The second is the shim's other end, the third is preloaded.
 gmem_bench_drive_SOURCES = %D%/drive.c
+gmem_bench_drive_CFLAGS = -std=gnu11 $(WARN_CFLAGS)
 gmem_bench_drive_LDADD =
 gmem_bench_raw_server_SOURCES = %D%/raw-server.c
 gmem_bench_raw_server_CPPFLAGS = -I$(top_srcdir)/include
+gmem_bench_raw_server_CFLAGS = -std=gnu11 $(WARN_CFLAGS)
 gmem_bench_raw_server_LDADD =
 gmem_bench_open_readonly_so_SOURCES = %D%/open-readonly.c
 gmem_bench_open_readonly_so_CFLAGS = -std=gnu11 $(WARN_CFLAGS) -fPIC
@@ -28,6 +31,8 @@ bench_suite = %D%/suite %D%/suite-guests.sh %D%/suite-peers.sh %D%/suite-storage
 	%D%/suite-table.jq %D%/guest/build-tools %D%/guest/build-workload %D%/guest/fill.lua \
 	%D%/guest/idle.sh %D%/guest/init %D%/guest/node.js %D%/guest/python.py %D%/guest/redis.sh
 EXTRA_DIST += $(bench_suite)
+dist_check_SCRIPTS += tests/vm/bench-guests.sh
+TESTS += tests/vm/bench-guests.sh
 EXTRA_DIST += %D%/README %D%/chunk-sizes.sh %D%/populate.lab %D%/run.sh %D%/vmms.sh
 CLEANFILES += $(bench_programs)
 

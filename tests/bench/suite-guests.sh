@@ -86,10 +86,12 @@ boot_and_snapshot()
 # The raw files are made of the first; the others are of the same guest a moment later.
 snapshots()
 {
-	local size
+	local size option
 	for size in default 4K 2M; do
-		gmem-snap -q -f --leave running --qmp "$tmp/source.qmp" -o "$store/$size.gmem" \
-			$([ $size = default ] || echo --chunk-size $size) || {
+		option=()
+		[ $size = default ] || option=(--chunk-size $size)
+		gmem-snap -q -f --leave running --qmp "$tmp/source.qmp" "${option[@]}" \
+			-o "$store/$size.gmem" || {
 			reason="no snapshot"
 			return 1
 		}

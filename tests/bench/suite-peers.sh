@@ -3,35 +3,44 @@
 # Who restores the guests, and from which files.  Sourced by suite.
 #
 # peer NAME DIRECTORY: sets files=(…), what it reads from storage; drive_options=(…); and
-# command=(…), what is started.  false: it is not to be had, for $reason.
+# command=(…), what is started; and stored=(…), if that is not files.  false: it is not to be had, for $reason.
 
 peers_of_others="raw-mmap raw-read raw-copy raw-continue zstd-read lz4-read qemu-zstd squashfs erofs criu"
 peers_of_ours="gmem gmem-lazy gmem-eager gmem-hot gmem-hot-lazy gmem-4k gmem-4k-hot gmem-2m gmem-2m-hot"
-# One that a plain run leaves out for time: the others tell the same.
-peers_default="raw-mmap raw-read raw-copy zstd-read lz4-read qemu-zstd squashfs erofs criu $peers_of_ours"
-
-shared_memory=(-object "memory-backend-file,id=ram0,size={size}M,share=on,mem-path={mem}")
+# raw-continue is left out for time: raw-copy tells the same.
+peers_default="${peers_of_others/ raw-continue/} $peers_of_ours"
+peers_quick="raw-mmap raw-copy zstd-read qemu-zstd squashfs gmem gmem-lazy gmem-hot gmem-hot-lazy"
 
 has_option() { gmem-restore --help | grep -q -e "^ *$1 "; }
 can_record() { has_option --record && gmem-snap --help | grep -q -e '--hot'; }
 
-# make_files WORKLOAD SEED: all that any peer reads, in $store.  A kind that cannot be made
-# is missing, and $store/KIND.why tells why.
+# wants NAME…: one of these peers is to be measured
+wants()
+{
+	local name
+	for name; do
+		[[ " ${peers[*]} " != *" $name "* ]] || return 0
+	done
+	return 1
+}
+
+# make_files SEED: all that any of the peers reads, in $store.  What cannot be made is
+# missing, and $store/KIND.why tells why.
 make_files()
 {
 	local kind
 	gmem-inspect -q extract "$store/default.gmem" -o "$store/raw"
 	gmem-inspect -q extract --state "$(state_name)" "$store/default.gmem" -o "$store/state"
+	# Of every guest: by it the storage is measured.
 	zstd -q -f -1 -T0 "$store/raw" -o "$store/raw.zst"
-	if command -v lz4 >/dev/null; then
-		lz4 -q -f "$store/raw" "$store/raw.lz4"
-	else
-		echo "lz4 is not installed" >"$store/lz4.why"
-	fi
-	make_migration || echo "$reason" >"$store/migration.why"
-	make_compressed_fs
-	for kind in default 4K 2M; do
-		make_hot "$kind" "$2" || echo "$reason" >"$store/$kind-hot.why"
+	! wants lz4-read || lz4 -q -f "$store/raw" "$store/raw.lz4" 2>"$tmp/lz4.err" ||
+		echo "lz4 is not installed, or fails" >"$store/lz4.why"
+	! wants qemu-zstd || make_migration || echo "$reason" >"$store/migration.why"
+	! wants squashfs erofs || make_compressed_fs
+	# The names of peers and images differ only by what is the default.
+	! wants gmem-hot gmem-hot-lazy || make_hot default "$1"
+	for kind in 4k 2m; do
+		! wants gmem-$kind-hot || make_hot ${kind^^} "$1"
 	done
 }
 
@@ -72,16 +81,14 @@ make_compressed_fs()
 # make_hot CHUNKS SEED: with the working set of another request than those that are measured
 make_hot()
 {
-	can_record || { reason="this build does not record"; return 1; }
-	[ -e "$store/trace" ] || record "$store/trace" "$2" 2>"$tmp/record.err" || {
-		reason="no trace: $(tail -n 1 "$tmp/record.err")"
-		return 1
-	}
-	gmem-snap -q -f --from "$store/$1.gmem" --hot "$store/trace" -o "$store/$1-hot.gmem" \
-		2>"$tmp/hot.err" || {
-		reason="no hot section: $(tail -n 1 "$tmp/hot.err")"
-		return 1
-	}
+	if ! can_record; then
+		echo "this build does not record" >"$store/$1-hot.why"
+	elif ! [ -e "$store/trace" ] && ! record "$store/trace" "$2" 2>"$tmp/record.err"; then
+		echo "no trace: $(tail -n 1 "$tmp/record.err")" >"$store/$1-hot.why"
+	elif ! gmem-snap -q -f --from "$store/$1.gmem" --hot "$store/trace" \
+		-o "$store/$1-hot.gmem" 2>"$tmp/hot.err"; then
+		echo "no hot section: $(tail -n 1 "$tmp/hot.err")" >"$store/$1-hot.why"
+	fi
 }
 
 # want FILE WHY: files+=FILE, or the reason why it is not there
@@ -119,6 +126,7 @@ compressed()
 		mount_image "$1" "$dir/$1.img" "$at" ro || return 1
 		[ "$state" != slow ] || limit "$loop"
 	fi
+	stored=("${files[@]}")
 	files+=("$at/raw")
 	file_memory off "$at/raw"
 	command=(env LD_PRELOAD="$(command -v gmem-bench-open-readonly.so)")
@@ -144,6 +152,7 @@ peer()
 {
 	local dir=$2 memory hot
 	files=("$dir/state") command=() drive_options=(--incoming "exec:cat $dir/state")
+	stored=()
 	hot_options
 	case $1 in
 		raw-mmap)

@@ -22,7 +22,7 @@ def ratio($w; $s; $a; $b; f): . as $all
 
 def row($w; $s; $p): . as $all | ($all | of($w; $s; $p)) as $mine
 	| if $mine == [] then ($all | map(select(.workload == $w and .state == $s and .peer == $p))
-		| "  " + ($p | left(14)) + "  " + (.[0].skipped // "-"))
+		| "  " + ($p | left(14)) + "    " + (.[0].skipped // "-"))
 	else "  " + ([($p | left(14)), ([$mine[].answer_ms] | median | show | right(8)),
 		($all | ratio($w; $s; $p; "raw-mmap"; .answer_ms) | show | right(7)),
 		([$mine[].vm_ms] | median | show | right(8)),
@@ -59,7 +59,10 @@ def targets($w; $s):
 (map([.workload, .state]) | reduce .[] as $k ([]; if index([$k]) then . else . + [$k] end)
  | .[] as [$w, $s]
  | "",
-   "\($w), \($s)" + ("ms to answer, x raw-mmap, ms to run, faults, ms stalled, MiB" | "   " + .),
+   ("\($w), \($s)" | left(16)) + " " + (["answer", "against", "runs", "faults", "stalled", "stored"]
+	| [., [8, 7, 8, 7, 8, 8]] | transpose | map(.[0] as $t | .[1] as $n | $t | right($n)) | join(" ")),
+   (" " * 16) + " " + (["ms", "mmap", "ms", "", "ms", "MiB"]
+	| [., [8, 7, 8, 7, 8, 8]] | transpose | map(.[0] as $t | .[1] as $n | $t | right($n)) | join(" ")),
    ($all | map(select(.workload == $w and .state == $s)) | map(.peer)
     | reduce .[] as $p ([]; if index([$p]) then . else . + [$p] end) | .[] as $p
     | $all | row($w; $s; $p)),
