@@ -280,6 +280,9 @@ void loaded_fini(struct server *s);
 int loaded_join(struct server *s, struct err *e);
 void loaded_leave(struct server *s);
 
+/* Nobody asks any more: gives the memory back, before the server is freed. */
+void loaded_shed(struct server *s);
+
 /*
  * Where the chunk is to be decoded to, or was (*again); the caller has it from then on.  NULL:
  * somebody is at it just now, and will give `page`, which the caller has taken since `began`.
