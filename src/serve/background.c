@@ -23,6 +23,14 @@
  */
 #define SHARE 3
 
+/*
+ * The start of a VM is its own: whatever is read or decoded for nobody takes the disk and the
+ * CPUs from the VMM, from its state, and from faults.  So this begins when nobody has asked for
+ * anything for a while, or has gone on asking for long.
+ */
+#define QUIET_NS UINT64_C(200000000)
+#define START_NS UINT64_C(3000000000)
+
 struct backfill {
 	struct server *server;
 	pthread_t thread;
@@ -260,6 +268,27 @@ give_back(struct backfill *b)
 	server_shed(s);
 }
 
+/* False: the server is stopped or has failed. */
+static bool
+await_quiet(struct server *s)
+{
+	uint64_t began = serve_now(), now = began, last = began;
+
+	/* Who asks for pages in their order is to find the next one there. */
+	for (size_t i = 0; i < s->nobjects; i++)
+		if (s->objects[i].source)
+			return true;
+	while (now - last < QUIET_NS && now - began < START_NS) {
+		if (atomic_load(&s->stop) || atomic_load(&s->state) == SERVER_FAILED)
+			return false;
+		nap_us(5000);
+		last = MAX(last, atomic_load(&s->first_mapping));
+		last = MAX(last, atomic_load(&s->last_asked));
+		now = serve_now();
+	}
+	return true;
+}
+
 static void *
 background_main(void *arg)
 {
@@ -268,7 +297,7 @@ background_main(void *arg)
 	struct err e = ERR_INIT;
 	int rc;
 
-	rc = prefetch_await(s) ? fill_hot(b, &e) : 0;
+	rc = prefetch_await(s) && await_quiet(s) ? fill_hot(b, &e) : 0;
 	for (size_t i = 0; i < s->nobjects && rc == 1; i++)
 		rc = fill_object(b, i, &e);
 	for (size_t i = 0; i < s->nobjects && rc == 1; i++)

@@ -90,6 +90,7 @@ handle_faults(struct worker *w, struct err *e)
 
 	if (f->process == NULL)
 		f->began = serve_now();
+	atomic_store_explicit(&s->last_asked, f->began, memory_order_relaxed);
 	if (atomic_load_explicit(&s->first_fault, memory_order_relaxed) == 0)
 		atomic_store(&s->first_fault, f->began);
 	atomic_fetch_add(&s->busy, 1);

@@ -164,6 +164,7 @@ struct server {
 	struct err failure;
 	atomic_int state;
 	_Atomic uint64_t first_mapping, first_fault, complete;
+	_Atomic uint64_t last_asked; /* when somebody asked for a page the last time, ns */
 };
 
 /* Whether first touches are being recorded: nothing is given that nobody has asked for. */
