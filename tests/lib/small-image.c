@@ -147,6 +147,8 @@ small_hot_image(const char *path, const uint8_t *mem, size_t len, uint32_t chunk
 		.nsegments = low < len ? 2 : 1 };
 	static const char text[] = "device state of nothing in particular";
 	struct object device = { .name = "device", .kind = "test", .size = sizeof(text) };
+	/* Of a version to come: who rewrites the image keeps them. */
+	struct unknown key = { (const uint8_t *)"\x67unknown\x81\x07", 10, NULL };
 	struct pair note = { "purpose", "test" };
 	struct image_writer *w = NULL;
 	struct hot_set *set = NULL;
@@ -160,6 +162,8 @@ small_hot_image(const char *path, const uint8_t *mem, size_t len, uint32_t chunk
 			  hot_set_new(&set, hot, n, e) == -1))
 		goto out;
 	image_writer_manifest(w)->annotations = (struct pairs){ &note, 1 };
+	image_writer_manifest(w)->unknown = &key;
+	ram.unknown = &key;
 	if (put_object(w, &device, true, (const uint8_t *)text, NULL, e) == 0 &&
 	    put_object(w, &ram, false, mem, set, e) == 0)
 		rc = image_writer_commit(w, root, e);
