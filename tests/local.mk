@@ -126,6 +126,7 @@ restore_tests = \
 	%D%/cli/restore-touch.sh \
 	%D%/vm/minivmm-restore.sh \
 	%D%/vm/minivmm-pause-less.sh \
+	%D%/vm/record-qemu.sh \
 	%D%/vm/qemu13.sh \
 	%D%/vm/restore-qemu.sh
 dist_check_SCRIPTS += $(restore_tests)

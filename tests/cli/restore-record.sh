@@ -193,7 +193,7 @@ cp "$image" "$tmp/bad.gmem"
 size=$(stat -c %s "$image")
 for at in 3 4 5 6 7; do
     printf '\377\377\377\377\377\377\377\377' |
-        dd of="$tmp/bad.gmem" bs=1 seek=$((size / 10 * at)) conv=notrunc 2>"$tmp/dd"
+        dd of="$tmp/bad.gmem" bs=1 seek=$((size * at / 10)) conv=notrunc 2>"$tmp/dd"
 done
 image=$tmp/bad.gmem
 # shellcheck disable=SC2086

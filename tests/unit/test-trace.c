@@ -408,7 +408,7 @@ static void
 test_overlap(void)
 {
 	/* One page under two addresses, and addresses that are not of whole pages. */
-	static struct segment twice[] = { { 0, 0, 16 * MIB }, { 4 * GIB, 0, 16 * MIB } };
+	static struct segment twice[] = { { 0, 0, 16 * MIB }, { 4 * GIB, 7 * 4096, MIB } };
 	static struct segment odd[] = { { 100, 0, 16 * MIB } };
 	struct object alias[] = { { .name = "x",
 	    .kind = "",
@@ -423,9 +423,9 @@ test_overlap(void)
 	    .segments = odd,
 	    .nsegments = 1 } };
 	static const struct where want[] = { { 0, 7 }, { 0, 100 }, { 0, 101 }, { 0, 102 },
-		{ 0, 0 }, { 0, 1 } };
+		{ 0, 8 } };
 
-	resolves("a page with two addresses", alias, 1, root_b, want, COUNT(want), 2);
+	resolves("a page with two addresses", alias, 1, root_b, want, COUNT(want), 3);
 	resolves("addresses of no pages", crooked, 1, root_b, NULL, 0, 8);
 }
 
