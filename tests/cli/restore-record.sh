@@ -106,6 +106,18 @@ else
     skip "huge pages" "8 free ones of 2 MiB are needed, there are $free"
 fi
 
+# ---- memory of the VMM's own: GMEM_TEST_OWN=guest_memfd where there is one ----
+
+image=$tmp/order.gmem
+kind=${GMEM_TEST_OWN:-memfd}
+for engine in auto map-continue; do
+    options="--vmm handoff --record $trace --engine $engine"
+    vmm_records "own $kind, $engine" 0 "own=$kind,32" pattern=2,12 map "pages=$few"
+    check "is recorded" is_recorded $few
+    vmm_records "own $kind, $engine, many pages" 0 "own=$kind,32" pattern=2,12 map "pages=$many"
+    check "is recorded" is_recorded "$many"
+done
+
 # ---- pages that are there before they are touched ----
 
 image=$tmp/order.gmem
