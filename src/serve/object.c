@@ -430,6 +430,7 @@ object_writev(
 	while (n > 0) {
 		ssize_t done = pwritev(o->fd, iov, n, (off_t)(o->base + off));
 
+		crossing();
 		if (done == -1 && errno == EINTR)
 			continue;
 		if (done == -1)

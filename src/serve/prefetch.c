@@ -90,7 +90,6 @@ map_given_pages(struct prefetch_thread *t, const struct mapping *m, struct err *
 	       (n = given_run(&o->claims, &page, MIN(end, o->claims.npages))) > 0) {
 		if (atomic_load(&s->stop) || atomic_load(&s->state) != SERVER_FILLING)
 			return 0;
-		stat_add(&t->batch.filler.stats.crossings, 1);
 		if (map_at(&t->batch.filler, m, m->hva + (page * o->page_size - m->offset),
 			n * o->page_size, e) == -1)
 			return -1;
@@ -458,7 +457,7 @@ free_lists(struct prefetch *p)
 }
 
 void
-prefetch_free(struct server *s)
+prefetch_stop(struct server *s)
 {
 	struct prefetch *p = s->prefetch;
 
@@ -471,8 +470,18 @@ prefetch_free(struct server *s)
 	for (unsigned i = 0; i < p->nthreads; i++) {
 		if (p->threads[i].started)
 			thread_stop(p->threads[i].thread);
+		p->threads[i].started = false;
 		batch_fini(&p->threads[i].batch);
 	}
+}
+
+void
+prefetch_free(struct server *s)
+{
+	struct prefetch *p = s->prefetch;
+
+	if (p == NULL)
+		return;
 	free_lists(p);
 	plan_free(&p->plan);
 	cold_close(&p->cold);

@@ -102,7 +102,10 @@ void prefetch_mapping(struct server *s, const struct mapping *m);
 /* Until all of it is given; false: the server is being freed or has failed. */
 bool prefetch_await(struct server *s);
 
-/* Ends the threads; s->stop is set. */
+/* Ends the threads, which use processes; s->stop is set. */
+void prefetch_stop(struct server *s);
+
+/* When nobody answers faults any more, either. */
 void prefetch_free(struct server *s);
 
 /* A fault asks for a page (4 KiB) that nobody has given yet. */

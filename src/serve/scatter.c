@@ -121,7 +121,6 @@ write_run(struct scatter *c, const struct placed *run, size_t n, struct err *e)
 	uint64_t off = run->page * PAGE_GRANULE, len = n * PAGE_GRANULE;
 	int niov = gather(c, run, n), rc;
 
-	stat_add(&c->f->stats.crossings, 1);
 	if (o->engine == SERVE_COPY)
 		return copy_pages(c->f, run->region, off, one_piece(c, niov), len, e);
 	if (c->own && o->own != NULL)
@@ -143,7 +142,6 @@ zero_run(struct scatter *c, const struct placed *run, size_t n, struct err *e)
 	struct served_object *o = &c->f->server->objects[run->region];
 	uint64_t off = run->page * PAGE_GRANULE, len = n * PAGE_GRANULE;
 
-	stat_add(&c->f->stats.crossings, 1);
 	stat_add(&c->f->stats.pages_zero, n);
 	if (o->engine == SERVE_COPY)
 		return copy_zero_pages(c->f, run->region, off, len, e);

@@ -258,15 +258,18 @@ server_free(struct server *s)
 		return;
 	atomic_store(&s->stop, true);
 	background_free(s);
-	prefetch_free(s);
+	prefetch_stop(s);
 	filler_fini(&s->asked_filler);
-	for (unsigned i = 0; i < s->nprocesses; i++) {
+	for (unsigned i = 0; i < s->nprocesses; i++)
 		process_stop(s->processes[i]);
+	/* Whose thread may be mapping something in one of them. */
+	loaded_fini(s);
+	for (unsigned i = 0; i < s->nprocesses; i++) {
 		fd_close(&s->processes[i]->uffd);
 		events_free(s->processes[i]);
 		free(s->processes[i]);
 	}
-	loaded_fini(s);
+	prefetch_free(s);
 	free_mappings(s);
 	free_objects(s);
 	hot_close(s);

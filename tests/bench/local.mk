@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The benchmark suite, built and run by `make bench` only.
 EXTRA_PROGRAMS += $(bench_programs)
-bench_programs = gmem-bench gmem-bench-corpus gmem-bench-fault gmem-bench-populate
+bench_programs = gmem-bench gmem-bench-corpus gmem-bench-fault gmem-bench-populate \
+	gmem-bench-replay
 # tests/vm/bench-guests.sh runs these, too.
 check_PROGRAMS += $(bench_guest_programs)
 bench_guest_programs = gmem-bench-drive gmem-bench-raw-server gmem-bench-open-readonly.so
 gmem_bench_SOURCES = %D%/bench.c
+gmem_bench_replay_SOURCES = %D%/replay.c
 gmem_bench_corpus_SOURCES = %D%/corpus.c
 gmem_bench_corpus_LDADD =
 gmem_bench_fault_SOURCES = %D%/fault.c %D%/fault.h %D%/fault-plan.c %D%/fault-touch.c
