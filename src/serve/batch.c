@@ -67,7 +67,7 @@ batch_init(struct batch *b, struct server *s, struct cold *cold, size_t bytes, b
 	if (filler_init(&b->filler, s, false, -1, e) == -1 ||
 	    scatter_init(&b->pages, &b->filler, npages, demand, e) == -1)
 		return -1;
-	if (scatter_init(&b->zeros, &b->filler, npages, demand, e) == -1)
+	if (scatter_init(&b->zeros, &b->filler, npages + PLAN_ZEROS, demand, e) == -1)
 		return -1;
 	b->pages.own = b->zeros.own = true;
 	return 0;

@@ -39,7 +39,7 @@ int batch_init(struct batch *b, struct server *s, struct cold *cold, size_t byte
     struct err *e);
 void batch_fini(struct batch *b);
 
-/* Gives groups [first, end) of the plan; at most b->max. */
+/* Gives groups [first, end), as plan_take has given them for b->max. */
 int batch_groups(
     struct batch *b, const struct plan *p, size_t first, size_t end, struct err *e);
 
@@ -59,7 +59,6 @@ void batch_give_way(struct batch *b);
 /* All of one object; many threads at once. */
 struct sweep {
 	struct plan hot; /* its hot pages: these first */
-	atomic_size_t group; /* that nobody has taken */
 	size_t object;
 	pthread_mutex_t lock;
 	uint64_t next; /* chunk that nobody has taken */

@@ -50,12 +50,11 @@ take_span(struct sweep *w, const struct server *s, uint64_t *first, uint64_t *en
 int
 sweep_some(struct sweep *w, struct batch *b, struct err *e)
 {
-	size_t n = w->hot.ngroups, group;
 	uint64_t first, end, next;
+	size_t group, last;
 
-	if (n > 0 && (group = atomic_fetch_add(&w->group, b->max)) < n)
-		return batch_groups(b, &w->hot, group, MIN(group + b->max, n), e) == -1 ? -1
-											: 1;
+	if (plan_take(&w->hot, b->max, &group, &last))
+		return batch_groups(b, &w->hot, group, last, e) == -1 ? -1 : 1;
 	if (!take_span(w, b->filler.server, &first, &end))
 		return 0;
 	if (batch_chunks(b, w->object, first, end, &next, e) == -1)

@@ -24,7 +24,8 @@ libgmem_a_SOURCES += \
 	%D%/page-pool.c %D%/page-pool.h \
 	%D%/pace.c %D%/pace.h \
 	%D%/plan.c \
-	%D%/prefetch.c %D%/prefetch.h \
+	%D%/prefetch.c %D%/prefetch.h %D%/prefetcher.h \
+	%D%/premap.c \
 	%D%/processes.c \
 	%D%/protect.c %D%/protect.h \
 	%D%/record.c %D%/record.h \

@@ -12,6 +12,7 @@
  * What to prefetch, and in which order.  A chunk is decoded once, whatever pages of it are
  * wanted; chunks come in the order in which the first of their pages was touched.
  */
+#define ZERO_GROUP 64u /* hot pages of zeros that are given together */
 
 struct item {
 	struct wanted w;
@@ -47,7 +48,38 @@ static bool
 same_group(const struct page_group *g, const struct item *i)
 {
 	return (uint32_t)g->kind == i->kind && g->chunk == i->chunk &&
-	       (g->kind == GROUP_HOT || g->region == i->w.region);
+	       (g->kind == GROUP_HOT || g->kind == GROUP_ZERO || g->region == i->w.region);
+}
+
+static int
+alloc(struct plan *p, size_t n, struct err *e)
+{
+	p->pages = calloc(n + 1, sizeof(*p->pages));
+	p->groups = calloc(n + 1, sizeof(*p->groups));
+	if (p->groups != NULL)
+		pthread_mutex_init(&p->lock, NULL);
+	if (p->pages == NULL || p->groups == NULL || n >= UINT32_MAX)
+		return err_sys(e, "a list of %zu pages to prefetch", n);
+	return 0;
+}
+
+/* To the last group, if it is of that; of `most` pages at most. */
+static void
+add(struct plan *p, const struct item *i, uint32_t most)
+{
+	struct page_group *g = p->ngroups > 0 ? &p->groups[p->ngroups - 1] : NULL;
+
+	if (g == NULL || !same_group(g, i) || g->n == most) {
+		g = &p->groups[p->ngroups++];
+		*g = (struct page_group){ .kind = i->kind,
+			.region = i->w.region,
+			.chunk = i->chunk,
+			.first = p->npages,
+			.order = UINT32_MAX };
+	}
+	g->n++;
+	g->order = MIN(g->order, i->order);
+	p->pages[p->npages++] = i->w;
 }
 
 /* Where a page is: at its place in the region, or (hot not HOT_ZERO) among the hot pages. */
@@ -72,22 +104,23 @@ place(const struct server *s, struct item *i, uint64_t page, uint32_t region, ui
 
 /* Of eager memory the other regions may not be there yet. */
 static bool
-in_range(const struct server *s, uint32_t region, uint64_t page)
+in_range(const struct server *s, const struct plan_options *o, uint32_t region, uint64_t page)
 {
-	return region < s->nobjects &&
+	return region < s->nobjects && (o->region == PLAN_ALL_REGIONS || o->region == region) &&
 	       page < div_up(s->img->manifest.regions[region].size, PAGE_GRANULE);
 }
 
-/* The pages of a trace. */
+/* ---- the pages of a trace ---- */
+
 static size_t
-collect_list(const struct server *s, const struct plan_options *o, struct item *items)
+collect(const struct server *s, const struct plan_options *o, struct item *items)
 {
 	size_t n = 0;
 
 	for (size_t i = 0; i < o->nlist; i++) {
 		const struct page_ref *ref = &o->list[i];
 
-		if (!in_range(s, ref->region, ref->page))
+		if (!in_range(s, o, ref->region, ref->page))
 			continue;
 		items[n].order = (uint32_t)i;
 		place(s, &items[n++], ref->page, ref->region,
@@ -96,84 +129,101 @@ collect_list(const struct server *s, const struct plan_options *o, struct item *
 	return n;
 }
 
-/* The hot pages, of one region or all. */
-static size_t
-collect_hot(const struct server *s, const struct plan_options *o, struct item *items)
+static int
+plan_list(struct plan *p, const struct server *s, const struct plan_options *o, struct err *e)
 {
-	const struct hot_list *l = s->hot->list;
-	size_t n = 0;
+	struct item *items = calloc(o->nlist + 1, sizeof(*items));
+	size_t n;
 
-	for (size_t i = 0; i < l->n; i++) {
-		const struct hot_page *p = &l->pages[i];
-
-		if (!in_range(s, p->region, p->page) ||
-		    (o->region != PLAN_ALL_REGIONS && o->region != p->region) ||
-		    (p->at == HOT_ZERO && !o->zeros))
-			continue;
-		items[n].order = (uint32_t)i;
-		place(s, &items[n], p->page, p->region, p->at);
-		/* There is nothing to look up. */
-		if (p->at == HOT_ZERO && items[n].kind == GROUP_CHUNK)
-			items[n].kind = GROUP_ZERO;
-		n++;
+	if (items == NULL)
+		return err_sys(e, "a list of %zu pages to prefetch", o->nlist);
+	if (alloc(p, o->nlist, e) == -1) {
+		free(items);
+		return -1;
 	}
-	return n;
+	n = collect(s, o, items);
+	qsort(items, n, sizeof(*items), by_place);
+	for (size_t i = 0; i < n; i++)
+		if (i == 0 || by_place(&items[i - 1], &items[i]) != 0)
+			add(p, &items[i], s->img->g.pages);
+	free(items);
+	return 0;
 }
 
-/* Of sorted items; at most so many pages are a group. */
-static int
-group(struct plan *p, const struct item *items, size_t n, uint32_t pages, struct err *e)
-{
-	struct page_group *g = NULL;
+/* ---- hot pages ---- */
 
-	p->pages = calloc(n + 1, sizeof(*p->pages));
-	p->groups = calloc(n + 1, sizeof(*p->groups));
-	if (p->pages == NULL || p->groups == NULL)
-		return err_sys(e, "a list of %zu pages to prefetch", n);
-	for (size_t i = 0; i < n; i++) {
-		if (i > 0 && by_place(&items[i - 1], &items[i]) == 0)
+/* They are in order; huge pages come once for each of theirs, which does no harm. */
+static void
+add_hot(struct plan *p, const struct server *s, const struct plan_options *o, bool zeros)
+{
+	const struct hot_list *l = s->hot->list;
+
+	for (size_t i = 0; i < l->n; i++) {
+		const struct hot_page *h = &l->pages[i];
+		struct item item = { .order = (uint32_t)i };
+
+		if ((h->at == HOT_ZERO) != zeros || !in_range(s, o, h->region, h->page))
 			continue;
-		if (g == NULL || !same_group(g, &items[i]) || g->n == pages) {
-			g = &p->groups[p->ngroups++];
-			*g = (struct page_group){ .kind = items[i].kind,
-				.region = items[i].w.region,
-				.chunk = items[i].chunk,
-				.first = p->npages,
-				.order = UINT32_MAX };
+		place(s, &item, h->page, h->region, h->at);
+		if (zeros && item.kind == GROUP_CHUNK) {
+			/* There is nothing to look up, and they need not lie together. */
+			item.kind = GROUP_ZERO;
+			item.chunk = 0;
 		}
-		g->n++;
-		g->order = MIN(g->order, items[i].order);
-		p->pages[p->npages++] = items[i].w;
+		add(p, &item, zeros ? ZERO_GROUP : s->img->g.pages);
 	}
-	qsort(p->groups, p->ngroups, sizeof(*p->groups), by_order);
+}
+
+static int
+plan_hot(struct plan *p, const struct server *s, const struct plan_options *o, struct err *e)
+{
+	if (alloc(p, s->hot->list->n, e) == -1)
+		return -1;
+	add_hot(p, s, o, false);
+	if (o->zeros)
+		add_hot(p, s, o, true);
 	return 0;
 }
 
 int
 plan_make(struct plan *p, const struct server *s, const struct plan_options *o, struct err *e)
 {
-	size_t max = o->nlist, n;
-	struct item *items;
-	int rc;
-
 	*p = (struct plan){ 0 };
-	if (o->hot && s->hot != NULL)
-		max = s->hot->list->n;
-	items = calloc(max + 1, sizeof(*items));
-	if (items == NULL || max > UINT32_MAX) {
-		free(items);
-		return err_sys(e, "a list of %zu pages to prefetch", max);
+	if (o->hot && s->hot == NULL)
+		return 0;
+	if ((o->hot ? plan_hot : plan_list)(p, s, o, e) == -1)
+		return -1;
+	qsort(p->groups, p->ngroups, sizeof(*p->groups), by_order);
+	return 0;
+}
+
+bool
+plan_take(struct plan *p, unsigned chunks, size_t *first, size_t *end)
+{
+	size_t i, zeros = 0;
+	unsigned n = 0;
+
+	if (p->ngroups == 0)
+		return false;
+	pthread_mutex_lock(&p->lock);
+	for (i = *first = p->next; i < p->ngroups; i++) {
+		const struct page_group *g = &p->groups[i];
+
+		if (g->kind == GROUP_ZERO ? zeros + g->n > PLAN_ZEROS : n == chunks)
+			break;
+		zeros += g->kind == GROUP_ZERO ? g->n : 0;
+		n += g->kind != GROUP_ZERO;
 	}
-	n = o->hot && s->hot != NULL ? collect_hot(s, o, items) : collect_list(s, o, items);
-	qsort(items, n, sizeof(*items), by_place);
-	rc = group(p, items, n, s->img->g.pages, e);
-	free(items);
-	return rc;
+	p->next = *end = i;
+	pthread_mutex_unlock(&p->lock);
+	return *first < *end;
 }
 
 void
 plan_free(struct plan *p)
 {
+	if (p->groups != NULL)
+		pthread_mutex_destroy(&p->lock);
 	free(p->pages);
 	free(p->groups);
 	*p = (struct plan){ 0 };

@@ -12,134 +12,17 @@
 #include "base/ckd.h"
 #include "base/log.h"
 #include "base/pool.h"
-#include "serve/batch.h"
+#include "serve/prefetcher.h"
 
 /*
  * The threads that prefetch.
  *
  * Each takes the next stretch of the list, reads it, decodes it, and puts its pages there: so
- * while one waits for the disk another decodes.  The first one, the leader, also maps what was
- * given before somebody came to map the memory, and stays for that when all is given.
+ * while one waits for the disk another decodes.  The first one, the leader, makes the list and
+ * starts the others; and it maps what was given before somebody came to map the memory, for
+ * which it stays when all is given.
  */
-#define THREADS_MAX 8u
-#define MAP_RUN 512u /* pages that are mapped by one call, at most */
 #define NICE 10 /* of all but the leader: the VMM is starting, too */
-
-struct new_mapping {
-	struct new_mapping *next;
-	struct mapping m;
-};
-
-struct prefetch_thread {
-	struct prefetch *p;
-	struct batch batch;
-	pthread_t thread;
-	bool leader, started;
-};
-
-struct prefetch {
-	struct server *s;
-	struct plan plan;
-	struct cold cold;
-	atomic_size_t next; /* group that nobody has taken */
-	struct sweep *sweeps; /* PREFETCH_ALL: one for each object; else NULL */
-	atomic_size_t sweep;
-	bitmap_word **wanted; /* of each object: pages (4 KiB) of the list; or NULL */
-	uint64_t began;
-	unsigned nthreads;
-	struct prefetch_thread threads[THREADS_MAX];
-
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	unsigned working; /* threads that may give something yet */
-	struct new_mapping *mappings; /* that nobody has looked at */
-	bool stop;
-};
-
-/* ---- mapping what is there ---- */
-
-/* The next run of given pages in [*at, end); its length. */
-static uint64_t
-given_run(const struct claims *c, uint64_t *at, uint64_t end)
-{
-	uint64_t page = *at, n = 0;
-
-	while (page < end && !claims_given(c, page)) {
-		/* Memory is large, and mostly nothing is there. */
-		if (page % 64 == 0 &&
-		    atomic_load_explicit(&c->given[page / 64], memory_order_acquire) == 0)
-			page += 64;
-		else
-			page++;
-	}
-	*at = MIN(page, end);
-	while (*at + n < end && n < MAP_RUN && claims_given(c, *at + n))
-		n++;
-	return n;
-}
-
-static int
-map_given_pages(struct prefetch_thread *t, const struct mapping *m, struct err *e)
-{
-	struct server *s = t->p->s;
-	const struct served_object *o = &s->objects[m->object];
-	uint64_t page = m->offset / o->page_size, end = page + m->len / o->page_size, n;
-
-	t->batch.worked = serve_now();
-	while (!recording(s) &&
-	       (n = given_run(&o->claims, &page, MIN(end, o->claims.npages))) > 0) {
-		if (atomic_load(&s->stop) || atomic_load(&s->state) != SERVER_FILLING)
-			return 0;
-		if (map_at(&t->batch.filler, m, m->hva + (page * o->page_size - m->offset),
-			n * o->page_size, e) == -1)
-			return -1;
-		page += n;
-		batch_give_way(&t->batch);
-	}
-	return 0;
-}
-
-static int
-map_new(struct prefetch_thread *t, struct err *e)
-{
-	struct prefetch *p = t->p;
-	int rc = 0;
-
-	for (;;) {
-		struct new_mapping *n;
-
-		pthread_mutex_lock(&p->lock);
-		n = p->mappings;
-		if (n != NULL)
-			p->mappings = n->next;
-		pthread_mutex_unlock(&p->lock);
-		if (n == NULL)
-			return rc;
-		if (rc == 0)
-			rc = map_given_pages(t, &n->m, e);
-		free(n);
-	}
-}
-
-void
-prefetch_mapping(struct server *s, const struct mapping *m)
-{
-	struct prefetch *p = s->prefetch;
-	struct new_mapping *n = NULL;
-
-	if (p == NULL)
-		return;
-	/* Without, each page is mapped when it is touched. */
-	if (m != NULL && (n = malloc(sizeof(*n))) != NULL)
-		n->m = *m;
-	pthread_mutex_lock(&p->lock);
-	if (n != NULL) {
-		n->next = p->mappings;
-		p->mappings = n;
-	}
-	pthread_cond_broadcast(&p->changed);
-	pthread_mutex_unlock(&p->lock);
-}
 
 /* ---- giving ---- */
 
@@ -171,15 +54,11 @@ static int
 give_some(struct prefetch_thread *t, struct err *e)
 {
 	struct prefetch *p = t->p;
-	size_t first = atomic_fetch_add(&p->next, t->batch.max), n = p->plan.ngroups, i;
+	size_t first, end, i;
 	int rc;
 
-	if (first < n)
-		return batch_groups(
-			   &t->batch, &p->plan, first, MIN(first + t->batch.max, n), e) == -1
-			   ? -1
-			   : 1;
-	atomic_store(&p->next, n);
+	if (plan_take(&p->plan, t->batch.max, &first, &end))
+		return batch_groups(&t->batch, &p->plan, first, end, e) == -1 ? -1 : 1;
 	i = atomic_load(&p->sweep);
 	if (p->sweeps == NULL || i >= p->s->nobjects)
 		return 0;
@@ -201,7 +80,7 @@ give(struct prefetch_thread *t, struct err *e)
 		return 0;
 	while (rc == 1 && !atomic_load(&s->stop) && atomic_load(&s->state) != SERVER_FAILED) {
 		rc = give_some(t, e);
-		if (rc == 1 && t->leader && map_new(t, e) == -1)
+		if (rc == 1 && t->leader && premap(t, e) == -1)
 			return -1;
 	}
 	return rc;
@@ -227,11 +106,11 @@ tell_ready(struct prefetch_thread *t)
 	if (atomic_load(&s->state) == SERVER_FAILED || atomic_load(&s->stop))
 		return;
 	stat_add(&t->batch.filler.stats.prefetch_us, MAX(us, 1));
+	log_debug("prefetched after %llu us", (unsigned long long)us);
+	server_set_prefetched(s);
 	/* Nobody writes through it any more. */
 	for (size_t i = 0; i < s->nobjects; i++)
 		own_close(&s->objects[i]);
-	log_debug("prefetched after %llu us", (unsigned long long)us);
-	server_set_prefetched(s);
 }
 
 /* Maps what comes to be mapped, and says when all is there. */
@@ -254,29 +133,10 @@ lead(struct prefetch_thread *t, struct err *e)
 			pthread_cond_wait(&p->changed, &p->lock);
 		stop = p->stop;
 		pthread_mutex_unlock(&p->lock);
-		if (!stop && map_new(t, e) == -1)
+		if (!stop && premap(t, e) == -1)
 			return -1;
 	}
 	return 0;
-}
-
-static void *
-thread_main(void *arg)
-{
-	struct prefetch_thread *t = arg;
-	struct err e = ERR_INIT;
-	int rc;
-
-	if (!t->leader)
-		(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
-	rc = give(t, &e);
-	/* Before anybody can take it for done. */
-	if (rc == -1)
-		server_fail(t->p->s, &e);
-	stop_working(t->p);
-	if (rc == 0 && t->leader && lead(t, &e) == -1)
-		server_fail(t->p->s, &e);
-	return NULL;
 }
 
 /* ---- begin and end ---- */
@@ -285,19 +145,18 @@ static int
 note_wanted(struct prefetch *p, struct err *e)
 {
 	struct server *s = p->s;
+	bitmap_word **wanted = calloc(s->nobjects + 1, sizeof(*wanted));
+	bool good = wanted != NULL;
 
-	p->wanted = calloc(s->nobjects + 1, sizeof(bitmap_word *));
-	if (p->wanted == NULL)
-		return err_sys(e, "prefetch");
-	for (size_t i = 0; i < s->nobjects; i++) {
-		p->wanted[i] = calloc(
+	for (size_t i = 0; good && i < s->nobjects; i++) {
+		wanted[i] = calloc(
 		    1, bitmap_bytes(div_up(s->objects[i].object->size, PAGE_GRANULE)) + 8);
-		if (p->wanted[i] == NULL)
-			return err_sys(e, "prefetch");
+		good = wanted[i] != NULL;
 	}
-	for (size_t i = 0; i < p->plan.npages; i++)
-		bitmap_claim(p->wanted[p->plan.pages[i].region], p->plan.pages[i].page);
-	return 0;
+	for (size_t i = 0; good && i < p->plan.npages; i++)
+		bitmap_claim(wanted[p->plan.pages[i].region], p->plan.pages[i].page);
+	atomic_store(&p->wanted, wanted);
+	return good ? 0 : err_sys(e, "prefetch");
 }
 
 static int
@@ -311,34 +170,6 @@ note_all(struct prefetch *p, struct err *e)
 	for (size_t i = 0; i < n; i++)
 		if (sweep_init(&p->sweeps[i], p->s, i, false, e) == -1)
 			return -1;
-	return 0;
-}
-
-static int
-start_threads(struct prefetch *p, unsigned wanted, size_t bytes, struct err *e)
-{
-	for (unsigned i = 0; i < wanted; i++) {
-		struct prefetch_thread *t = &p->threads[i];
-		int rc;
-
-		t->p = p;
-		t->leader = i == 0;
-		p->nthreads = i + 1;
-		rc = batch_init(&t->batch, p->s, &p->cold, bytes, true, e);
-		if (rc == 0 && t->leader)
-			stat_add(&t->batch.filler.stats.prefetch_listed, p->plan.npages);
-		pthread_mutex_lock(&p->lock);
-		p->working++;
-		pthread_mutex_unlock(&p->lock);
-		if (rc == 0)
-			rc = thread_start(&t->thread, thread_main, t, e);
-		if (rc == -1) {
-			stop_working(p);
-			/* Fewer do it too. */
-			return t->leader ? -1 : 0;
-		}
-		t->started = true;
-	}
 	return 0;
 }
 
@@ -379,49 +210,131 @@ prepare(struct prefetch *p, struct err *e)
 	return o->kind == PREFETCH_ALL ? note_all(p, e) : 0;
 }
 
+static void *
+helper_main(void *arg)
+{
+	struct prefetch_thread *t = arg;
+	struct err e = ERR_INIT;
+
+	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
+	if (batch_init(&t->batch, t->p->s, &t->p->cold, t->p->bytes, true, &e) == -1)
+		log_debug("one thread less prefetches: %s", e.msg);
+	/* Before anybody can take it for done. */
+	else if (give(t, &e) == -1)
+		server_fail(t->p->s, &e);
+	stop_working(t->p);
+	return NULL;
+}
+
+static void
+start_working(struct prefetch *p)
+{
+	pthread_mutex_lock(&p->lock);
+	p->working++;
+	pthread_mutex_unlock(&p->lock);
+}
+
+/* Without them it takes longer. */
+static void
+start_helpers(struct prefetch *p, unsigned n)
+{
+	struct err e = ERR_INIT;
+
+	for (; p->nthreads < n; p->nthreads++) {
+		struct prefetch_thread *t = &p->threads[p->nthreads];
+
+		t->p = p;
+		start_working(p);
+		t->started = thread_start(&t->thread, helper_main, t, &e) == 0;
+		if (!t->started)
+			stop_working(p);
+	}
+}
+
+/* What there is to do, and with how many threads; *n 0: nothing. */
 static int
-start(struct prefetch *p, struct err *e)
+begin(struct prefetch *p, unsigned *n, struct err *e)
 {
 	struct server *s = p->s;
-	unsigned n = s->options.prefetch.nthreads;
-	bool any;
 
 	if (prepare(p, e) == -1)
 		return -1;
-	any = p->plan.ngroups > 0 || p->sweeps != NULL;
-	if (!any) {
-		server_set_prefetched(s);
-		/* What the background gives before somebody maps the memory is to be mapped. */
-		return s->options.background ? start_threads(p, 1, 0, e) : 0;
-	}
-	if (n == 0)
-		n = MAX(pool_ncpus(), 2);
-	n = MIN(n, THREADS_MAX);
+	*n = 0;
+	if (p->plan.ngroups == 0 && p->sweeps == NULL)
+		return 0;
+	*n = s->options.prefetch.nthreads;
+	if (*n == 0)
+		*n = MAX(pool_ncpus(), 2);
+	*n = MIN(*n, THREADS_MAX);
+	p->bytes = MIN(BATCH_BYTES, LOCKED_BYTES / *n);
 	/* Whoever answers a fault need not wait for the file's lock then. */
 	for (size_t i = 0; i < s->nobjects; i++)
 		if (s->objects[i].engine != SERVE_COPY)
 			(void)own_open(&s->objects[i]);
-	return start_threads(p, n, MIN(BATCH_BYTES, LOCKED_BYTES / n), e);
+	return 0;
+}
+
+static int
+leader(struct prefetch_thread *t, struct err *e)
+{
+	struct prefetch *p = t->p;
+	unsigned n;
+
+	if (begin(p, &n, e) == -1)
+		return -1;
+	start_helpers(p, n);
+	if (batch_init(&t->batch, p->s, &p->cold, p->bytes, true, e) == -1)
+		return -1;
+	stat_add(&t->batch.filler.stats.prefetch_listed, p->plan.npages);
+	if (n == 0 && atomic_load(&p->s->prefetched) == 0)
+		server_set_prefetched(p->s);
+	return n == 0 ? 0 : give(t, e);
+}
+
+static void *
+leader_main(void *arg)
+{
+	struct prefetch_thread *t = arg;
+	struct err e = ERR_INIT;
+	int rc = leader(t, &e);
+
+	if (rc == -1)
+		server_fail(t->p->s, &e);
+	stop_working(t->p);
+	if (rc == 0 && lead(t, &e) == -1)
+		server_fail(t->p->s, &e);
+	return NULL;
 }
 
 int
 prefetch_start(struct server *s, struct err *e)
 {
+	bool none = s->options.prefetch.kind == PREFETCH_NONE;
 	struct prefetch *p;
 
 	/* Eagerly others do it, and say when. */
 	if (s->prefetch != NULL || s->options.engine == SERVE_EAGER)
+		return 0;
+	if (none && atomic_load(&s->prefetched) == 0)
+		server_set_prefetched(s);
+	/* What the background gives before somebody maps the memory is to be mapped, too. */
+	if (none && !s->options.background)
 		return 0;
 	p = calloc(1, sizeof(*p));
 	if (p == NULL)
 		return err_sys(e, "prefetch");
 	p->s = s;
 	p->began = serve_now();
+	p->nthreads = p->working = 1;
+	p->threads[0] = (struct prefetch_thread){ .p = p, .leader = true };
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->changed, NULL);
 	cold_open(&p->cold, s->img, s->options.prefetch.io);
 	s->prefetch = p;
-	return start(p, e) == -1 ? err_wrap(e, "prefetch") : 0;
+	if (thread_start(&p->threads[0].thread, leader_main, &p->threads[0], e) == -1)
+		return -1;
+	p->threads[0].started = true;
+	return 0;
 }
 
 bool
@@ -440,6 +353,8 @@ prefetch_await(struct server *s)
 static void
 free_lists(struct prefetch *p)
 {
+	bitmap_word **wanted = atomic_load(&p->wanted);
+
 	while (p->mappings != NULL) {
 		struct new_mapping *n = p->mappings;
 
@@ -447,12 +362,12 @@ free_lists(struct prefetch *p)
 		free(n);
 	}
 	for (size_t i = 0; i < p->s->nobjects; i++) {
-		if (p->wanted != NULL)
-			free(p->wanted[i]);
+		if (wanted != NULL)
+			free(wanted[i]);
 		if (p->sweeps != NULL)
 			sweep_fini(&p->sweeps[i]);
 	}
-	free(p->wanted);
+	free(wanted);
 	free(p->sweeps);
 }
 
@@ -467,6 +382,7 @@ prefetch_stop(struct server *s)
 	p->stop = true;
 	pthread_cond_broadcast(&p->changed);
 	pthread_mutex_unlock(&p->lock);
+	/* The leader first: it starts the others. */
 	for (unsigned i = 0; i < p->nthreads; i++) {
 		if (p->threads[i].started)
 			thread_stop(p->threads[i].thread);
@@ -494,8 +410,9 @@ prefetch_free(struct server *s)
 void
 prefetch_note_fault(struct filler *f, size_t object, uint64_t page)
 {
-	const struct prefetch *p = f->server->prefetch;
+	struct prefetch *p = f->server->prefetch;
+	bitmap_word **wanted = p != NULL ? atomic_load(&p->wanted) : NULL;
 
-	if (p != NULL && p->wanted != NULL && bitmap_test(p->wanted[object], page))
+	if (wanted != NULL && bitmap_test(wanted[object], page))
 		stat_add(&f->stats.prefetch_late, 1);
 }

@@ -2,6 +2,7 @@
 #ifndef GMEM_SERVE_PREFETCH_H
 #define GMEM_SERVE_PREFETCH_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -63,6 +64,8 @@ struct plan {
 	size_t npages;
 	struct page_group *groups;
 	size_t ngroups;
+	pthread_mutex_t lock;
+	size_t next; /* group that nobody has taken */
 };
 
 struct server;
@@ -84,6 +87,13 @@ struct plan_options {
 int plan_make(
     struct plan *p, const struct server *s, const struct plan_options *o, struct err *e);
 void plan_free(struct plan *p);
+
+/*
+ * Takes groups [*first, *end) for one batch: of `chunks` chunks at most, and of PLAN_ZEROS
+ * pages of GROUP_ZERO.  False when nothing is left.  Any thread.
+ */
+#define PLAN_ZEROS 1024u
+bool plan_take(struct plan *p, unsigned chunks, size_t *first, size_t *end);
 
 /* ---- for server.c ---- */
 

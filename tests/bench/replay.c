@@ -4,10 +4,10 @@
 /*
  * gmem-bench-replay IMAGE [THREADS]: filling memory against its two halves, each bare.
  *
- * Of an image with hot pages they are replayed, else all of it; and all of it is filled
- * eagerly.  The halves: all threads decode the same chunks into a buffer; all threads put the
- * same pages into a memfd, sorted by half a MiB, by pwrite(2) and by UFFDIO_COPY into a mapping
- * of their own.  Interleaved, medians; prints "name value unit" lines.
+ * Of an image with hot pages they are replayed, zeros too, else all of it; and all of it is
+ * filled eagerly.  The halves: all threads decode the same chunks into a buffer; all threads
+ * put the same pages into a memfd, sorted by half a MiB, by pwrite(2) and by UFFDIO_COPY into a
+ * mapping of their own.  Interleaved, medians; prints "name value unit" lines.
  */
 #include <err.h>
 #include <poll.h>
@@ -118,7 +118,7 @@ collect(struct work *w, const struct hot_list *hot)
 	if (hot == NULL)
 		collect_all(w, &max);
 	for (size_t i = 0; hot != NULL && i < hot->n; i++)
-		if (hot->pages[i].at != HOT_ZERO && hot->pages[i].region == 0)
+		if (hot->pages[i].region == 0)
 			add(w, hot->pages[i].page, &max);
 }
 
