@@ -10,6 +10,7 @@ libgmem_a_SOURCES += \
 	%D%/eager.c \
 	%D%/engine.c %D%/engine.h \
 	%D%/events.c \
+	%D%/extents.c %D%/extents.h \
 	%D%/faults.c \
 	%D%/fill.c \
 	%D%/host.c %D%/host.h \
@@ -23,6 +24,7 @@ libgmem_a_SOURCES += \
 	%D%/own.c \
 	%D%/page-pool.c %D%/page-pool.h \
 	%D%/pace.c %D%/pace.h \
+	%D%/place.c %D%/place.h \
 	%D%/plan.c \
 	%D%/prefetch.c %D%/prefetch.h %D%/prefetcher.h \
 	%D%/premap.c \

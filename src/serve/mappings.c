@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <config.h>
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "base/ckd.h"
@@ -111,6 +112,26 @@ begin_copying(struct server *s)
 			events_kick(s->processes[i]);
 }
 
+/* All of it, or where there is anything but zeros. */
+static int
+register_mapping(const struct server *s, const struct mapping *m, struct err *e)
+{
+	const struct extents *x = &s->objects[m->object].extents;
+	int uffd = s->processes[m->process]->uffd, rc = 0;
+
+	for (size_t i = 0; i < x->n && rc == 0; i++) {
+		uint64_t from = MAX(x->list[i].off, m->offset);
+		uint64_t end = MIN(x->list[i].off + x->list[i].len, m->offset + m->len);
+
+		if (from < end)
+			rc = uffd_register(uffd, m->hva + (from - m->offset), end - from, e);
+	}
+	if (x->list != NULL && (rc == 0 || e->sysno != ENOMEM))
+		return rc;
+	/* The process has as many mappings as it may (vm.max_map_count): one will do. */
+	return uffd_register(uffd, m->hva, m->len, e);
+}
+
 /* With s->lock. */
 static int
 add_mapping(struct server *s, const struct mapping *new, struct err *e)
@@ -129,8 +150,7 @@ add_mapping(struct server *s, const struct mapping *new, struct err *e)
 	/* Known before the first fault can come. */
 	atomic_store(&s->mappings, t);
 	if (o->engine != SERVE_COPY) {
-		if (uffd_register(s->processes[new->process]->uffd, new->hva, new->len, e) ==
-		    -1)
+		if (register_mapping(s, new, e) == -1)
 			return -1;
 		prefetch_mapping(s, new);
 		return 0;

@@ -120,6 +120,32 @@ fill_now(struct server *s, size_t index, struct err *e)
 	    s, index, s->options.nfillers != 0 ? s->options.nfillers : pool_ncpus(), e);
 }
 
+/*
+ * What is left unregistered the kernel makes, and nobody else: it counts as given.  Not where
+ * each touch is to be seen, nor past KVM's bitmap; and guest_memfd has no holes that all
+ * kernels fill alike.
+ */
+static int
+leave_zeros(struct server *s, struct served_object *o, struct err *e)
+{
+	uint64_t at = 0, page_size = o->page_size;
+
+	if ((o->engine != SERVE_CONTINUE && o->engine != SERVE_MAP_CONTINUE) ||
+	    o->guest_memfd || s->recorder != NULL)
+		return 0;
+	if (extents_find(
+		&o->extents, s->img, o->object, o->base, object_length(o), page_size, e) == -1)
+		return -1;
+	for (size_t i = 0; i < o->extents.n; i++) {
+		const struct extent *x = &o->extents.list[i];
+
+		claims_remove(&o->claims, at / page_size, x->off / page_size);
+		at = x->off + x->len;
+	}
+	claims_remove(&o->claims, at / page_size, o->claims.npages);
+	return 0;
+}
+
 static int
 take_memory(struct server *s, size_t index, const struct served_memory *m, struct err *e)
 {
@@ -128,7 +154,8 @@ take_memory(struct server *s, size_t index, const struct served_memory *m, struc
 	struct err why = ERR_INIT;
 
 	if (object_open(o, object, m, &why, e) == -1 || check_overlap(s, o, e) == -1 ||
-	    write_first(s, index, e) == -1 || choose_engine(s, o, m->slots, &why, e) == -1)
+	    write_first(s, index, e) == -1 || choose_engine(s, o, m->slots, &why, e) == -1 ||
+	    leave_zeros(s, o, e) == -1)
 		return -1;
 	log_info("%s: engine %s", object->name, serve_engine_name(o->engine));
 	if (o->engine != SERVE_EAGER)

@@ -308,6 +308,7 @@ object_fini(struct served_object *o)
 	if (o->bitmap != NULL)
 		munmap(o->bitmap, o->bitmap_len);
 	claims_fini(&o->claims);
+	extents_fini(&o->extents);
 	own_close(o);
 	fd_close(&o->whole);
 	fd_close(&o->scratch);

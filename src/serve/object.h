@@ -12,6 +12,7 @@
 #include "format/manifest.h"
 #include "serve/claims.h"
 #include "serve/engine.h"
+#include "serve/extents.h"
 
 /*
  * A memory object that is being served: a region of the image, and the file its
@@ -39,6 +40,8 @@ struct served_object {
 	size_t bitmap_len; /* bytes */
 	atomic_bool complete; /* all of it is there: nothing needs to be registered */
 	struct claims claims;
+	/* What is to be registered, if not all of it (extents.h); else .list is NULL. */
+	struct extents extents;
 	/* SERVE_COPY */
 	unsigned process; /* that has it; once something is mapped */
 	uint64_t mapped; /* bytes that were ever mapped */
