@@ -125,6 +125,7 @@ give_memory(const struct listener *l, struct served *v, const struct fc_peer *pe
 {
 	struct server_options options = {
 		.nworkers = l->settings->threads,
+		.place = l->settings->place,
 		.nfillers = l->settings->threads,
 		.background = l->settings->background,
 		.background_rate = l->settings->background_rate,

@@ -10,6 +10,7 @@
 #include "gmem-restore/record.h"
 #include "serve/engine.h"
 #include "serve/pace.h"
+#include "serve/place.h"
 
 /*
  * The page server of an orchestrator (--listen): VMMs that somebody else has started connect
@@ -34,6 +35,7 @@ struct listen_settings {
 	uint64_t background_rate;
 	struct prefetch_settings prefetch;
 	unsigned threads;
+	struct serve_place place;
 	struct record_settings record; /* with once; .path NULL: nothing is recorded */
 };
 

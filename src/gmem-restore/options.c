@@ -56,6 +56,7 @@ static const struct opt_program program = {
 	    "  --paused            load the state, leave the VM paused\n"
 	    "  --pid-from-peer     with --listen: any number of VMMs, known by their\n"
 	    "                      connections (default)\n"
+	    "  --placement WHERE   of who answers faults: same, float, or a list of CPUs\n"
 	    "  --prefetch WHAT     give pages before they are asked for: hot (default, if the\n"
 	    "                      image has such pages), none, all, or trace=FILE\n"
 	    "  -q, --quiet         print errors only\n"
@@ -64,6 +65,7 @@ static const struct opt_program program = {
 	    "  --record TRACE      write down which pages are touched first, in their order\n"
 	    "  --record-until WHEN ready (SIGUSR2), settled, or seconds (default: the VMM's\n"
 	    "                      end)\n"
+	    "  --sched CLASS       of who answers faults: other (default), nice or fifo\n"
 	    "  --socket-mode OCTAL mode of the socket of --listen (default: 0600)\n"
 	    "  --socket-owner USER[:GROUP]\n"
 	    "                      whose that socket is, who may connect too\n"
@@ -91,11 +93,13 @@ enum {
 	OPT_ONCE,
 	OPT_PAUSED,
 	OPT_PID_FROM_PEER,
+	OPT_PLACEMENT,
 	OPT_PREFETCH,
 	OPT_QMP,
 	OPT_READY_FD,
 	OPT_RECORD,
 	OPT_RECORD_UNTIL,
+	OPT_SCHED,
 	OPT_SOCKET_MODE,
 	OPT_SOCKET_OWNER,
 	OPT_STATE,
@@ -119,12 +123,14 @@ static const struct option longopts[] = {
 	{ "once", no_argument, NULL, OPT_ONCE },
 	{ "paused", no_argument, NULL, OPT_PAUSED },
 	{ "pid-from-peer", no_argument, NULL, OPT_PID_FROM_PEER },
+	{ "placement", required_argument, NULL, OPT_PLACEMENT },
 	{ "prefetch", required_argument, NULL, OPT_PREFETCH },
 	{ "quiet", no_argument, NULL, 'q' },
 	{ "qmp", required_argument, NULL, OPT_QMP },
 	{ "ready-fd", required_argument, NULL, OPT_READY_FD },
 	{ "record", required_argument, NULL, OPT_RECORD },
 	{ "record-until", required_argument, NULL, OPT_RECORD_UNTIL },
+	{ "sched", required_argument, NULL, OPT_SCHED },
 	{ "socket-mode", required_argument, NULL, OPT_SOCKET_MODE },
 	{ "socket-owner", required_argument, NULL, OPT_SOCKET_OWNER },
 	{ "state", required_argument, NULL, OPT_STATE },
@@ -178,6 +184,16 @@ set_background(struct options *o, const char *how)
 		    how);
 	o->background = BACKGROUND_ON;
 	o->background_rate = background_rate(how + 5);
+}
+
+static void
+set_place(struct options *o, const char *option, const char *text,
+    int (*parse)(struct serve_place *, const char *, struct err *))
+{
+	struct err e = ERR_INIT;
+
+	if (parse(&o->place, text, &e) == -1)
+		opt_bad(&program, "%s: %s", option, e.msg);
 }
 
 static void
@@ -326,6 +342,9 @@ parse_one(struct options *o, int c)
 	case OPT_PID_FROM_PEER:
 		o->listen.many = true;
 		break;
+	case OPT_PLACEMENT:
+		set_place(o, "--placement", optarg, place_parse);
+		break;
 	case OPT_PREFETCH:
 		set_prefetch(o, optarg);
 		break;
@@ -343,6 +362,9 @@ parse_one(struct options *o, int c)
 		break;
 	case OPT_RECORD_UNTIL:
 		set_record_until(o, optarg);
+		break;
+	case OPT_SCHED:
+		set_place(o, "--sched", optarg, place_parse_urgency);
 		break;
 	case OPT_SOCKET_MODE:
 		set_mode(&o->listen, optarg);
@@ -412,6 +434,7 @@ check_listen(struct options *o)
 	l->background_rate = o->background_rate;
 	l->prefetch = o->prefetch;
 	l->threads = o->threads;
+	l->place = o->place;
 	l->record = o->record;
 }
 

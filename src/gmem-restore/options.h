@@ -10,6 +10,7 @@
 #include "gmem-restore/record.h"
 #include "serve/engine.h"
 #include "serve/pace.h"
+#include "serve/place.h"
 #include "vmm/driver.h"
 
 /* How the VMM comes by its memory. */
@@ -39,6 +40,7 @@ struct options {
 	struct record_settings record; /* .path NULL: nothing is recorded */
 	const char *stats; /* file, "-" for stdout, or NULL */
 	unsigned threads; /* 0: as many as CPUs */
+	struct serve_place place; /* of the threads that answer faults */
 	enum log_level level;
 };
 

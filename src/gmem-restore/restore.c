@@ -188,6 +188,7 @@ new_server(struct restore *r, struct err *e)
 {
 	struct server_options options = {
 		.nworkers = r->o->threads,
+		.place = r->o->place,
 		.nfillers = r->o->threads,
 		.background = r->o->background,
 		.background_rate = r->o->background_rate,

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <config.h>
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "base/ckd.h"
 #include "serve/hot.h"
 #include "serve/internal.h"
@@ -86,10 +89,13 @@ handle_faults(struct worker *w, struct err *e)
 {
 	struct filler *f = &w->filler;
 	struct server *s = f->server;
+	bool others = atomic_fetch_add(&w->process->readers.answering, 1) > 0;
 	int rc;
 
-	if (f->process == NULL)
+	if (f->process == NULL) {
 		f->began = serve_now();
+		readers_note(w, others);
+	}
 	atomic_store_explicit(&s->last_asked, f->began, memory_order_relaxed);
 	if (atomic_load_explicit(&s->first_fault, memory_order_relaxed) == 0)
 		atomic_store(&s->first_fault, f->began);
@@ -99,6 +105,8 @@ handle_faults(struct worker *w, struct err *e)
 	if (atomic_load(&s->state) != SERVER_COMPLETE)
 		filler_account(f);
 	atomic_fetch_sub(&s->busy, 1);
+	atomic_fetch_sub(&w->process->readers.answering, 1);
+	w->answered = serve_now();
 	return rc;
 }
 
@@ -120,12 +128,23 @@ worker_main(void *arg)
 	struct filler *f = &w->filler;
 	struct err e = ERR_INIT;
 
+	if (place_take(&f->server->options.place, w->number, &e) == -1) {
+		server_fail(f->server, &e);
+		return NULL;
+	}
+	atomic_store(&w->tid, (pid_t)syscall(SYS_gettid));
 	while (!atomic_load(&w->process->stop)) {
+		/* Those of adopted ones take turns (events.c). */
+		if (f->process == NULL)
+			readers_await(w);
+		if (atomic_load(&w->process->stop))
+			break;
 		f->n = await_faults(f, &e);
 		if (f->n == -1 || (f->n > 0 && handle_faults(w, &e) == -1)) {
 			server_fail(f->server, &e);
 			break;
 		}
 	}
+	atomic_store(&w->tid, 0);
 	return NULL;
 }

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
+#include <sys/types.h>
 
 #include "image/reader.h"
 #include "serve/object.h"
@@ -108,8 +109,24 @@ struct filler {
 struct worker {
 	struct filler filler;
 	struct served_process *process;
+	unsigned number;
+	sem_t turn; /* it is to read now */
+	_Atomic pid_t tid; /* 0: it does not run */
+	uint64_t answered; /* its last fault, at this time; 0: it has not read since */
 	pthread_t thread;
 	bool started;
+};
+
+/* readers.c: who reads the userfaultfd. */
+struct readers {
+	atomic_bool crowd; /* all of them */
+	atomic_uint leader; /* else this one */
+	atomic_uint answering; /* workers that are at it */
+	pthread_mutex_t lock; /* guards the rest; nobody waits for it */
+	int score; /* how often faults have waited, lately */
+	unsigned count, tried, home;
+	bool settled;
+	uint64_t sum, cost[FAULT_WORKERS_MAX]; /* ns */
 };
 
 struct served_process {
@@ -120,6 +137,7 @@ struct served_process {
 	atomic_bool stop; /* its workers shall end */
 	atomic_bool dead; /* its address space is gone */
 	unsigned nworkers;
+	struct readers readers;
 	struct worker workers[FAULT_WORKERS_MAX];
 };
 
@@ -334,7 +352,10 @@ void threads_init(void);
 /* A thread that takes no signal but the one by which it is stopped. */
 int thread_start(pthread_t *thread, void *(*run)(void *), void *arg, struct err *e);
 
-/* Takes it out of system calls, until it has ended. */
+/* Takes it out of a system call, if it is in one; 0: nobody. */
+void thread_kick(pid_t tid);
+
+/* The same until it has ended. */
 void thread_stop(pthread_t thread);
 
 /* ---- memory.c ---- */
@@ -352,6 +373,17 @@ bool more_faults(struct filler *f);
 
 /* With s->lock, or when nobody else is left: ends the workers of the process. */
 void process_stop(struct served_process *p);
+
+/* ---- readers.c: which workers read a userfaultfd ---- */
+
+void readers_init(struct served_process *p);
+void readers_fini(struct served_process *p);
+
+/* Until the worker is to read, or to stop. */
+void readers_await(struct worker *w);
+
+/* It has read faults, while others were answering some or not. */
+void readers_note(struct worker *w, bool others);
 
 /* ---- copy.c: memory of the VMM's own ---- */
 

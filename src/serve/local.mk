@@ -30,6 +30,7 @@ libgmem_a_SOURCES += \
 	%D%/premap.c \
 	%D%/processes.c \
 	%D%/protect.c %D%/protect.h \
+	%D%/readers.c \
 	%D%/record.c %D%/record.h \
 	%D%/scatter.c %D%/scatter.h \
 	%D%/server.c %D%/server.h \

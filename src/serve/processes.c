@@ -39,6 +39,7 @@ process_start(struct server *s, struct served_process *p, struct err *e)
 		struct worker *w = &p->workers[i];
 
 		w->process = p;
+		w->number = i;
 		p->nworkers = i + 1;
 		if (filler_init(&w->filler, s, true, p->uffd, e) == -1)
 			return -1;
@@ -65,6 +66,7 @@ add_process(struct server *s, int uffd, bool adopt, unsigned *id, struct err *e)
 	}
 	p->server = s;
 	p->uffd = uffd;
+	readers_init(p);
 	if (adopt ? uffd_adopt(uffd, e) == -1 || events_new(p, e) == -1
 		  : uffd_handshake(uffd, &features, e) == -1)
 		goto fail;
@@ -85,6 +87,7 @@ add_process(struct server *s, int uffd, bool adopt, unsigned *id, struct err *e)
 	return rc;
 fail:
 	events_free(p);
+	readers_fini(p);
 	fd_close(&p->uffd);
 	free(p);
 	return -1;

@@ -83,7 +83,10 @@ server_new(struct server **out, const struct image *img, const struct server_opt
     struct err *e)
 {
 	struct server *s;
+	unsigned most;
 
+	if (place_check(&options->place, &most, e) == -1)
+		return -1;
 	s = calloc(1, sizeof(*s));
 	if (s == NULL)
 		return err_sys(e, "page server");
@@ -92,6 +95,8 @@ server_new(struct server **out, const struct image *img, const struct server_opt
 	if (s->options.nworkers == 0)
 		s->options.nworkers = pool_ncpus();
 	s->options.nworkers = MIN(s->options.nworkers, FAULT_WORKERS_MAX);
+	if (most != 0)
+		s->options.nworkers = MIN(s->options.nworkers, most);
 	s->event_fd = -1;
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_mutex_init(&s->asked_lock, NULL);
@@ -267,6 +272,7 @@ server_free(struct server *s)
 	for (unsigned i = 0; i < s->nprocesses; i++) {
 		fd_close(&s->processes[i]->uffd);
 		events_free(s->processes[i]);
+		readers_fini(s->processes[i]);
 		free(s->processes[i]);
 	}
 	prefetch_free(s);

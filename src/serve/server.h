@@ -12,6 +12,7 @@
 #include "serve/engine.h"
 #include "serve/object.h"
 #include "serve/pace.h"
+#include "serve/place.h"
 #include "serve/prefetch.h"
 #include "serve/stats.h"
 
@@ -37,6 +38,7 @@ struct server_options {
 	bool record; /* first touches, until server_record_end: nothing else is given meanwhile
 		      */
 	struct prefetch_options prefetch; /* zero: none */
+	struct serve_place place; /* of the fault threads; zero: anywhere */
 };
 
 enum server_state {

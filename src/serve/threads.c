@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "serve/internal.h"
 
@@ -40,6 +42,13 @@ thread_start(pthread_t *thread, void *(*run)(void *), void *arg, struct err *e)
 	errno = pthread_create(thread, NULL, run, arg);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return errno != 0 ? err_sys(e, "start a thread") : 0;
+}
+
+void
+thread_kick(pid_t tid)
+{
+	if (tid != 0)
+		syscall(SYS_tgkill, getpid(), tid, WAKE_SIGNAL);
 }
 
 /* The signal may come just before the thread blocks: it is sent until the thread is gone. */
