@@ -28,6 +28,10 @@ wrong --vmm nothing "$image" -- true '{mem}'
 wrong --api "$tmp/a.sock" "$image" -- true '{mem}'
 wrong --threads 0 "$image" -- true '{mem}'
 wrong --threads many "$image" -- true '{mem}'
+for where in nowhere "" 1- 3-1 "0," 0,x -1 99999999999999999999; do
+    wrong --placement "$where" "$image" -- true '{mem}'
+done
+wrong --sched idle "$image" -- true '{mem}'
 wrong --eager --no-background "$image" -- true '{mem}'
 wrong --paused "$image" -- true '{mem}'
 wrong --state device "$image" -- true '{mem}'
@@ -58,6 +62,25 @@ t "an image of a later version" 5 gmem-restore "$tmp/new.gmem" -- touch "$tmp/st
 check "the VMM was never started" test ! -e "$tmp/started"
 
 needs_userfaultfd
+t "--placement: a CPU that is not there" 1 \
+    gmem-restore --placement 1000 "$tmp/a.gmem" -- touch "$tmp/started" '{mem}'
+check "is said so" grep -q 'CPUs for who answers faults' "$err"
+for how in "--placement same" "--placement 0" "--placement float --sched other"; do
+    # shellcheck disable=SC2086
+    t "$how" 0 gmem-restore $how --no-background "$tmp/a.gmem" -- \
+        vmm-touch open='{mem}' pattern=2,12 map touch=2
+done
+if setpriv --bounding-set=-sys_nice true 2>"$tmp/setpriv"; then
+    for class in nice fifo; do
+        t "--sched $class without permission" 1 setpriv --bounding-set=-sys_nice \
+            prlimit --rtprio=0 --nice=0 gmem-restore --sched $class "$tmp/a.gmem" -- \
+            touch "$tmp/started" '{mem}'
+        check "tells how to permit it" grep -q CAP_SYS_NICE "$err"
+    done
+else
+    skip 4 "setpriv cannot take a capability away"
+fi
+check "the VMM was never started" test ! -e "$tmp/started"
 image=$tmp/a.gmem
 mem='open={mem} pattern=2,12'
 
