@@ -262,11 +262,12 @@ server_free(struct server *s)
 	if (s == NULL)
 		return;
 	atomic_store(&s->stop, true);
+	/* Workers look at what is prefetched; who fills, at the processes. */
+	for (unsigned i = 0; i < s->nprocesses; i++)
+		process_stop(s->processes[i]);
 	background_free(s);
 	prefetch_stop(s);
 	filler_fini(&s->asked_filler);
-	for (unsigned i = 0; i < s->nprocesses; i++)
-		process_stop(s->processes[i]);
 	/* Whose thread may be mapping something in one of them. */
 	loaded_fini(s);
 	for (unsigned i = 0; i < s->nprocesses; i++) {

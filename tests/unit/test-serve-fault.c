@@ -7,6 +7,7 @@
  */
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -15,6 +16,7 @@
 
 #include "base/ckd.h"
 #include "base/log.h"
+#include "image/pack.h"
 #include "image/reader.h"
 #include "image/writer.h"
 #include "serve/extents.h"
@@ -74,8 +76,8 @@ fill(void)
 
 	for (size_t page = 0; page < LENGTH / PAGE; page++)
 		for (size_t i = 0; is_stored(page) && i < PAGE; i += 8)
-			memcpy(memory + page * PAGE + i,
-			    &(uint64_t){ random_next(&seed) | 1 }, 8);
+			memcpy(
+			    memory + page * PAGE + i, &(uint64_t){ random_next(&seed) | 1 }, 8);
 }
 
 static bool
@@ -92,8 +94,8 @@ start(struct vm *v, struct server_options options)
 	    server_add_process(v->server, v->uffd, &v->id, &e) == -1)
 		return false;
 	v->at = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
-	return v->at != MAP_FAILED && server_add_mapping(v->server, v->id, (uintptr_t)v->at,
-					  LENGTH, 0, 0, &e) == 0;
+	return v->at != MAP_FAILED &&
+	       server_add_mapping(v->server, v->id, (uintptr_t)v->at, LENGTH, 0, 0, &e) == 0;
 }
 
 static void
@@ -138,8 +140,8 @@ test_zeros(bool background)
 	ok(look(&v, true) == 0, "what is not registered is zeros");
 	s = stats(&v);
 	ok(stat_get(&s.faults_zero) + stat_get(&s.faults_stored) +
-		       stat_get(&s.faults_present) ==
-		   0,
+		    stat_get(&s.faults_present) ==
+		0,
 	    "and nobody was asked");
 	for (size_t at = 0; at < LENGTH; at += 16 * PAGE)
 		if (is_left(at))
@@ -180,9 +182,8 @@ test_discard(void)
 	ok(wrong == 0, "what is discarded is zeros");
 	/* Where it was mapped before nobody has looked yet. */
 	again = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED, v.fd, 0);
-	ok(again != MAP_FAILED &&
-		server_add_mapping(v.server, v.id, (uintptr_t)again + 5 * MIB, 12 * MIB, 0,
-		    5 * MIB, &e) == 0,
+	ok(again != MAP_FAILED && server_add_mapping(v.server, v.id, (uintptr_t)again + 5 * MIB,
+				      12 * MIB, 0, 5 * MIB, &e) == 0,
 	    "a second mapping that begins and ends in extents");
 	ok(memcmp(again + 5 * MIB, memory + 5 * MIB, 12 * MIB) == 0, "is right");
 	ok(look(&v, true) == 0 && look(&v, false) == 0, "and so is the first");
@@ -237,14 +238,12 @@ test_extents(void)
 	image_close(img);
 }
 
-/* Every other block of an object of 16 GiB. */
+/* Every other block: of one more the blocks would be larger. */
 static void
 test_many_extents(const char *many)
 {
-	const struct image_params params = {
-		.chunk_size = PAGE, .level = 1, .replace = true
-	};
-	struct segment segment = { 0, 0, (uint64_t)16 << 30 };
+	const struct image_params params = { .chunk_size = PAGE, .level = 1, .replace = true };
+	struct segment segment = { 0, 0, 2046 * MIB };
 	struct object o = { .name = "ram",
 		.kind = "memfd",
 		.size = segment.size,
@@ -273,7 +272,7 @@ test_many_extents(const char *many)
 	ok(image_open(&img, many, &e) == 0 &&
 		extents_find(&x, img, &img->manifest.regions[0], 0, o.size, PAGE, &e) == 0,
 	    "is looked through");
-	ok(x.n > 0 && x.n <= EXTENTS_MAX, "%zu extents are not too many", x.n);
+	ok(x.n == EXTENTS_MAX, "%zu extents are not too many", x.n);
 	extents_fini(&x);
 	image_close(img);
 }
@@ -294,7 +293,7 @@ touch(void *arg)
 	struct toucher *t = arg;
 
 	for (size_t at = 4 * MIB; at < 6 * MIB; at += CHUNK) {
-		size_t off = at + (7 * t->index + 3) * PAGE;
+		size_t off = at + (14 + t->index) * PAGE;
 
 		pthread_barrier_wait(t->barrier);
 		t->wrong += memcmp(t->v->at + off, memory + off, PAGE) != 0;
@@ -331,8 +330,8 @@ test_two(void)
 	/* And the page that is written first. */
 	ok(stat_get(&s.faults_stored) == 2 * 2 * MIB / CHUNK, "%lu faults",
 	    stat_get(&s.faults_stored));
-	ok(stat_get(&s.bytes_decoded) <= 2 * MIB + CHUNK, "each chunk was decoded once: %lu KiB",
-	    stat_get(&s.bytes_decoded) >> 10);
+	ok(stat_get(&s.bytes_decoded) <= 2 * MIB + CHUNK,
+	    "each chunk was decoded once: %lu KiB", stat_get(&s.bytes_decoded) >> 10);
 	ok(stat_get(&s.crossings) > 0, "%lu crossings", stat_get(&s.crossings));
 	stop(&v);
 }
@@ -365,12 +364,14 @@ int
 main(void)
 {
 	char name[64], many[64];
+	int fd;
 
-	log_set_level(LOG_LEVEL_ERROR);
-	if (access("/dev/userfaultfd", R_OK | W_OK) == -1 && geteuid() != 0) {
-		skip(1, "no userfaultfd here");
+	log_setup("test-serve-fault", LOG_LEVEL_ERROR);
+	if (uffd_create(&fd, &e) == -1) {
+		skip(1, "userfaultfd: %s", e.msg);
 		return done();
 	}
+	close(fd);
 	memory = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	fill();
 	snprintf(name, sizeof(name), "/tmp/gmem-fault-%d.gmem", (int)getpid());
