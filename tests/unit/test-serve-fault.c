@@ -20,6 +20,7 @@
 #include "image/reader.h"
 #include "image/writer.h"
 #include "serve/extents.h"
+#include "serve/internal.h"
 #include "serve/server.h"
 #include "serve/uffd.h"
 #include "small-image.h"
@@ -336,6 +337,48 @@ test_two(void)
 	stop(&v);
 }
 
+/* Who comes while somebody is at the chunk leaves its page there. */
+static void
+test_left(void)
+{
+	const uint64_t chunk = 5 * MIB / CHUNK, first = chunk * (CHUNK / PAGE);
+	bool again, through;
+	struct vm v = { 0 };
+	struct loaded *l;
+	struct filler *f;
+	struct claims *c;
+	struct entry en;
+
+	ok(start(&v, (struct server_options){ .record = true }) &&
+		asked_filler_init(v.server, &e) == 0,
+	    "a page that is left to another: starts");
+	f = &v.server->asked_filler;
+	c = &v.server->objects[0].claims;
+	claims_take(c, first + 2);
+	l = loaded_get(v.server, 0, chunk, 2, serve_now(), &again, &through);
+	ok(l != NULL && !again, "one has the chunk");
+	ok(image_reader_entry(f->reader, &v.img->manifest.regions[0], chunk, &en, &e) == 0 &&
+		image_reader_load(l->reader, &v.img->manifest.regions[0], chunk, &en, &e) == 0,
+	    "and loads it");
+	l->entry = en;
+	for (uint32_t page = 7; page < 10; page++) {
+		claims_take(c, first + page);
+		ok(loaded_get(v.server, 0, chunk, page, serve_now(), &again, &through) == NULL,
+		    "another leaves page %u", page);
+	}
+	ok(fill_page(f, l, 2, serve_now(), &e) == 0 && claims_given(c, first + 2) &&
+		!claims_given(c, first + 7),
+	    "the first page is given");
+	ok(loaded_put(f, l, &e) == 0 && claims_given(c, first + 7) &&
+		claims_given(c, first + 8) && claims_given(c, first + 9),
+	    "and then the others");
+	ok(loaded_get(v.server, 0, chunk, 3, serve_now(), &again, &through) == l && again,
+	    "it is still decoded");
+	ok(loaded_put(f, l, &e) == 0, "let go of");
+	ok(memcmp(v.at + 5 * MIB, memory + 5 * MIB, CHUNK) == 0, "all are right");
+	stop(&v);
+}
+
 /* Without a background the rests come all the same, and the server reads on. */
 static void
 test_rest(void)
@@ -384,6 +427,7 @@ main(void)
 	test_zeros(true);
 	test_discard();
 	test_two();
+	test_left();
 	test_rest();
 	unlink(name);
 	unlink(many);
