@@ -148,6 +148,7 @@ vmm_server_CPPFLAGS = $(UNIT_CPPFLAGS) -I$(srcdir)/tests/unit
 vmm_server_LDADD = $(UNIT_LDADD)
 
 snap_tests = \
+	%D%/cli/snap-commit.sh \
 	%D%/cli/snap-diff.sh \
 	%D%/cli/snap-errors.sh \
 	%D%/cli/snap-file.sh \

@@ -90,6 +90,23 @@ check "is a migration stream" test "$(head -c 4 "$tmp/device")" = QEVM
 t "again" 0 gmem-snap --qmp "$qmp" --pid "$pid" -o "$tmp/i" -f
 check "runs on" is running
 
+# It runs before the image is complete: notes make the end of that larger than a pipe.
+text=$(printf '%060000d' 0)
+mkfifo "$tmp/pipe"
+gmem-snap -q --qmp "$qmp" --annotate "a=$text" --annotate "b=$text" --annotate "c=$text" \
+    -o - >"$tmp/pipe" &
+snap=$!
+exec 3<"$tmp/pipe"
+head -c "$(wc -c <"$tmp/i")" <&3 >"$tmp/most"
+head -c 40000 <&3 >>"$tmp/most"
+check "the VM runs" is running
+check "the image was not complete" kill -0 $snap
+cat <&3 >>"$tmp/most"
+exec 3<&-
+wait $snap
+check "it is now" test $? -eq 0
+t "and whole" 0 gmem-inspect verify "$tmp/most"
+
 t "--leave paused" 0 gmem-snap --qmp "$qmp" --leave paused -o "$tmp/1" --threads 1
 check "is not running" is postmigrate
 gmem-inspect extract "$tmp/1" -o "$tmp/1.raw" 2>/dev/null
