@@ -64,6 +64,7 @@ check "still one moment" is_cut "$tmp/i"
 check "and it runs" moves "$(number)"
 # With a reader that does not read: it is in the middle for sure.
 mkfifo "$tmp/pipe"
+# shellcheck disable=SC2217 # it is who does not read
 sleep 100 <"$tmp/pipe" &
 reader=$!
 pids="$pids $reader"
