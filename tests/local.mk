@@ -43,6 +43,7 @@ inspect_tests = \
 	%D%/cli/inspect-info.sh \
 	%D%/cli/inspect-manners.sh \
 	%D%/cli/inspect-map.sh \
+	%D%/cli/inspect-stats.sh \
 	%D%/cli/inspect-trace.sh
 dist_check_SCRIPTS += $(inspect_tests)
 TESTS += $(inspect_tests)

@@ -23,6 +23,7 @@ int verb_extract(struct inspect *in, struct err *e);
 int verb_root(struct inspect *in, struct err *e);
 int verb_host(struct inspect *in, struct err *e);
 int verb_trace(struct inspect *in, struct err *e);
+int verb_stats(struct inspect *in, struct err *e); /* and plot */
 
 /*
  * Before the first byte of input is looked at, when all files are open.  Only the output's

@@ -14,6 +14,8 @@ gmem_inspect_SOURCES = \
 	%D%/range.c %D%/range.h \
 	%D%/root.c \
 	%D%/span.c %D%/span.h \
+	%D%/start.c %D%/start.h %D%/start-svg.c %D%/start-text.c \
+	%D%/stats.c \
 	%D%/text.c %D%/text.h \
 	%D%/trace.c %D%/trace.h %D%/trace-count.c %D%/trace-json.c %D%/trace-merge.c \
 	%D%/trace-text.c \

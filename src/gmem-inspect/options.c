@@ -27,7 +27,9 @@ static const struct opt_program program = {
 		 "       gmem-inspect [options] extract IMAGE -o FILE\n"
 		 "       gmem-inspect [options] root IMAGE\n"
 		 "       gmem-inspect [options] host\n"
-		 "       gmem-inspect [options] trace TRACE...\n",
+		 "       gmem-inspect [options] trace TRACE...\n"
+		 "       gmem-inspect [options] stats STATS...\n"
+		 "       gmem-inspect [options] plot STATS... [-o FILE]\n",
 	.help =
 	    "  info     what the image says about itself\n"
 	    "  verify   check every byte of it\n"
@@ -37,6 +39,8 @@ static const struct opt_program program = {
 	    "  root     the root hash: what to sign\n"
 	    "  host     what this machine can do for gmem-restore\n"
 	    "  trace    what gmem-restore --record has written; several: what they share\n"
+	    "  stats    what gmem-restore --stats has written, for people\n"
+	    "  plot     draw it as SVG: pages over time, and how long faults waited\n"
 	    "\n"
 	    "      --force            replace an existing FILE\n"
 	    "      --image IMAGE      trace: what its pages are in this image\n"
@@ -44,7 +48,7 @@ static const struct opt_program program = {
 	    "trace\n"
 	    "      --list             map: list the ranges; trace: the runs\n"
 	    "      --merge HOW        trace: union or intersection of all, to --output\n"
-	    "  -o, --output FILE      extract, trace: where to, - is standard output\n"
+	    "  -o, --output FILE      extract, plot, trace: where to, - is standard output\n"
 	    "      --progress-fd N    verify, extract: lines DONE TOTAL WHAT on descriptor N\n"
 	    "      --raw              cat: the bytes themselves\n"
 	    "      --region NAME      map, cat, extract: this memory region only\n"
@@ -74,6 +78,8 @@ static const struct verb verbs[] = {
 	{ "trace", verb_trace,
 	    TAKES_JSON | TAKES_LIST | TAKES_IMAGE | TAKES_MERGE | TAKES_OUTPUT | TAKES_FORCE,
 	    "TRACE...", ANY_FILES },
+	{ "stats", verb_stats, 0, "STATS...", ANY_FILES },
+	{ "plot", verb_stats, TAKES_OUTPUT | MAY_OUTPUT | TAKES_FORCE, "STATS...", ANY_FILES },
 };
 
 #define NVERBS (sizeof(verbs) / sizeof(verbs[0]))
@@ -315,7 +321,8 @@ check(const struct parse *p)
 		check_trace(opt);
 		return;
 	}
-	if ((opt->verb->takes & TAKES_OUTPUT) != 0 && opt->output == NULL)
+	if ((opt->verb->takes & TAKES_OUTPUT) != 0 && opt->output == NULL &&
+	    (opt->verb->takes & MAY_OUTPUT) == 0)
 		opt_bad(&program, "%s needs --output", opt->verb->name);
 	if (opt->json && opt->output != NULL && strcmp(opt->output, "-") == 0)
 		opt_bad(&program, "--json and --output - both want standard output");
@@ -337,6 +344,8 @@ options_parse(struct options *opt, int argc, char **argv)
 	}
 	take_operands(opt, argc - optind, argv + optind);
 	check(&p);
+	if ((opt->verb->takes & MAY_OUTPUT) != 0 && opt->output == NULL)
+		opt->output = "-";
 	level = opt->quiet ? LOG_LEVEL_ERROR : LOG_LEVEL_WARN + MIN(p.verbosity, 2);
 	log_setup(program.name, (enum log_level)level);
 }

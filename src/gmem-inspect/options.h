@@ -24,6 +24,7 @@ enum option_bit {
 	TAKES_RAW = 1 << 10,
 	TAKES_IMAGE = 1 << 11,
 	TAKES_MERGE = 1 << 12,
+	MAY_OUTPUT = 1 << 13, /* --output is standard output if it is not given */
 };
 
 struct verb {
@@ -41,14 +42,14 @@ enum merge { MERGE_NONE, MERGE_UNION, MERGE_INTERSECTION };
 
 struct options {
 	const struct verb *verb;
-	const char *image; /* NULL for host and trace */
-	char **files; /* of trace */
+	const char *image; /* NULL for verbs of other files */
+	char **files; /* of trace, stats and plot */
 	size_t nfiles;
 	const char *with_image; /* of trace, or NULL */
 	enum merge merge;
 	const char *range; /* of cat */
 	const char *region, *state;
-	const char *output; /* of extract, "-" is stdout */
+	const char *output; /* "-" is stdout */
 	const char *svg; /* of map */
 	bool json, quiet, raw, list, force;
 	unsigned threads;
