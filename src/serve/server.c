@@ -262,11 +262,11 @@ server_free(struct server *s)
 	if (s == NULL)
 		return;
 	atomic_store(&s->stop, true);
-	/* Workers look at what is prefetched; who fills, at the processes. */
-	for (unsigned i = 0; i < s->nprocesses; i++)
-		process_stop(s->processes[i]);
+	/* It may be giving back what the workers have, who look at what is prefetched. */
 	background_free(s);
 	prefetch_stop(s);
+	for (unsigned i = 0; i < s->nprocesses; i++)
+		process_stop(s->processes[i]);
 	filler_fini(&s->asked_filler);
 	/* Whose thread may be mapping something in one of them. */
 	loaded_fini(s);
