@@ -305,6 +305,7 @@ background_main(void *arg)
 	if (rc == 1) {
 		release_mappings(s);
 		give_back(b);
+		server_announce(s);
 	} else if (rc == -1) {
 		server_fail(s, &e);
 	}

@@ -206,7 +206,7 @@ void server_announce(struct server *s);
 /* What was to be prefetched is there. */
 void server_set_prefetched(struct server *s);
 
-/* Everything is there, unless the server has failed; tells the owner. */
+/* Everything is there, unless the server has failed; server_announce tells the owner. */
 void server_complete(struct server *s);
 
 /*

@@ -195,6 +195,7 @@ server_begin(struct server *s, struct err *e)
 	if (all_complete(s)) {
 		server_set_prefetched(s);
 		server_complete(s);
+		server_announce(s);
 		return 0;
 	}
 	if (prefetch_start(s, e) == -1)

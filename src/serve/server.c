@@ -33,7 +33,6 @@ server_complete(struct server *s)
 	atomic_store(&s->complete, serve_now());
 	/* A failure stays one. */
 	atomic_compare_exchange_strong(&s->state, &filling, SERVER_COMPLETE);
-	server_announce(s);
 }
 
 void
