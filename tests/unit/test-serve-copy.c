@@ -78,6 +78,7 @@ static uint8_t *memory; /* what the image holds */
 static uint64_t length = 4u << 20;
 #define LENGTH_MAX (8u << 20) /* with huge pages */
 static const char *image_path;
+static enum prefetch_kind prefetch = PREFETCH_NONE;
 
 enum { FRESH, GOING, GONE };
 static _Atomic uint8_t *removed; /* for each page, of the child */
@@ -607,7 +608,8 @@ start_server(struct game *g, struct err *e)
 	struct server_options o = { .nworkers = 3,
 		.nfillers = 2,
 		.background = g->how->no_background ? BACKGROUND_OFF : BACKGROUND_ON,
-		.engine = g->how->engine };
+		.engine = g->how->engine,
+		.prefetch.kind = prefetch };
 	unsigned n = g->how->late ? 0 : g->offer.n;
 
 	if (image_open(&g->img, image_path, e) == -1 ||
@@ -1111,6 +1113,11 @@ main(int argc, char **argv)
 	image_path = path;
 	for (size_t i = 0; i < sizeof(chunks) / sizeof(chunks[0]); i++) {
 		printf("# chunks of %u\n", chunks[i]);
+		play_all(setups, sizeof(setups) / sizeof(setups[0]), chunks[i], argc, argv);
+	}
+	for (size_t i = 0; i < sizeof(chunks) / sizeof(chunks[0]); i++) {
+		printf("# chunks of %u, prefetched\n", chunks[i]);
+		prefetch = PREFETCH_ALL;
 		play_all(setups, sizeof(setups) / sizeof(setups[0]), chunks[i], argc, argv);
 	}
 	length = LENGTH_MAX;

@@ -30,6 +30,7 @@
 static uint8_t *memory; /* what the image holds */
 static const uint64_t length = 8u << 20;
 static const char *image_path;
+static enum prefetch_kind prefetch = PREFETCH_NONE;
 
 struct vmm {
 	struct server *server;
@@ -411,7 +412,8 @@ start_server(struct vmm *v, const struct setup *how, struct err *e)
 {
 	struct server_options o = { .nfillers = 2,
 		.background = how->no_background ? BACKGROUND_OFF : BACKGROUND_ON,
-		.engine = how->engine };
+		.engine = how->engine,
+		.prefetch.kind = prefetch };
 	struct served_memory m = { .fd = v->fd,
 		.offset = v->offset,
 		.page_size = v->page_size,
@@ -534,6 +536,11 @@ main(int argc, char **argv)
 	fill_memory(memory + length / 2, length / 2, 5, 2);
 	for (size_t i = 0; i < sizeof(chunks) / sizeof(chunks[0]); i++) {
 		printf("# chunks of %u\n", chunks[i]);
+		play_all(setups, sizeof(setups) / sizeof(setups[0]), chunks[i], argc, argv);
+	}
+	for (size_t i = 0; i < sizeof(chunks) / sizeof(chunks[0]); i++) {
+		printf("# chunks of %u, prefetched\n", chunks[i]);
+		prefetch = PREFETCH_ALL;
 		play_all(setups, sizeof(setups) / sizeof(setups[0]), chunks[i], argc, argv);
 	}
 	if (huge_pages_free(length / HUGE))
