@@ -384,6 +384,20 @@ served
 check "--once: ends with it" test $got -eq 0
 check "the socket is gone" test ! -e "$sock"
 
+exec 7>"$tmp/ready"
+listen --once --prefetch all --ready-fd 7 --no-background
+exec 7>&-
+start --stay
+check "--ready-fd: nothing is said before a VMM has come" test ! -s "$tmp/ready"
+load "$api"
+check "--ready-fd: said when all is there" await grep -qx ready "$tmp/ready"
+end
+served
+check "--ready-fd: ends with the VMM" test $got -eq 0
+t "prefetched while it is started" 0 restore --prefetch all -- \
+    stand-in-firecracker --api-sock "$api" --storm 3
+check "prefetched: all is right" grep -q '^guest: ok: ' "$out"
+
 listen --once --no-background
 start --stay
 load "$api"
@@ -430,6 +444,10 @@ end
 served
 check "and ends well" test $got -eq 0
 t "its trace" 0 gmem-inspect trace --list "$tmp/t.trace"
+t "prefetched by its trace" 0 restore --prefetch "trace=$tmp/t.trace" -- \
+    stand-in-firecracker --api-sock "$api"
+check "by its trace: all is right" grep -q '^guest: ok: ' "$out"
+t "its trace again" 0 gmem-inspect trace --list "$tmp/t.trace"
 check "is right" falls 39 "$out"
 if [ -w /dev/full ]; then
     listen --once --record /dev/full
