@@ -210,6 +210,8 @@ await_object(struct backfill *b, size_t object, struct err *e)
 		return await_units(s, o);
 	while ((more = image_reader_next(
 		    b->batch.filler.reader, o->object, chunk, &chunk, &en, e)) == 1) {
+		if (hot_check(s, object, chunk, &en, e) == -1)
+			return -1;
 		for (uint32_t i = 0; i < npages; i++)
 			if (!entry_is_zero(&en, i) &&
 			    await_page(s, &o->claims, chunk * npages + i) == 0)

@@ -225,6 +225,12 @@ place_pages(struct batch *b, const struct job *j, const uint8_t *pages)
 	}
 }
 
+static bool
+is_hot(const struct job *j)
+{
+	return j->group != NULL && j->group->kind == GROUP_HOT;
+}
+
 static int
 decode_job(struct batch *b, const struct job *j, struct err *e)
 {
@@ -239,6 +245,10 @@ decode_job(struct batch *b, const struct job *j, struct err *e)
 		-1 ||
 	    image_reader_pages(r, upto, &pages, e) == -1)
 		return -1;
+	for (uint32_t i = 0; is_hot(j) && i < j->group->n; i++)
+		if (!entry_is_stored(&j->entry, j->wanted[i].at))
+			return hot_not_stored(b->filler.server,
+			    j->chunk * b->filler.server->img->g.pages + j->wanted[i].at, e);
 	b->out_used += (size_t)image_reader_stored(r, &j->entry) * PAGE_GRANULE;
 	place_pages(b, j, pages);
 	return 0;
@@ -373,6 +383,8 @@ batch_chunks(
 		*next = more == 1 ? j->chunk : UINT64_MAX;
 		if (*next >= end)
 			break;
+		if (hot_check(b->filler.server, object, j->chunk, &j->entry, e) == -1)
+			return -1;
 		++*next;
 		if (o->page_size > PAGE_GRANULE) {
 			if (fill_one(&b->filler, object, j->chunk, &j->entry, e) == -1)

@@ -112,6 +112,35 @@ hot_count(const struct filler *f, struct image_reader_stats *sum)
 
 /* ---- giving ---- */
 
+static int
+not_listed(const struct server *s, size_t object, uint64_t page, struct err *e)
+{
+	return err_set(e, ERR_CORRUPT,
+	    "%s: %s: the page at %#llx is hot, and not among the hot pages", s->img->path,
+	    s->img->manifest.regions[object].name, (unsigned long long)(page * PAGE_GRANULE));
+}
+
+int
+hot_not_stored(const struct server *s, uint64_t at, struct err *e)
+{
+	return err_set(e, ERR_CORRUPT, "%s: hot page %llu is not stored", s->img->path,
+	    (unsigned long long)at);
+}
+
+int
+hot_check(const struct server *s, size_t object, uint64_t chunk, const struct entry *en,
+    struct err *e)
+{
+	uint32_t npages = s->img->g.pages;
+
+	for (uint32_t i = 0; i < npages; i++)
+		if (entry_is_hot(en, i) &&
+		    (s->hot == NULL || hot_find(s->hot->list, (uint32_t)object,
+					   chunk * npages + i) == HOT_ZERO))
+			return not_listed(s, object, chunk * npages + i, e);
+	return 0;
+}
+
 /* What nobody took of a chunk that is loaded.  Huge pages are given whole, by others. */
 static int
 give_rest(struct filler *f, struct image_reader *r, uint64_t chunk, const struct entry *en,
@@ -127,7 +156,9 @@ give_rest(struct filler *f, struct image_reader *r, uint64_t chunk, const struct
 		const struct hot_page *p =
 		    &s->hot->list->pages[s->hot->number[chunk * npages + i]];
 
-		if (entry_is_stored(en, i) && s->objects[p->region].page_size == PAGE_GRANULE &&
+		if (!entry_is_stored(en, i))
+			return hot_not_stored(s, chunk * npages + i, e);
+		if (s->objects[p->region].page_size == PAGE_GRANULE &&
 		    !claims_taken(&s->objects[p->region].claims, p->page))
 			scatter_put(&f->hot->scatter, p->region, p->page,
 			    pages + (size_t)entry_rank(en, i) * PAGE_GRANULE);
@@ -241,14 +272,11 @@ hot_fault(struct filler *f, size_t object, uint64_t off, struct err *e)
 	if (s->hot != NULL)
 		at = hot_find(s->hot->list, page.region, page.page);
 	if (at == UINT32_MAX)
-		return err_set(e, ERR_CORRUPT,
-		    "%s: %s: the page at %#llx is hot, and not among the hot pages",
-		    s->img->path, s->objects[object].object->name, (unsigned long long)off);
+		return not_listed(s, object, page.page, e);
 	if (get_chunk(f, at / npages, &c, &again, e) == -1)
 		return -1;
 	if (!entry_is_stored(&c->entry, at % npages))
-		return err_set(
-		    e, ERR_CORRUPT, "%s: hot page %u is not stored", s->img->path, at);
+		return hot_not_stored(s, at, e);
 	if (image_reader_page(c->reader, entry_rank(&c->entry, at % npages), &page.from, e) ==
 		-1 ||
 	    scatter_one(&f->hot->scatter, &page, e) == -1)

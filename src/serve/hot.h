@@ -22,6 +22,13 @@ void hot_filler_fini(struct filler *f);
 /* Adds what its readers have read. */
 void hot_count(const struct filler *f, struct image_reader_stats *sum);
 
+/* ERR_CORRUPT: the hot pages' object does not have its page `at`. */
+int hot_not_stored(const struct server *s, uint64_t at, struct err *e);
+
+/* ERR_CORRUPT unless all hot pages of a chunk are among the hot pages: nobody else has them. */
+int hot_check(const struct server *s, size_t object, uint64_t chunk, const struct entry *en,
+    struct err *e);
+
 /* Gives the page at `off`, which is hot and which the filler of a fault has taken. */
 int hot_fault(struct filler *f, size_t object, uint64_t off, struct err *e);
 

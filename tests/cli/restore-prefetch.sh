@@ -180,6 +180,14 @@ options=--eager
 # shellcheck disable=SC2086
 vmm "a damaged hot chunk, eagerly" 3 $mem map touch=1
 
+# Hot pages that are not those of the index.
+image lying 65536 hot=3,lie ram=memfd,32,12,2
+for options in "" "--prefetch none" "--prefetch all" --eager; do
+    # shellcheck disable=SC2086
+    vmm "a list that lies $options" 3 $mem map forever
+    check "that is told" grep -q 'is hot, and not among the hot pages' "$err"
+done
+
 # Killed while it goes on.
 image big 65536 hot=2 ram=memfd,512,20,2
 options="--prefetch all --no-background"

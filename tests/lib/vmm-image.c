@@ -4,7 +4,7 @@
 /*
  * vmm-image FILE CHUNK [hot=N] NAME=KIND,MIB,DENSITY,SEED...: an image for vmm-touch,
  * with a region for each NAME and a state "device".  With hot=N every Nth page, zeros among
- * them, is in the hot section; there the last come first.
+ * them, is in the hot section; there the last come first.  hot=N,lie names a wrong page there.
  */
 
 #include <stdio.h>
@@ -26,6 +26,7 @@ struct region {
 };
 
 static unsigned every; /* 0: nothing is hot */
+static char lie[4];
 
 static bool
 is_hot(uint64_t page)
@@ -102,7 +103,8 @@ put_bytes(struct image_writer *w, const uint8_t *bytes, size_t size, struct err 
 	int rc = packer_new(&p, g, 1, e);
 
 	for (size_t off = 0; off < size && rc == 0; off += g->chunk_size) {
-		rc = packer_pack(p, bytes + off, MIN(size - off, g->chunk_size), &en, record, e);
+		rc =
+		    packer_pack(p, bytes + off, MIN(size - off, g->chunk_size), &en, record, e);
 		if (rc == 0)
 			rc = image_writer_chunk(w, off / g->chunk_size, &en, record, e);
 	}
@@ -137,6 +139,8 @@ put_hot(struct image_writer *w, const struct region *list, int n, struct err *e)
 				    (uint64_t *)(void *)(pages + nstored * PATTERN_PAGE));
 				p.at = (uint32_t)nstored++;
 			}
+			if (lie[0] != '\0' && p.at == 0)
+				p.page--;
 			table[nhot++] = hot_encode(&p);
 		}
 	if (nstored > 0)
@@ -210,7 +214,7 @@ main(int argc, char **argv)
 	struct err e = ERR_INIT;
 	int n;
 
-	if (argc > 3 && sscanf(argv[3], "hot=%u", &every) == 1) {
+	if (argc > 3 && sscanf(argv[3], "hot=%u,%3s", &every, lie) >= 1) {
 		argv[3] = argv[2];
 		argv[2] = argv[1];
 		argc--;
@@ -223,7 +227,8 @@ main(int argc, char **argv)
 			&list[i].mib, &list[i].pattern.density, &list[i].pattern.seed) != 5)
 			n = 0;
 	if (n < 1 || n > REGIONS_MAX) {
-		fprintf(stderr, "usage: vmm-image FILE CHUNK [hot=N] NAME=KIND,MIB,DENSITY,SEED...\n");
+		fprintf(stderr,
+		    "usage: vmm-image FILE CHUNK [hot=N] NAME=KIND,MIB,DENSITY,SEED...\n");
 		return 2;
 	}
 	if (write_image(argv[1], (uint32_t)strtoul(argv[2], NULL, 10), list, n, &e) == 0)
