@@ -145,7 +145,7 @@ read_stats(struct side *s, const char *path)
 	s->faults = number(stats, "faults", "stored");
 	s->around = number(stats, "pages", "around");
 	s->decoded = number(stats, NULL, "bytes_decoded");
-	s->crossings = number(stats, NULL, "crossings");
+	s->crossings = number(stats, "crossings", "count");
 	json_decref(stats);
 	unlink(path);
 }
