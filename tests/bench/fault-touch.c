@@ -74,7 +74,8 @@ toucher_main(void *arg)
 	for (uint32_t i = 0; i < p->n; i++) {
 		uint64_t from = serve_now(), word;
 
-		word = *(const volatile uint64_t *)(t->base + list[i].offset);
+		word = *(
+		    const volatile uint64_t *)(const volatile void *)(t->base + list[i].offset);
 		list[i].ns = serve_now() - from;
 		if (word != list[i].want)
 			errx(66, "MISMATCH at %#llx", (unsigned long long)list[i].offset);
