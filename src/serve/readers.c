@@ -2,6 +2,7 @@
 #include <config.h>
 
 #include "base/ckd.h"
+#include "base/log.h"
 #include "serve/internal.h"
 
 /*
@@ -115,6 +116,8 @@ next_trial(struct worker *w)
 			best = i;
 	r->home = best;
 	r->settled = true;
+	log_debug("process %u: worker %u reads, whose faults come after %llu ns", p->id, best,
+	    (unsigned long long)r->cost[best] / TRIAL);
 	lead(p, w, best);
 }
 
