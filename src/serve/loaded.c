@@ -407,7 +407,7 @@ rest_main(void *arg)
 	int rc = 0;
 
 	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
-	while (rc != -1 && !atomic_load(&s->stop) && atomic_load(&s->state) != SERVER_FAILED) {
+	while (rc != -1 && !atomic_load(&s->stop) && atomic_load(&s->state) == SERVER_FILLING) {
 		rc = fill_pending(&s->rest_filler, &e);
 		filler_account(&s->rest_filler);
 		if (rc == 1) {
