@@ -240,7 +240,7 @@ cut(void *arg)
 			while (atomic_load(&paused))
 				atomic_store(&stands_still, true);
 			atomic_store(&stands_still, false);
-			*(volatile uint64_t *)((char *)arg + i * 4096) = n;
+			*(volatile uint64_t *)(void *)((char *)arg + i * 4096) = n;
 		}
 	return NULL;
 }
