@@ -29,7 +29,7 @@ libgmem_a_SOURCES += \
 	%D%/prefetch.c %D%/prefetch.h %D%/prefetcher.h \
 	%D%/premap.c \
 	%D%/processes.c \
-	%D%/protect.c %D%/protect.h \
+	%D%/protect.c %D%/protect.h %D%/protect-internal.h %D%/protect-writes.c \
 	%D%/readers.c \
 	%D%/record.c %D%/record.h \
 	%D%/scatter.c %D%/scatter.h \

@@ -4,11 +4,9 @@
 #include "serve/protect.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,59 +16,12 @@
 #include "base/ckd.h"
 #include "base/fdio.h"
 #include "format/layout.h"
-#include "serve/page-pool.h"
-#include "serve/uffd-protect.h"
+#include "serve/protect-internal.h"
 
-/*
- * What became of a page; from PAGE_IN_POOL on: its place in the pool.  The only ways are
- * from PROTECTED to one of the others, and from there to DONE.  Who takes a page out of
- * PROTECTED had read it before, and lets writers in after: so its bytes are those of the
- * moment, and so are those that a reader has read if he finds PROTECTED after that.
- */
-enum {
-	PAGE_PROTECTED,
-	PAGE_ZERO, /* somebody wanted to write, it was a page of zeros */
-	PAGE_DONE, /* read, or skipped */
-	PAGE_IN_POOL,
-};
-
-#define PAGE ((uint64_t)PAGE_GRANULE)
-#define PENDING_MAX 4096
 #define ARM_STEP (UINT64_C(1) << 30)
 
-struct guarded {
-	struct protect_region r;
-	uint64_t npages; /* of 4 KiB */
-	uint64_t unit; /* pages of 4 KiB in one of the memory */
-	_Atomic uint32_t *state; /* one a page */
-	_Atomic uint32_t *undone; /* pages left of each unit; NULL if a unit is a page */
-};
-
-struct protect {
-	int uffd; /* owned */
-	int wake; /* an eventfd: the thread has something to do */
-	struct guarded *regions;
-	size_t nregions;
-	struct protect_mapping *mappings;
-	size_t nmappings;
-
-	struct page_pool pool; /* the thread takes, readers give back */
-
-	/* Of the thread: writes that wait for room in the pool, addresses. */
-	uint64_t pending[PENDING_MAX];
-	size_t npending;
-
-	pthread_t thread;
-	bool started;
-	atomic_bool stop, spoilt;
-	pthread_mutex_t lock; /* of why */
-	struct err why;
-	_Atomic uint64_t saved, stalls;
-};
-
-/* What was read from now on is not of the moment any more; the first reason counts. */
-static void
-spoil(struct protect *p, const struct err *e)
+void
+protect_spoil(struct protect *p, const struct err *e)
 {
 	pthread_mutex_lock(&p->lock);
 	if (!atomic_load(&p->spoilt))
@@ -90,8 +41,8 @@ protect_check(struct protect *p, struct err *e)
 	return -1;
 }
 
-static void
-poke(const struct protect *p)
+void
+protect_poke(const struct protect *p)
 {
 	const uint64_t one = 1;
 
@@ -100,28 +51,23 @@ poke(const struct protect *p)
 		return;
 }
 
-static void
-put_slot(struct protect *p, uint32_t slot)
+void
+protect_put_slot(struct protect *p, uint32_t slot)
 {
 	if (page_pool_put(&p->pool, slot))
-		poke(p);
+		protect_poke(p);
 }
 
 /* ---- letting writers in ---- */
 
-/*
- * False: events have to be read first.  A process that has ended writes nothing, and neither
- * does a mapping that is gone: the thread hears of that by an event, and knows whether it
- * matters.
- */
-static bool
-unprotect_at(struct protect *p, uint64_t hva, uint64_t len)
+bool
+protect_lift(struct protect *p, uint64_t hva, uint64_t len)
 {
 	struct err e = ERR_INIT;
 	enum uffd_result r = uffd_protect(p->uffd, hva, len, false, &e);
 
 	if (r == UFFD_FAILED)
-		spoil(p, &e);
+		protect_spoil(p, &e);
 	return r != UFFD_BUSY;
 }
 
@@ -136,7 +82,7 @@ unprotect(struct protect *p, size_t region, uint64_t first, uint64_t n)
 
 		if (m->region != region || start >= end)
 			continue;
-		while (!unprotect_at(p, m->hva + (start - m->offset), end - start))
+		while (!protect_lift(p, m->hva + (start - m->offset), end - start))
 			sched_yield();
 	}
 }
@@ -162,171 +108,6 @@ release(struct protect *p, size_t region, uint64_t first, uint64_t n)
 		if (atomic_fetch_sub(&g->undone[unit], part) == part)
 			unprotect(p, region, unit * g->unit, g->unit);
 	}
-}
-
-/* ---- somebody wants to write ---- */
-
-static bool
-is_zero(const uint8_t *page)
-{
-	return *page == 0 && memcmp(page, page + 1, PAGE - 1) == 0;
-}
-
-/* Copies a page before it changes.  False: there is no room. */
-static bool
-save_page(struct protect *p, struct guarded *g, uint64_t page)
-{
-	struct err e = ERR_INIT;
-	uint32_t expected = PAGE_PROTECTED, slot;
-	uint8_t *copy;
-	bool zero;
-
-	if (atomic_load(&g->state[page]) != PAGE_PROTECTED)
-		return true;
-	slot = page_pool_take(&p->pool);
-	if (slot == PAGE_POOL_NONE)
-		return false;
-	copy = page_pool_at(&p->pool, slot);
-	if (memory_source_read(g->r.source, copy, PAGE, g->r.offset + page * PAGE, &e) == -1) {
-		err_wrap(&e, "a page that the VM writes");
-		spoil(p, &e);
-	}
-	zero = is_zero(copy);
-	/* A reader may have been faster: then ours is not of the moment, and not needed. */
-	if (!atomic_compare_exchange_strong(
-		&g->state[page], &expected, zero ? PAGE_ZERO : PAGE_IN_POOL + slot) ||
-	    zero)
-		put_slot(p, slot);
-	atomic_fetch_add(&p->saved, 1);
-	return true;
-}
-
-static const struct protect_mapping *
-mapping_at(const struct protect *p, uint64_t hva)
-{
-	for (size_t i = 0; i < p->nmappings; i++)
-		if (hva >= p->mappings[i].hva && hva - p->mappings[i].hva < p->mappings[i].len)
-			return &p->mappings[i];
-	return NULL;
-}
-
-/* False: it has to wait. */
-static bool
-let_write(struct protect *p, uint64_t hva)
-{
-	const struct protect_mapping *m = mapping_at(p, hva);
-	struct guarded *g;
-	uint64_t first;
-
-	if (m == NULL)
-		return true;
-	g = &p->regions[m->region];
-	first = (hva - m->hva + m->offset) / PAGE / g->unit * g->unit;
-	for (uint64_t i = 0; i < g->unit; i++)
-		if (!save_page(p, g, first + i))
-			return false;
-	if (unprotect_at(p, m->hva + (first * PAGE - m->offset), g->unit * PAGE))
-		return true;
-	poke(p);
-	return false;
-}
-
-static void
-on_write(struct protect *p, uint64_t hva)
-{
-	if (let_write(p, hva))
-		return;
-	atomic_fetch_add(&p->stalls, 1);
-	/* Who finds no place in the list is woken by a reader when he comes to the page. */
-	if (p->npending < PENDING_MAX)
-		p->pending[p->npending++] = hva;
-}
-
-/* There is room again, in the order of arrival. */
-static void
-retry(struct protect *p)
-{
-	size_t i = 0;
-
-	while (i < p->npending && let_write(p, p->pending[i]))
-		i++;
-	p->npending -= i;
-	memmove(p->pending, p->pending + i, p->npending * sizeof(*p->pending));
-}
-
-/* ---- the memory itself changes ---- */
-
-static bool
-is_done(const struct protect *p, const struct protect_mapping *m, uint64_t start, uint64_t end)
-{
-	const struct guarded *g = &p->regions[m->region];
-
-	for (uint64_t hva = start; hva < end; hva += PAGE)
-		if (atomic_load(&g->state[(hva - m->hva + m->offset) / PAGE]) == PAGE_PROTECTED)
-			return false;
-	return true;
-}
-
-/* Whoever does that goes on as soon as the event is read: too late to save anything. */
-static void
-on_change(struct protect *p, const struct uffd_event *ev)
-{
-	struct err e = ERR_INIT;
-
-	if (ev->kind == UFFD_EV_OTHER) {
-		err_set(&e, ERR_FAILED, "the VMM %s while its memory is saved", ev->name);
-		spoil(p, &e);
-		return;
-	}
-	for (size_t i = 0; i < p->nmappings; i++) {
-		const struct protect_mapping *m = &p->mappings[i];
-		uint64_t start = MAX(ev->start, m->hva), end = MIN(ev->end, m->hva + m->len);
-
-		if (start >= end || is_done(p, m, start, end))
-			continue;
-		err_set(&e, ERR_FAILED,
-		    "the VMM has %s %llu bytes of its memory at %#llx before they were saved",
-		    ev->kind == UFFD_EV_REMOVE ? "discarded" : "unmapped",
-		    (unsigned long long)(end - start), (unsigned long long)start);
-		spoil(p, &e);
-	}
-}
-
-static void
-read_all(struct protect *p)
-{
-	struct uffd_event list[UFFD_EVENTS_MAX];
-	struct err e = ERR_INIT;
-	int n;
-
-	while ((n = uffd_read_events(p->uffd, list, &e)) > 0)
-		for (int i = 0; i < n; i++) {
-			if (list[i].kind == UFFD_EV_FAULT)
-				on_write(p, list[i].fault.hva / PAGE * PAGE);
-			else
-				on_change(p, &list[i]);
-		}
-	if (n == -1)
-		spoil(p, &e);
-}
-
-static void *
-protect_main(void *arg)
-{
-	struct protect *p = arg;
-	struct pollfd fds[2] = { { .fd = p->uffd, .events = POLLIN },
-		{ .fd = p->wake, .events = POLLIN } };
-	uint64_t count;
-
-	while (!atomic_load(&p->stop)) {
-		if (poll(fds, 2, -1) == -1)
-			continue;
-		if (fds[1].revents != 0 && read(p->wake, &count, sizeof(count)) > 0)
-			retry(p);
-		if (fds[0].revents != 0)
-			read_all(p);
-	}
-	return NULL;
 }
 
 /* ---- reading ---- */
@@ -390,7 +171,7 @@ protect_read(
 		if (state < PAGE_IN_POOL)
 			continue;
 		memcpy(to, page_pool_at(&p->pool, state - PAGE_IN_POOL), PAGE);
-		put_slot(p, state - PAGE_IN_POOL);
+		protect_put_slot(p, state - PAGE_IN_POOL);
 	}
 	release(p, region, first, n);
 	return 0;
@@ -560,7 +341,7 @@ protect_free(struct protect *p)
 		return;
 	atomic_store(&p->stop, true);
 	if (p->started) {
-		poke(p);
+		protect_poke(p);
 		pthread_join(p->thread, NULL);
 	}
 	fd_close(&p->uffd);
