@@ -71,7 +71,7 @@ next(uint32_t *seed)
 static void
 discard(const struct vm *vm, size_t page)
 {
-	*(volatile uint8_t *)(vm->at[0] + page * PAGE) = 0;
+	__atomic_store_n(vm->at[0] + page * PAGE, 0, __ATOMIC_RELAXED);
 	if (fallocate(vm->mem, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(page * PAGE),
 		PAGE) == -1)
 		_exit(3);
