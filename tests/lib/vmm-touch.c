@@ -822,18 +822,20 @@ do_pages(const char *arg)
 		bool write = *arg == 'w';
 		char *end;
 		size_t i = strtoul(arg + 1, &end, 10);
-		uint64_t page;
+		uint64_t page, want[WORDS];
 		uint8_t *at;
 
 		if (strchr("rw", *arg) == NULL || end == arg + 1 || i >= total_pages())
 			quit(64, "pages=%s", arg);
 		at = locate(i, &page);
-		if (write)
+		/* A store alone: what adds in place reads first, on an emulated processor. */
+		if (write) {
 			vmm.counts[page]++;
-		if (write)
-			atomic_fetch_add((_Atomic uint64_t *)(void *)at, 1);
-		else
+			expected(page, want);
+			*(volatile uint64_t *)(void *)at = want[0];
+		} else {
 			compare(at, page, false);
+		}
 		arg = *end == ',' ? end + 1 : end;
 	}
 }
