@@ -291,22 +291,31 @@ image_reader_stored(const struct image_reader *r, const struct entry *en)
 	return entry_stored(en, &r->img->g);
 }
 
+struct node_walk {
+	const struct object *object;
+	node_visit *visit;
+	void *arg;
+	uint64_t count;
+};
+
 /*
  * Leaves are only counted here: whoever reads their entries verifies them.  `leaf` is the
  * first one below the node.
  */
 static int
-count_nodes(struct image_reader *r, const struct object *o, struct node_key *key, uint64_t leaf,
-    uint64_t *count, struct err *e)
+count_nodes(struct image_reader *r, struct node_walk *w, struct node_key *key, uint64_t leaf,
+    struct err *e)
 {
 	struct node_key child = { .level = key->level - 1 };
 	uint8_t copy[NODE_SIZE];
 	const uint8_t *node;
 
-	++*count;
+	w->count++;
+	if (w->visit != NULL)
+		w->visit(w->arg, key->link.offset);
 	if (key->level == 0)
 		return 0;
-	key->children = node_children(&r->img->g, o->size, key->level, leaf);
+	key->children = node_children(&r->img->g, w->object->size, key->level, leaf);
 	if (node_get(r, key, &node, e) == -1)
 		return -1;
 	/* The cache may drop the node while its children are visited. */
@@ -314,24 +323,25 @@ count_nodes(struct image_reader *r, const struct object *o, struct node_key *key
 	for (unsigned i = 0; i < key->children; i++) {
 		link_decode(&child.link, copy + (size_t)i * LINK_SIZE);
 		if (child.link.offset != 0 &&
-		    count_nodes(r, o, &child, leaf + i * leaves_below(key->level), count, e) ==
-			-1)
+		    count_nodes(r, w, &child, leaf + i * leaves_below(key->level), e) == -1)
 			return -1;
 	}
 	return 0;
 }
 
 int
-image_reader_nodes(
-    struct image_reader *r, const struct object *o, uint64_t *count, struct err *e)
+image_reader_nodes(struct image_reader *r, const struct object *o, node_visit *visit, void *arg,
+    uint64_t *count, struct err *e)
 {
 	struct node_key key = { .link = o->top, .level = index_height(&r->img->g, o->size) };
+	struct node_walk w = { .object = o, .visit = visit, .arg = arg };
 
 	*count = 0;
 	if (o->top.offset == 0)
 		return 0;
-	if (count_nodes(r, o, &key, 0, count, e) == -1)
+	if (count_nodes(r, &w, &key, 0, e) == -1)
 		return in_object(r, o, e);
+	*count = w.count;
 	return 0;
 }
 

@@ -48,9 +48,12 @@ int image_reader_next(struct image_reader *r, const struct object *o, uint64_t f
 /* How many pages the record of an entry of this image has; hot ones are not among them. */
 uint32_t image_reader_stored(const struct image_reader *r, const struct entry *en);
 
-/* Counts the index nodes of an object; the inner ones are verified. */
-int image_reader_nodes(
-    struct image_reader *r, const struct object *o, uint64_t *count, struct err *e);
+/* Is told where each node is. */
+typedef void node_visit(void *arg, uint64_t offset);
+
+/* Counts the index nodes of an object; the inner ones are verified.  visit may be NULL. */
+int image_reader_nodes(struct image_reader *r, const struct object *o, node_visit *visit,
+    void *arg, uint64_t *count, struct err *e);
 
 /* Reads the record of a chunk that stores something and checks its page sums' checksum. */
 int image_reader_load(struct image_reader *r, const struct object *o, uint64_t chunk,

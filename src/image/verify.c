@@ -3,6 +3,8 @@
 
 #include "image/verify.h"
 
+#include <sys/random.h>
+
 #include "base/ckd.h"
 #include "base/pool.h"
 #include "format/header.h"
@@ -12,12 +14,39 @@
 
 #define JOB_BYTES (UINT64_C(4) << 20) /* of guest memory per job */
 
+/*
+ * The parts of a file lie one behind the other exactly if the places where they end are the
+ * places where they begin, each as often, but for the first and the last.  As a sum of
+ * what a key that nobody knows makes of these places, that takes no memory, and the parts
+ * may come in any order.
+ */
+struct cover {
+	uint64_t key, sum;
+};
+
+static uint64_t
+mix(const struct cover *c, uint64_t at)
+{
+	uint64_t x = at + c->key;
+
+	x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+	return x ^ x >> 31;
+}
+
+static void
+cover_add(struct cover *c, uint64_t at, uint64_t len)
+{
+	c->sum += mix(c, at) - mix(c, at + len);
+}
+
 struct job {
 	const struct object *object;
 	uint64_t first, end; /* chunks */
 	struct verify_result found;
 	uint64_t hot; /* pages that are in the hot section */
 	uint64_t record_bytes;
+	struct cover cover;
 };
 
 struct verify {
@@ -29,6 +58,7 @@ struct verify {
 	struct verify_result *result;
 	/* Of the object whose jobs are being collected. */
 	uint64_t stored, hot, bytes;
+	struct cover cover;
 	uint64_t done, total; /* bytes of records, of all objects */
 };
 
@@ -89,6 +119,7 @@ run(void *worker, void *slot, struct err *e)
 		job->found.records++;
 		job->found.pages += pages;
 		job->record_bytes += en.length;
+		cover_add(&job->cover, en.offset, en.length);
 	}
 	return more == -1 ? -1 : 0;
 }
@@ -103,6 +134,7 @@ collect(struct verify *v, struct err *e)
 	v->stored += job->found.pages + job->hot;
 	v->hot += job->hot;
 	v->bytes += job->record_bytes;
+	v->cover.sum += job->cover.sum;
 	v->done += job->record_bytes;
 	v->result->records += job->found.records;
 	v->result->pages += job->found.pages;
@@ -126,9 +158,20 @@ next_job(
 	more = image_reader_next(v->reader, o, *from, &chunk, &en, e);
 	if (more != 1)
 		return more;
-	*job = (struct job){ .object = o, .first = chunk, .end = (chunk / span + 1) * span };
+	*job = (struct job){
+		.object = o,
+		.first = chunk,
+		.end = (chunk / span + 1) * span,
+		.cover.key = v->cover.key,
+	};
 	*from = job->end;
 	return 1;
+}
+
+static void
+cover_node(void *arg, uint64_t offset)
+{
+	cover_add(arg, offset, NODE_FRAME_SIZE);
 }
 
 static int
@@ -163,7 +206,7 @@ verify_object(struct verify *v, const struct object *o, struct err *e)
 		    (unsigned long long)v->hot, (unsigned long long)v->bytes,
 		    (unsigned long long)o->top.stored, (unsigned long long)o->top.hot,
 		    (unsigned long long)o->top.bytes);
-	if (image_reader_nodes(v->reader, o, &nodes, e) == -1)
+	if (image_reader_nodes(v->reader, o, cover_node, &v->cover, &nodes, e) == -1)
 		return -1;
 	v->result->nodes += nodes;
 	return 0;
@@ -229,15 +272,22 @@ record_bytes(const struct object *list, size_t n)
 	return sum;
 }
 
-/* Header, records, nodes, manifest and trailer are the whole file. */
+/* Header, records, nodes, manifest and trailer are the whole file, and each lies alone. */
 static int
-verify_size(const struct verify *v, struct err *e)
+verify_size(struct verify *v, struct err *e)
 {
-	uint64_t known = HEADER_SIZE + v->total + v->result->nodes * NODE_FRAME_SIZE +
-			 SKIP_SIZE + v->img->manifest_length + TRAILER_SIZE;
+	uint64_t end = SKIP_SIZE + v->img->manifest_length + TRAILER_SIZE;
+	uint64_t known = HEADER_SIZE + v->total + v->result->nodes * NODE_FRAME_SIZE + end;
+	uint64_t size = v->img->size;
 
-	if (known == v->img->size)
+	cover_add(&v->cover, 0, HEADER_SIZE);
+	cover_add(&v->cover, size - MIN(end, size), MIN(end, size));
+	if (known == size && v->cover.sum == mix(&v->cover, 0) - mix(&v->cover, size))
 		return 0;
+	if (known == size)
+		return err_set(e, ERR_CORRUPT,
+		    "%s: two parts of the file overlap, and something else is in it",
+		    v->img->path);
 	return err_set(e, ERR_CORRUPT, "%s: %llu bytes are accounted for, the file has %llu",
 	    v->img->path, (unsigned long long)known, (unsigned long long)v->img->size);
 }
@@ -258,6 +308,8 @@ image_verify(const struct image *img, unsigned nthreads, verify_progress *progre
 	int rc = -1;
 
 	*result = (struct verify_result){ 0 };
+	if (getrandom(&v.cover.key, sizeof(v.cover.key), 0) == -1)
+		return err_sys(e, "random number");
 	v.total = record_bytes(m->regions, m->nregions) + record_bytes(m->states, m->nstates);
 	if (m->hot != NULL)
 		v.total += m->hot->pages.top.bytes + m->hot->table.top.bytes;

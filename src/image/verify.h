@@ -18,8 +18,8 @@ typedef void verify_progress(void *arg, uint64_t done, uint64_t total);
 
 /*
  * Checks every byte of an open image: each index node and record, the counts
- * in the index, that the index and the hot table say the same, and that nothing
- * lies between the parts.  The error is the first in
+ * in the index, that the index and the hot table say the same, that nothing lies
+ * between the parts, and that no two of them overlap.  The error is the first in
  * the order of objects and addresses, whatever the number of threads.
  */
 int image_verify(const struct image *img, unsigned nthreads, verify_progress *progress,

@@ -135,7 +135,7 @@ read_object(struct image_reader *r, const struct object *o, bool good)
 	}
 	must(more == -1 || (pages == o->top.stored && bytes == o->top.bytes));
 	must(!good || more == 0);
-	must(image_reader_nodes(r, o, &nodes, &e) == 0 || !good);
+	must(image_reader_nodes(r, o, NULL, NULL, &nodes, &e) == 0 || !good);
 	must(image_reader_read(r, o, 0, buf, MIN(o->size, sizeof(buf)), &e) == 0 || !good);
 	must(image_reader_read(r, o, o->size - 1, buf, 1, &e) == 0 || !good);
 	must(image_reader_read(r, o, o->size, buf, 1, &e) == -1);

@@ -373,6 +373,15 @@ hot_bit_only(void)
 	region_entry(2)[24] &= 0xfd;
 }
 
+/* Chunks 0 and 1 have records of one length: one of them twice, the other not at all. */
+static void
+record_twice(void)
+{
+	if (le32dec(region_entry(0) + 8) != le32dec(region_entry(1) + 8))
+		abort();
+	memcpy(region_entry(0), region_entry(1), 24);
+}
+
 static void
 header_bit_gone(void)
 {
@@ -424,6 +433,7 @@ static const struct hostile cases[] = {
 	{ "another page than the table's", hot_bit_elsewhere, RESEAL_COUNTS, true,
 	    "is not in the hot table" },
 	{ "a page that is hot and not stored", hot_bit_only, RESEAL_INDEX, true, "reserved" },
+	{ "a record for two chunks", record_twice, RESEAL_COUNTS, true, "overlap" },
 	{ "a section that the header does not tell of", header_bit_gone, RESEAL_ENDS, false,
 	    "does not tell of" },
 	{ "another feature too", header_bit_unknown, RESEAL_ENDS, false, "features 0x4" },
