@@ -175,6 +175,7 @@ fails "an image that was cut" 3 'truncated\|trailer' --from "$tmp/cut"
 cp "$tmp/a" "$tmp/bad"
 printf 'XXXXXXXX' | dd of="$tmp/bad" bs=1 seek=60000 conv=notrunc 2>/dev/null
 fails "a damaged image" 3 'bad: ram: chunk at' --from "$tmp/bad" --hot "$tmp/t"
+fails "a record that would be copied as it is" 3 'bad: ram: chunk at' --from "$tmp/bad"
 t "an image that exists" 1 gmem-snap --from "$tmp/a" -o "$tmp/h"
 t "--state" 2 gmem-snap --from "$tmp/a" --state "x=$tmp/s1" -o "$tmp/none"
 t "another place of memory" 2 gmem-snap --from "$tmp/a" --file "$tmp/odd" -o "$tmp/none"
