@@ -199,8 +199,8 @@ test_serve_source_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_serve_source_LDADD = $(UNIT_LDADD)
 
 # base, format, codec, image
-format_unit_tests = test-base test-codec test-format test-format-hostile test-hot test-trace \
-	test-writer
+format_unit_tests = test-base test-codec test-format test-format-hostile test-hot \
+	test-hot-manifest test-trace test-writer
 check_PROGRAMS += $(format_unit_tests)
 TESTS += $(format_unit_tests)
 
@@ -223,6 +223,10 @@ test_trace_LDADD = $(UNIT_LDADD)
 test_writer_SOURCES = %D%/unit/test-writer.c
 test_writer_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_writer_LDADD = $(UNIT_LDADD)
+
+test_hot_manifest_SOURCES = %D%/unit/test-hot-manifest.c
+test_hot_manifest_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_hot_manifest_LDADD = $(UNIT_LDADD)
 
 test_hot_SOURCES = %D%/unit/test-hot.c $(reseal)
 test_hot_CPPFLAGS = $(UNIT_CPPFLAGS) -I$(srcdir)/tests/fuzz

@@ -110,7 +110,7 @@ run_look(void *worker, void *arg, struct err *e)
 {
 	struct worker *w = worker;
 	struct job *job = arg;
-	struct hot_page *sorted[LOOK_PAGES];
+	struct hot_page *sorted[LOOK_PAGES] = { NULL };
 
 	sort_pages(sorted, job->pages, job->n);
 	for (size_t i = 0; i < job->n; i++) {
@@ -151,7 +151,7 @@ run_pack(void *worker, void *arg, struct err *e)
 {
 	struct worker *w = worker;
 	struct job *job = arg;
-	struct hot_page *sorted[CHUNK_PAGES_MAX];
+	struct hot_page *sorted[CHUNK_PAGES_MAX] = { NULL };
 	size_t n = 0;
 	int rc;
 
