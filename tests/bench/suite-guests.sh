@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck disable=SC2034,SC2154  # these are of suite, and of one another
 # The guests of the suite: boot them to the point where they wait, snapshot them, and have
 # them tell what is right.  Sourced by suite.
 
@@ -89,7 +90,7 @@ snapshots()
 	local size option
 	for size in default 4K 2M; do
 		option=()
-		[ $size = default ] || option=(--chunk-size $size)
+		[ $size = default ] || option=(--chunk-size "$size")
 		gmem-snap -q -f --leave running --qmp "$tmp/source.qmp" "${option[@]}" \
 			-o "$store/$size.gmem" || {
 			reason="no snapshot"

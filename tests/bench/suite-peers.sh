@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck disable=SC2034,SC2154  # these are of suite, and of one another
 # Who restores the guests, and from which files.  Sourced by suite.
 #
 # peer NAME DIRECTORY: sets files=(…), what it reads from storage; drive_options=(…); and

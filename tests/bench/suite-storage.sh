@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck disable=SC2034,SC2154  # these are of suite, and of one another
 # Where the files of the suite lie, and what of them is in memory.  Sourced by suite.
 #
 #   cached  a file system of this machine (BENCH_DIR), all of the file in the page cache
@@ -9,6 +10,7 @@
 
 slow_rate=$((${BENCH_SLOW:-100} * 1000000))
 cgroup=
+first=
 loops=()
 mounts=()
 
@@ -67,6 +69,17 @@ make_cgroup()
 	mkdir "$cgroup" 2>/dev/null || { reason="cannot create $cgroup"; cgroup=; return 1; }
 }
 
+# What is measured goes before all else on this machine; within it, priorities are as ever.
+go_first()
+{
+	[ -e /sys/fs/cgroup/cpu/cpu.shares ] || {
+		echo "BENCH_FIRST: no cgroup for CPUs (version 1)" >&2
+		return 1
+	}
+	first=/sys/fs/cgroup/cpu/gmem-bench-$$
+	mkdir "$first" && echo 262144 >"$first/cpu.shares"
+}
+
 # limit DEVICE: reads of it from within the cgroup
 limit()
 {
@@ -97,16 +110,16 @@ make_slow()
 	limit "$loop"
 }
 
-# within STATE COMMAND…
+# within STATE COMMAND…: in the cgroups for it
 within()
 {
 	local state=$1
 	shift
-	if [ "$state" = slow ]; then
-		(echo $BASHPID >"$cgroup/cgroup.procs" && exec "$@")
-	else
-		"$@"
-	fi
+	(
+		[ "$state" != slow ] || echo $BASHPID >"$cgroup/cgroup.procs" || exit
+		[ -z "$first" ] || echo $BASHPID >"$first/cgroup.procs" || exit
+		exec "$@"
+	)
 }
 
 # drop FILE: nothing of it in the page cache
