@@ -35,7 +35,8 @@ bench_suite = %D%/suite %D%/suite-guests.sh %D%/suite-peers.sh %D%/suite-storage
 EXTRA_DIST += $(bench_suite)
 dist_check_SCRIPTS += tests/vm/bench-guests.sh
 TESTS += tests/vm/bench-guests.sh
-EXTRA_DIST += %D%/README %D%/chunk-sizes.sh %D%/fault.sh %D%/populate.lab %D%/run.sh %D%/vmms.sh
+EXTRA_DIST += %D%/README %D%/chunk-sizes.sh %D%/fault.sh %D%/faults.sh %D%/populate.lab \
+	%D%/run.sh %D%/vmms.sh
 CLEANFILES += $(bench_programs)
 
 vmm_stand_ins = stand-in-firecracker raw-uffd-server stand-in-cloud-hypervisor raw-ch-source \
@@ -43,7 +44,10 @@ vmm_stand_ins = stand-in-firecracker raw-uffd-server stand-in-cloud-hypervisor r
 bench: all $(bench_programs) $(vmm_stand_ins)
 	./run bash $(srcdir)/%D%/run.sh
 	./run bash $(srcdir)/%D%/vmms.sh
+	./run bash $(srcdir)/%D%/faults.sh
 	./run bash $(srcdir)/%D%/suite
+bench-faults: all gmem-bench-fault
+	./run bash $(srcdir)/%D%/faults.sh
 bench-guests: all $(bench_guest_programs)
 	./run bash $(srcdir)/%D%/suite
 bench-vmms: all gmem-bench-corpus $(vmm_stand_ins)
@@ -56,4 +60,4 @@ bench-chunk-sizes: all gmem-bench gmem-bench-corpus
 bench-lab: all gmem-bench-populate lab-kernel
 	@echo "load of this machine: `cut -d ' ' -f 1-3 /proc/loadavg`"
 	$(srcdir)/tests/lab/boot $(srcdir)/%D%/populate.lab
-.PHONY: bench bench-guests bench-vmms bench-chunk-sizes bench-lab
+.PHONY: bench bench-faults bench-guests bench-vmms bench-chunk-sizes bench-lab
