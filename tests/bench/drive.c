@@ -257,7 +257,8 @@ save(void)
 	command(false,
 	    "{\"execute\":\"migrate-set-parameters\",\"arguments\":{\"max-bandwidth\":"
 	    "10000000000}}\n");
-	command(true, "{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"%s\"}}\n", options.save);
+	command(
+	    true, "{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"%s\"}}\n", options.save);
 	wait_for("query-migrate", "\"status\": \"completed\"", "\"status\": \"failed\"");
 }
 
@@ -325,35 +326,54 @@ measure(void)
 	answered = now() - began;
 	usleep((useconds_t)(options.linger * 1e6));
 	end_child();
-	printf("{\"vm_ms\":%.2f,\"answer_ms\":%.2f,\"answer\":\"%s\"}\n", vm * 1e3, answered * 1e3,
-	    answer);
+	printf("{\"vm_ms\":%.2f,\"answer_ms\":%.2f,\"answer\":\"%s\"}\n", vm * 1e3,
+	    answered * 1e3, answer);
 }
 
 int
 main(int argc, char **argv)
 {
-	static const struct option longs[] = { { "qmp", 1, NULL, 'q' }, { "serial", 1, NULL, 's' },
-		{ "ask", 1, NULL, 'a' }, { "incoming", 1, NULL, 'i' }, { "whole", 0, NULL, 'w' },
-		{ "save", 1, NULL, 'S' }, { "linger", 1, NULL, 'l' }, { "timeout", 1, NULL, 't' },
-		{ NULL, 0, NULL, 0 } };
+	static const struct option longs[] = { { "qmp", 1, NULL, 'q' },
+		{ "serial", 1, NULL, 's' }, { "ask", 1, NULL, 'a' },
+		{ "incoming", 1, NULL, 'i' }, { "whole", 0, NULL, 'w' },
+		{ "save", 1, NULL, 'S' }, { "linger", 1, NULL, 'l' },
+		{ "timeout", 1, NULL, 't' }, { NULL, 0, NULL, 0 } };
 	int c;
 
 	while ((c = getopt_long(argc, argv, "+", longs, NULL)) != -1)
 		switch (c) {
-		case 'q': options.qmp = optarg; break;
-		case 's': options.serial = optarg; break;
-		case 'a': options.ask = optarg; break;
-		case 'i': options.incoming = optarg; break;
-		case 'w': options.whole = true; break;
-		case 'S': options.save = optarg; break;
-		case 'l': options.linger = atof(optarg); break;
-		case 't': options.timeout = atof(optarg); break;
-		default: return 2;
+		case 'q':
+			options.qmp = optarg;
+			break;
+		case 's':
+			options.serial = optarg;
+			break;
+		case 'a':
+			options.ask = optarg;
+			break;
+		case 'i':
+			options.incoming = optarg;
+			break;
+		case 'w':
+			options.whole = true;
+			break;
+		case 'S':
+			options.save = optarg;
+			break;
+		case 'l':
+			options.linger = atof(optarg);
+			break;
+		case 't':
+			options.timeout = atof(optarg);
+			break;
+		default:
+			return 2;
 		}
 	if (optind == argc || options.qmp == NULL ||
 	    (options.save == NULL && (options.serial == NULL || options.ask == NULL))) {
-		fprintf(stderr, "usage: gmem-bench-drive --qmp SOCKET --serial SOCKET --ask LINE "
-				"[--incoming URI [--whole]] [--save URI] -- COMMAND...\n");
+		fprintf(stderr,
+		    "usage: gmem-bench-drive --qmp SOCKET --serial SOCKET --ask LINE "
+		    "[--incoming URI [--whole]] [--save URI] -- COMMAND...\n");
 		return 2;
 	}
 	unlink(options.qmp);

@@ -29,7 +29,8 @@ open(const char *path, int flags, ...)
 	va_end(ap);
 	fd = (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 	if (fd == -1 && errno == EROFS)
-		fd = (int)syscall(SYS_openat, AT_FDCWD, path, (flags & ~O_ACCMODE) | O_RDONLY, mode);
+		fd = (int)syscall(
+		    SYS_openat, AT_FDCWD, path, (flags & ~O_ACCMODE) | O_RDONLY, mode);
 	return fd;
 }
 

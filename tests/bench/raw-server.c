@@ -139,7 +139,9 @@ start(char **argv)
 static void
 welcome(int sock)
 {
-	struct gmem_message m = { .version = GMEM_HANDOFF_VERSION, .type = GMEM_WELCOME, .count = 1 };
+	struct gmem_message m = {
+		.version = GMEM_HANDOFF_VERSION, .type = GMEM_WELCOME, .count = 1
+	};
 	struct gmem_region r = { .name = "ram0",
 		.size = server.size,
 		.page_size = PAGE,
@@ -210,9 +212,9 @@ converse(int sock)
 static void
 copy_page(uint64_t at)
 {
-	struct uffdio_copy copy = { .dst = at,
-		.src = (uintptr_t)server.raw + (at - server.address),
-		.len = PAGE };
+	struct uffdio_copy copy = {
+		.dst = at, .src = (uintptr_t)server.raw + (at - server.address), .len = PAGE
+	};
 	struct uffdio_range range = { at, PAGE };
 
 	if (ioctl(server.uffd, UFFDIO_COPY, &copy) == 0)
