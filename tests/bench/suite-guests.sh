@@ -36,8 +36,8 @@ await()
 	done
 }
 
-# The line of the guest's log that has the answer to a seed.
-answered() { grep -q "GUEST ANSWER $1 " "$tmp/serial.log"; }
+# All of the line with the answer to a seed is in the guest's log.
+answered() { grep -Eq "GUEST ANSWER $1 [0-9a-f]{64}" "$tmp/serial.log"; }
 
 # tell LINE: to the guest, by a socket that is open as descriptor 7 all the time.
 tell() { echo "$1" >&7; }
