@@ -41,11 +41,13 @@ CLEANFILES += $(bench_programs)
 
 vmm_stand_ins = stand-in-firecracker raw-uffd-server stand-in-cloud-hypervisor raw-ch-source \
 	raw-ch-sink
-bench: all $(bench_programs) $(vmm_stand_ins)
+bench: all $(bench_programs) $(bench_guest_programs) $(vmm_stand_ins)
 	./run bash $(srcdir)/%D%/run.sh
 	./run bash $(srcdir)/%D%/vmms.sh
-	./run bash $(srcdir)/%D%/faults.sh
-	./run bash $(srcdir)/%D%/suite
+	BENCH_JSON="$${BENCH_JSON:+$${BENCH_JSON%.json}-faults.json}" \
+	    ./run bash $(srcdir)/%D%/faults.sh
+	BENCH_JSON="$${BENCH_JSON:+$${BENCH_JSON%.json}-guests.json}" \
+	    ./run bash $(srcdir)/%D%/suite
 bench-faults: all gmem-bench-fault
 	./run bash $(srcdir)/%D%/faults.sh
 bench-guests: all $(bench_guest_programs)
