@@ -25,7 +25,7 @@ wants()
 	return 1
 }
 
-# make_files SEED: all that any of the peers reads, in $store.  What cannot be made is
+# make_files SEED…: all that any of the peers reads, in $store.  What cannot be made is
 # missing, and $store/KIND.why tells why.
 make_files()
 {
@@ -39,9 +39,9 @@ make_files()
 	! wants qemu-zstd || make_migration || echo "$reason" >"$store/migration.why"
 	! wants squashfs erofs || make_compressed_fs
 	# The names of peers and images differ only by what is the default.
-	! wants gmem-hot gmem-hot-lazy || make_hot default "$1"
+	! wants gmem-hot gmem-hot-lazy || make_hot default "$@"
 	for kind in 4k 2m; do
-		! wants gmem-$kind-hot || make_hot ${kind^^} "$1"
+		! wants gmem-$kind-hot || make_hot ${kind^^} "$@"
 	done
 }
 
@@ -79,17 +79,25 @@ make_compressed_fs()
 	rm -rf "$tmp/fs"
 }
 
-# make_hot CHUNKS SEED: with the working set of another request than those that are measured
+# make_hot CHUNKS SEED…: with the working sets of other requests than those that are measured
 make_hot()
 {
+	local chunks=$1 seed hot=()
+	shift
 	if ! can_record; then
-		echo "this build does not record" >"$store/$1-hot.why"
-	elif ! [ -e "$store/trace" ] && ! record "$store/trace" "$2" 2>"$tmp/record.err"; then
-		echo "no trace: $(tail -n 1 "$tmp/record.err")" >"$store/$1-hot.why"
-	elif ! gmem-snap -q -f --from "$store/$1.gmem" --hot "$store/trace" \
-		-o "$store/$1-hot.gmem" 2>"$tmp/hot.err"; then
-		echo "no hot section: $(tail -n 1 "$tmp/hot.err")" >"$store/$1-hot.why"
+		echo "this build does not record" >"$store/$chunks-hot.why"
+		return
 	fi
+	for seed; do
+		[ -e "$store/trace.$seed" ] || record "$store/trace.$seed" "$seed" 2>"$tmp/record.err" || {
+			echo "no trace: $(tail -n 1 "$tmp/record.err")" >"$store/$chunks-hot.why"
+			return
+		}
+		hot+=(--hot "$store/trace.$seed")
+	done
+	gmem-snap -q -f --from "$store/$chunks.gmem" "${hot[@]}" -o "$store/$chunks-hot.gmem" \
+		2>"$tmp/hot.err" ||
+		echo "no hot section: $(tail -n 1 "$tmp/hot.err")" >"$store/$chunks-hot.why"
 }
 
 # want FILE WHY: files+=FILE, or the reason why it is not there
