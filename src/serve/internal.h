@@ -82,7 +82,7 @@ struct loaded_set {
 	/* Who gives the rests. */
 	pthread_t thread;
 	bool started;
-	atomic_bool sleeps;
+	atomic_bool stop, sleeps;
 	sem_t wake;
 };
 

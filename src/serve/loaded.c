@@ -59,6 +59,7 @@ loaded_fini(struct server *s)
 {
 	struct loaded_set *set = &s->loaded;
 
+	atomic_store(&set->stop, true);
 	if (set->started)
 		thread_stop(set->thread);
 	filler_fini(&s->rest_filler);
@@ -78,6 +79,7 @@ loaded_shed(struct server *s)
 {
 	struct loaded_set *set = &s->loaded;
 
+	atomic_store(&set->stop, true);
 	if (set->started)
 		thread_stop(set->thread);
 	set->started = false;
@@ -147,6 +149,7 @@ start_resting(struct server *s, struct err *e)
 			return -1;
 	/* What it gives was decoded before. */
 	s->rest_filler = (struct filler){ 0 };
+	atomic_store(&s->loaded.stop, false);
 	if (filler_init(&s->rest_filler, s, false, -1, e) == -1 ||
 	    thread_start(&s->loaded.thread, rest_main, s, e) == -1)
 		return -1;
@@ -407,7 +410,8 @@ rest_main(void *arg)
 	int rc = 0;
 
 	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
-	while (rc != -1 && !atomic_load(&s->stop) && atomic_load(&s->state) == SERVER_FILLING) {
+	while (rc != -1 && !atomic_load(&s->stop) && !atomic_load(&s->loaded.stop) &&
+	       atomic_load(&s->state) != SERVER_FAILED) {
 		rc = fill_pending(&s->rest_filler, &e);
 		filler_account(&s->rest_filler);
 		if (rc == 1) {

@@ -5,9 +5,11 @@
 # missed target is marked, not an error.
 #
 # BENCH_DIR (default /dev/shm) takes 200 MiB; BENCH_ROUNDS (default 5); BENCH_GIB (default 4)
-# is the size of memory that is touched; BENCH_JSON=FILE gets a line of JSON for each cell.
+# is the size of memory that is touched; BENCH_CPU (default 0) is where one thread touches, and is
+# answered; BENCH_JSON=FILE gets a line of JSON for each cell.
 set -eu
 rounds=${BENCH_ROUNDS:-5}
+cpu=${BENCH_CPU:-0}
 tmp=$(mktemp -d -p "${BENCH_DIR:-/dev/shm}" gmem-bench-XXXXXX)
 trap 'rm -rf "$tmp"' EXIT
 cd "$tmp"
@@ -39,20 +41,20 @@ gmem-bench-fault --make "${BENCH_GIB:-4},4096" small.gmem
 gmem-bench-fault --make 64,4096 large.gmem
 echo "demand faults of 4 KiB, load $(cut -d' ' -f1 /proc/loadavg)"
 for order in random sequential mix; do
-	cell "$order" --order $order small.gmem
+	cell "$order" --order $order small.gmem -- --placement "$cpu"
 	row "$order: p50" fault_p50 us
 	row "  against pwrite + CONTINUE and the decoding" ratio_p50_floor_decode x '<=' 1.15
 	row "  p99 against these" ratio_p99_floor_decode x '<=' 1.5
 	row "  p50 against UFFDIO_COPY of a raw page" ratio_p50_copy x
 done
 for threads in 2 3 4; do
-	cell "$threads threads" --threads $threads --scale small.gmem
+	cell "$threads threads" --threads $threads --scale small.gmem -- --placement same
 	target=
 	[ $threads -gt 2 ] || target='>= 1.6'
 	# shellcheck disable=SC2086 # two words
 	row "$threads threads, faults a second against one" ratio_rate_threads x $target
 done
-cell "64 GiB" --against large.gmem small.gmem
+cell "64 GiB" --against large.gmem small.gmem -- --placement "$cpu"
 row "64 GiB, p50 against ${BENCH_GIB:-4} GiB" ratio_p50_other x '<=' 1.1
-cell "4 busy neighbours" --hogs 4 small.gmem
+cell "4 busy neighbours" --hogs 4 small.gmem -- --placement "$cpu" --sched fifo
 row "4 busy neighbours, p99 against none" ratio_p99_other x '<=' 1.5

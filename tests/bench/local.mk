@@ -35,7 +35,7 @@ bench_suite = %D%/suite %D%/suite-guests.sh %D%/suite-peers.sh %D%/suite-storage
 EXTRA_DIST += $(bench_suite)
 dist_check_SCRIPTS += tests/vm/bench-guests.sh
 TESTS += tests/vm/bench-guests.sh
-EXTRA_DIST += %D%/README %D%/chunk-sizes.sh %D%/fault.sh %D%/faults.sh %D%/populate.lab \
+EXTRA_DIST += %D%/README %D%/chunk-sizes.sh %D%/faults.sh %D%/populate.lab \
 	%D%/run.sh %D%/vmms.sh
 CLEANFILES += $(bench_programs)
 
@@ -54,8 +54,6 @@ bench-guests: all $(bench_guest_programs)
 	./run bash $(srcdir)/%D%/suite
 bench-vmms: all gmem-bench-corpus $(vmm_stand_ins)
 	./run bash $(srcdir)/%D%/vmms.sh
-bench-fault: all gmem-bench-fault
-	./run sh $(srcdir)/%D%/fault.sh
 bench-chunk-sizes: all gmem-bench gmem-bench-corpus
 	./run bash $(srcdir)/%D%/chunk-sizes.sh
 # Filling memory on the kernel of the lab: emulated, so only the ratios mean something.
