@@ -190,7 +190,8 @@ take_mapping(const struct gmem_message *m)
 static bool
 converse(int sock)
 {
-	struct gmem_message m = { 0 }, ok = { .version = GMEM_HANDOFF_VERSION, .type = GMEM_OK };
+	struct gmem_message m = { 0 },
+			    ok = { .version = GMEM_HANDOFF_VERSION, .type = GMEM_OK };
 	int fds[2];
 	size_t nfds = 2;
 
