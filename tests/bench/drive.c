@@ -181,7 +181,7 @@ note_event(const char *line)
 }
 
 /* A QMP command without an answer that matters; an error of it ends us, if it is to. */
-static const char *
+static const char *__attribute__((format(printf, 2, 3)))
 command(bool must, const char *fmt, ...)
 {
 	char text[4096];

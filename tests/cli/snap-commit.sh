@@ -22,7 +22,7 @@ finish() { # NAME
     check "$1: the image was not complete" working
     cat <&3 >>"$tmp/most"
     exec 3<&-
-    wait $snap
+    wait "$snap"
     check "$1: it is now" test $? -eq 0
     t "$1: and whole" 0 gmem-inspect verify "$tmp/most"
 }
