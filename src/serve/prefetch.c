@@ -107,10 +107,10 @@ tell_ready(struct prefetch_thread *t)
 		return;
 	stat_add(&t->batch.filler.stats.prefetch_us, MAX(us, 1));
 	log_debug("prefetched after %llu us", (unsigned long long)us);
-	server_set_prefetched(s);
-	/* Nobody writes through it any more. */
+	/* Nobody writes through it any more; who waits for what was prefetched would. */
 	for (size_t i = 0; i < s->nobjects; i++)
 		own_close(&s->objects[i]);
+	server_set_prefetched(s);
 }
 
 /* Maps what comes to be mapped, and says when all is there. */
