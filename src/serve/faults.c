@@ -76,9 +76,10 @@ answer_queue(struct worker *w, struct err *e)
 			if (answer(w, &fault, e) == -1)
 				return -1;
 		}
-		/* Of a chunk of hot pages; all others are left to who gives rests. */
+		/* Of a chunk of hot pages; all others are left to who gives rests.  When all
+		 * is there it may be freed by now. */
 		rest = 0;
-		if (f->hot != NULL)
+		if (atomic_load(&f->server->state) != SERVER_COMPLETE && f->hot != NULL)
 			rest = more_faults(f) ? f->at < f->n : hot_pending(f, e);
 	}
 	return rest;
