@@ -470,12 +470,15 @@ fill_vcpu(struct filler *f, size_t object, uint64_t off, struct err *e)
 
 	f->began = serve_now();
 	stat_add(&f->stats.faults_vcpu, 1);
-	if (claims_take(&o->claims, page))
-		return give_taken(f, object, NULL, off, e);
-	if (claims_given(&o->claims, page))
+	/* Who is at its chunk may have been left the page. */
+	if (claims_take(&o->claims, page)) {
+		if (give_taken(f, object, NULL, off, e) == -1)
+			return -1;
+	} else if (claims_given(&o->claims, page)) {
 		stat_add(&f->stats.faults_present, 1);
-	else
+	} else {
 		stat_add(&f->stats.faults_waited, 1);
+	}
 	return await_given(f->server, &o->claims, page, e);
 }
 
