@@ -32,12 +32,14 @@ given_run(const struct claims *c, uint64_t *at, uint64_t end)
 	return n;
 }
 
+/* Those of pages [page, end). */
 static int
-map_given_pages(struct prefetch_thread *t, const struct mapping *m, struct err *e)
+map_given_between(struct prefetch_thread *t, const struct mapping *m, uint64_t page,
+    uint64_t end, struct err *e)
 {
 	struct server *s = t->p->s;
 	const struct served_object *o = &s->objects[m->object];
-	uint64_t page = m->offset / o->page_size, end = page + m->len / o->page_size, n;
+	uint64_t n;
 
 	t->batch.worked = serve_now();
 	while (!recording(s) &&
@@ -51,6 +53,23 @@ map_given_pages(struct prefetch_thread *t, const struct mapping *m, struct err *
 		batch_give_way(&t->batch);
 	}
 	return 0;
+}
+
+/* What is not registered counts as given, and nobody has to map it. */
+static int
+map_given_pages(struct prefetch_thread *t, const struct mapping *m, struct err *e)
+{
+	const struct served_object *o = &t->p->s->objects[m->object];
+	const struct extents *x = &o->extents;
+	uint64_t end = m->offset + m->len;
+	int rc = 0;
+
+	if (x->list == NULL)
+		return map_given_between(t, m, m->offset / o->page_size, end / o->page_size, e);
+	for (size_t i = 0; i < x->n && rc == 0; i++)
+		rc = map_given_between(t, m, MAX(x->list[i].off, m->offset) / o->page_size,
+		    MIN(x->list[i].off + x->list[i].len, end) / o->page_size, e);
+	return rc;
 }
 
 int
