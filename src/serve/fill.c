@@ -420,14 +420,25 @@ give_taken(
 	return give_page(f, object, off, &en, e);
 }
 
-static int
-wake_page(const struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
-{
-	const struct served_process *p = f->server->processes[m->process];
-	uint64_t page_size = f->server->objects[m->object].page_size;
-	enum uffd_result r = uffd_wake(p->uffd, m->hva + (off - m->offset), page_size, e);
+/*
+ * What is registered still would be asked for again and again: a mapping that has something
+ * else in its midst, of which nobody was told, is not unregistered at once.
+ */
+#define LATE_BYTES (UINT64_C(2) << 20)
 
-	return r == UFFD_FAILED ? -1 : 0;
+static int
+answer_late(const struct filler *f, const struct mapping *m, uint64_t off, struct err *e)
+{
+	int uffd = f->server->processes[m->process]->uffd;
+	uint64_t page_size = f->server->objects[m->object].page_size;
+	uint64_t hva = m->hva + (off - m->offset), block = MAX(LATE_BYTES, page_size);
+	uint64_t from = MAX(align_down(hva, block), m->hva);
+	uint64_t end = MIN(align_down(hva, block) + block, m->hva + m->len);
+	struct err unused;
+
+	if (uffd_unregister(uffd, from, end - from, &unused) == -1)
+		(void)uffd_unregister(uffd, hva, page_size, &unused);
+	return uffd_wake(uffd, hva, page_size, e) == UFFD_FAILED ? -1 : 0;
 }
 
 int
@@ -439,7 +450,7 @@ fill_fault(struct filler *f, const struct mapping *m, uint64_t off, struct err *
 	/* What is needed for an answer may be freed by now: the access is to be tried again. */
 	if (atomic_load(&f->server->state) == SERVER_COMPLETE) {
 		stat_add(&f->stats.faults_outside, 1);
-		return wake_page(f, m, off, e);
+		return answer_late(f, m, off, e);
 	}
 	if (!claims_given(&o->claims, page) && claims_take(&o->claims, page))
 		return give_taken(f, m->object, m, off, e);
