@@ -23,16 +23,24 @@
  * again: unregistering misses those who have only just begun to wait.
  */
 
-/* Readers whose chunks are written into guest memory have their buffers locked. */
 static int
 new_reader(struct filler *f, bool faults, struct err *e)
 {
 	if (image_reader_new(&f->reader, f->server->img, e) == -1)
 		return -1;
 	if (!faults)
-		return image_reader_lock(f->reader, e);
+		return 0;
 	f->joined = loaded_join(f->server, e) == 0;
 	return f->joined ? 0 : -1;
+}
+
+int
+filler_lock(struct filler *f, struct err *e)
+{
+	if (!f->locked && image_reader_lock(f->reader, e) == -1)
+		return -1;
+	f->locked = true;
+	return 0;
 }
 
 static uint8_t *
@@ -243,7 +251,8 @@ fill_chunk(struct filler *f, size_t object, uint64_t chunk, const struct entry *
 
 	if (!anything_left(o, en, chunk * npages, npages))
 		return 0;
-	if (image_reader_load(f->reader, o->object, chunk, en, e) == -1)
+	if (filler_lock(f, e) == -1 ||
+	    image_reader_load(f->reader, o->object, chunk, en, e) == -1)
 		return -1;
 	return give_rest(f, f->reader, object, chunk, en, 0, npages, count, e);
 }
@@ -516,7 +525,8 @@ fill_first(struct filler *f, size_t object, struct err *e)
 	for (uint32_t i = 0; entry_is_zero(&en, i); i++)
 		page++;
 	off = page * PAGE_GRANULE;
-	if (image_reader_place(f->reader, o->object, page, &there, e) == -1 ||
+	if (filler_lock(f, e) == -1 ||
+	    image_reader_place(f->reader, o->object, page, &there, e) == -1 ||
 	    image_reader_get(f->reader, &there, &content, e) == -1)
 		return -1;
 	claims_take(&o->claims, off / PAGE_GRANULE);

@@ -191,7 +191,7 @@ hot_fill(struct filler *f, uint64_t chunk, const struct entry *en, stat_counter 
 
 	if (!anything_left(f->server, chunk) || en->length == 0)
 		return 0;
-	if (image_reader_load(f->reader, o, chunk, en, e) == -1)
+	if (filler_lock(f, e) == -1 || image_reader_load(f->reader, o, chunk, en, e) == -1)
 		return -1;
 	rc = give_rest(f, f->reader, chunk, en, count, e);
 	filler_account(f);

@@ -91,6 +91,7 @@ struct filler {
 	struct server *server;
 	struct image_reader *reader; /* for the index; of who fills unasked also for chunks */
 	struct image_reader_stats counted; /* of its reader, in its statistics */
+	bool locked; /* its reader's chunks are (filler_lock) */
 	bool joined; /* it answers who has asked: has a part in server.loaded */
 	uint8_t *unit; /* locked; for objects of huge pages */
 	const uint8_t *zeros; /* the same, and nobody writes it */
@@ -214,6 +215,12 @@ void server_complete(struct server *s);
  * has asked for.
  */
 int filler_init(struct filler *f, struct server *s, bool faults, int uffd, struct err *e);
+
+/*
+ * Chunks that its reader decodes are written into guest memory from now on, and so locked.
+ * Most fillers decode elsewhere, and of locked memory there is little.
+ */
+int filler_lock(struct filler *f, struct err *e);
 
 /* Also of one that was never made ready, or only half.  What it did stays counted. */
 void filler_fini(struct filler *f);
