@@ -51,6 +51,12 @@ struct protect {
 	uint64_t pending[PENDING_MAX];
 	size_t npending;
 
+	/*
+	 * Odd while events are read, until what they say of discarded memory was taken: whoever
+	 * discards goes on in between, so no page may become DONE that was read since.
+	 */
+	_Atomic uint64_t window;
+
 	pthread_t thread;
 	bool started;
 	atomic_bool stop, spoilt;

@@ -136,6 +136,21 @@ on_change(struct protect *p, const struct uffd_event *ev)
 	}
 }
 
+/* Changes are taken first: what a page was is not known any more once it may be discarded. */
+static int
+read_some(struct protect *p, struct uffd_event list[UFFD_EVENTS_MAX], struct err *e)
+{
+	int n;
+
+	atomic_fetch_add(&p->window, 1);
+	n = uffd_read_events(p->uffd, list, e);
+	for (int i = 0; i < n; i++)
+		if (list[i].kind != UFFD_EV_FAULT)
+			on_change(p, &list[i]);
+	atomic_fetch_add(&p->window, 1);
+	return n;
+}
+
 static void
 read_all(struct protect *p)
 {
@@ -143,13 +158,10 @@ read_all(struct protect *p)
 	struct err e = ERR_INIT;
 	int n;
 
-	while ((n = uffd_read_events(p->uffd, list, &e)) > 0)
-		for (int i = 0; i < n; i++) {
+	while ((n = read_some(p, list, &e)) > 0)
+		for (int i = 0; i < n; i++)
 			if (list[i].kind == UFFD_EV_FAULT)
 				on_write(p, list[i].fault.hva / PAGE * PAGE);
-			else
-				on_change(p, &list[i]);
-		}
 	if (n == -1)
 		protect_spoil(p, &e);
 }

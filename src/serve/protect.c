@@ -112,6 +112,16 @@ release(struct protect *p, size_t region, uint64_t first, uint64_t n)
 
 /* ---- reading ---- */
 
+/* Memory was looked at: if it had been discarded just before, that is known after this. */
+static void
+await_window(const struct protect *p)
+{
+	uint64_t window = atomic_load(&p->window);
+
+	while (window % 2 == 1 && atomic_load(&p->window) == window)
+		sched_yield();
+}
+
 int
 protect_next(struct protect *p, size_t region, uint64_t from, uint64_t *start, uint64_t *end,
     struct err *e)
@@ -143,6 +153,7 @@ protect_skip(struct protect *p, size_t region, uint64_t from, uint64_t to, struc
 
 	if (first == last)
 		return 0;
+	await_window(p);
 	for (uint64_t i = first; i < last; i++)
 		if (atomic_exchange(&g->state[i], PAGE_DONE) >= PAGE_IN_POOL)
 			return err_set(e, ERR_FAILED,
@@ -163,6 +174,7 @@ protect_read(
 	if (protect_check(p, e) == -1 ||
 	    memory_source_read(g->r.source, buf, len, off, e) == -1)
 		return -1;
+	await_window(p);
 	for (uint64_t i = 0; i < n; i++, to += PAGE) {
 		uint32_t state = atomic_exchange(&g->state[first + i], PAGE_DONE);
 

@@ -517,6 +517,62 @@ test_misdeed(enum deed wish, const char *name, const char *words)
 	free(got);
 }
 
+struct race {
+	struct protect *p;
+	uint8_t *at;
+	atomic_bool discarded;
+};
+
+static void *
+discard_one(void *arg)
+{
+	struct race *r = arg;
+
+	if (madvise(r->at, PAGE, MADV_REMOVE) == -1)
+		abort();
+	atomic_store(&r->discarded, true);
+	return NULL;
+}
+
+/* Whoever discards goes on before we know of it; a reader may be there in the same moment. */
+static void
+test_race(void)
+{
+	unsigned unnoticed = 0;
+
+	for (int i = 0; i < 300; i++) {
+		struct vm vm = new_vm(STEP);
+		struct memory_source *source = source_of(&vm, MEMORY_MEMFD);
+		struct race r = { .discarded = false };
+		uint8_t got[PAGE] = { 0 };
+		pthread_t thread;
+
+		for (int k = 0; k < 2; k++)
+			vm.at[k] = map_all(vm.mem, vm.size);
+		r.at = vm.at[0];
+		r.at[0] = 1;
+		if (uffd_create(&vm.uffd, &e) == -1)
+			abort();
+		r.p = protect_vm(&vm, source, MIB);
+		if (r.p == NULL || protect_arm(r.p, &e) == -1 ||
+		    pthread_create(&thread, NULL, discard_one, &r) != 0)
+			abort();
+		while (!atomic_load(&r.discarded))
+			;
+		if (protect_read(r.p, 0, got, PAGE, 0, &e) == 0 &&
+		    protect_check(r.p, &e) == 0 && got[0] != 1)
+			unnoticed++;
+		pthread_join(thread, NULL);
+		protect_free(r.p);
+		memory_source_free(source);
+		for (int k = 0; k < 2; k++)
+			munmap(vm.at[k], vm.size);
+		close(vm.mem);
+	}
+	ok(unnoticed == 0, "race: %u of 300 times a discarded page was taken for zeros",
+	    unnoticed);
+}
+
 /* A page that is alone in its neighbourhood, and goes away as it should. */
 static void
 test_hole(void)
@@ -641,6 +697,7 @@ main(void)
 	test_abandoned();
 	test_misdeed(DISCARD, "discarded", "discarded 4096 bytes");
 	test_misdeed(UNMAP, "unmapped", "unmapped 4096 bytes");
+	test_race();
 	test_hole();
 	test_dead();
 	test_refused();
