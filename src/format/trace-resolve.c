@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/ckd.h"
+#include "base/mix.h"
 #include "format/pieces.h"
 #include "format/trace.h"
 
@@ -107,7 +108,7 @@ static bool
 first_time(struct resolver *r, size_t region, uint64_t page)
 {
 	uint64_t key = place(region, page) + 1;
-	size_t i = (size_t)(key * UINT64_C(0x9e3779b97f4a7c15) >> 20) & (r->nseen - 1);
+	size_t i = (size_t)mix_key(key, r->seen) & (r->nseen - 1);
 
 	for (; r->seen[i] != 0; i = (i + 1) & (r->nseen - 1))
 		if (r->seen[i] == key)

@@ -9,6 +9,7 @@
 #include <sys/endian.h>
 
 #include "base/ckd.h"
+#include "base/mix.h"
 #include "image/reader.h"
 
 /* Bits 0-47 the page, 48-62 the region, 63: it is zero. */
@@ -71,7 +72,7 @@ slot_of(const struct hot_list *l, uint32_t region, uint64_t page)
 {
 	uint64_t key = page | (uint64_t)region << PAGE_BITS;
 
-	return (uint32_t)(key * UINT64_C(0x9E3779B97F4A7C15) >> 32) & (l->nslots - 1);
+	return (uint32_t)mix_key(key, l->slots) & (l->nslots - 1);
 }
 
 /* The slot of the page, or the free one where it belongs: at least half of them are free. */
