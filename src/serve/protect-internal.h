@@ -60,6 +60,7 @@ struct protect {
 	pthread_t thread;
 	bool started;
 	atomic_bool stop, spoilt;
+	atomic_bool armed; /* the moment has come: what is discarded since is missed */
 	pthread_mutex_t lock; /* of why */
 	struct err why;
 	_Atomic uint64_t saved, stalls;

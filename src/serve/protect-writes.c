@@ -122,6 +122,8 @@ on_change(struct protect *p, const struct uffd_event *ev)
 		protect_spoil(p, &e);
 		return;
 	}
+	if (ev->kind == UFFD_EV_REMOVE && !atomic_load(&p->armed))
+		return;
 	for (size_t i = 0; i < p->nmappings; i++) {
 		const struct protect_mapping *m = &p->mappings[i];
 		uint64_t start = MAX(ev->start, m->hva), end = MIN(ev->end, m->hva + m->len);

@@ -328,6 +328,7 @@ arm_range(struct protect *p, uint64_t hva, uint64_t len, struct err *e)
 int
 protect_arm(struct protect *p, struct err *e)
 {
+	atomic_store(&p->armed, true);
 	for (size_t i = 0; i < p->nmappings; i++) {
 		const struct protect_mapping *m = &p->mappings[i];
 

@@ -573,6 +573,36 @@ test_race(void)
 	    unnoticed);
 }
 
+/* A balloon between the registration and the pause: what is there at the moment counts. */
+static void
+test_early(void)
+{
+	struct vm vm = new_vm(4 * MIB);
+	struct memory_source *source = source_of(&vm, MEMORY_MEMFD);
+	uint8_t *truth = calloc(1, vm.size), *got = calloc(1, vm.size);
+	struct protect *p;
+
+	vm_start(&vm);
+	e = (struct err)ERR_INIT;
+	p = protect_vm(&vm, source, MIB);
+	atomic_store(&vm.shared->wish, DISCARD);
+	for (int ms = 0; ms < PATIENCE_MS && atomic_load(&vm.shared->wish) != RUN; ms++)
+		usleep(1000);
+	vm_pause(&vm);
+	ok(p != NULL && protect_arm(p, &e) == 0, "early: is protected: %s", e.msg);
+	if (pread(vm.mem, truth, vm.size, 0) != (ssize_t)vm.size)
+		abort();
+	vm_resume(&vm);
+	ok(read_all(p, vm.size, got) && protect_check(p, &e) == 0 &&
+		memcmp(truth, got, vm.size) == 0,
+	    "early: is of the moment");
+	protect_free(p);
+	vm_end(&vm);
+	memory_source_free(source);
+	free(truth);
+	free(got);
+}
+
 /* A page that is alone in its neighbourhood, and goes away as it should. */
 static void
 test_hole(void)
@@ -698,6 +728,7 @@ main(void)
 	test_misdeed(DISCARD, "discarded", "discarded 4096 bytes");
 	test_misdeed(UNMAP, "unmapped", "unmapped 4096 bytes");
 	test_race();
+	test_early();
 	test_hole();
 	test_dead();
 	test_refused();
