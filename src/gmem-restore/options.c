@@ -162,7 +162,10 @@ background_rate(const char *text)
 
 	if (len > 2 && strcmp(text + len - 2, "/s") == 0)
 		len -= 2;
-	snprintf(size, sizeof(size), "%.*s", (int)MIN(len, sizeof(size)), text);
+	/* Nothing of it is cut off that would make it wrong. */
+	if (len >= sizeof(size))
+		opt_bad(&program, "--background rate %s: a size is wanted, such as 2M", text);
+	snprintf(size, sizeof(size), "%.*s", (int)len, text);
 	return opt_size(&program, "--background rate", size, RATE_MIN, RATE_MAX);
 }
 

@@ -109,7 +109,7 @@ t "rate: and it is right" 0 wait $pid
 is "rate: no faster than that" \
     "($slow - 1) * 4096 <= 2097152 * (.times_ms.complete / 1000 + 0.2) + 4096"
 is "rate: all by the background" ".pages.background == $slow"
-for how in rate= rate=0 rate=1 rate=-1M rate=2Mx/s rate=1M/s/s rate=9999T idly "" on.; do
+for how in rate= rate=0000000000000000000000000065536junk rate=0 rate=1 rate=-1M rate=2Mx/s rate=1M/s/s rate=9999T idly "" on.; do
     t "--background \"$how\" is wrong usage" 2 gmem-restore --background "$how" "$image" -- true
 done
 t "--eager and --background off" 2 gmem-restore --eager --background off "$image" -- true
