@@ -453,6 +453,10 @@ check(const struct options *o)
 		opt_bad(&program, "--eager and --background off exclude each other");
 	if (o->prefetch.ready_fd != -1 && o->listen.path != NULL && !o->listen.once)
 		opt_bad(&program, "--ready-fd goes with --listen if there is --once too");
+	if ((o->record.path != NULL && *o->record.path == '\0') ||
+	    (o->stats != NULL && *o->stats == '\0'))
+		opt_bad(&program, "%s wants the name of a file",
+		    o->stats != NULL && *o->stats == '\0' ? "--stats" : "--record");
 	if (o->record.path == NULL && o->record.until != RECORD_EXIT)
 		opt_bad(&program, "--record-until goes with --record");
 	if (o->record.path != NULL && o->engine == SERVE_EAGER)

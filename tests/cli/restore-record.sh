@@ -247,6 +247,10 @@ for wrong in "--record-until ready" "--record t --record-until never" "--record 
     # shellcheck disable=SC2086
     t "$wrong" 2 gmem-restore "$image" $wrong
 done
+for option in --record --stats; do
+    t "$option without a name" 2 gmem-restore $option "" "$image" -- true
+    check "says so" grep -q -e "$option wants the name" "$err"
+done
 
 check "nothing is left running" none_left
 done_testing
