@@ -371,6 +371,15 @@ free_lists(struct prefetch *p)
 	free(p->sweeps);
 }
 
+static void
+stop_thread(struct prefetch_thread *t)
+{
+	if (t->started)
+		thread_stop(t->thread);
+	t->started = false;
+	batch_fini(&t->batch);
+}
+
 void
 prefetch_stop(struct server *s)
 {
@@ -382,13 +391,10 @@ prefetch_stop(struct server *s)
 	p->stop = true;
 	pthread_cond_broadcast(&p->changed);
 	pthread_mutex_unlock(&p->lock);
-	/* The leader first: it starts the others. */
-	for (unsigned i = 0; i < p->nthreads; i++) {
-		if (p->threads[i].started)
-			thread_stop(p->threads[i].thread);
-		p->threads[i].started = false;
-		batch_fini(&p->threads[i].batch);
-	}
+	/* The leader first: it starts the others, and counts them. */
+	stop_thread(&p->threads[0]);
+	for (unsigned i = 1; i < p->nthreads; i++)
+		stop_thread(&p->threads[i]);
 }
 
 void
