@@ -131,10 +131,19 @@ crossings_json(const struct serve_stats *s)
 	return json;
 }
 
+/* What part of n pages were both prefetched and touched. */
+static void
+put_share(json_t *json, const char *key, const struct report *r, uint64_t n)
+{
+	json_object_set_new(json, key,
+	    !r->recorded || n == 0 ? json_null() : json_real((double)r->hits / (double)n));
+}
+
 /* Null where nothing was to be prefetched, or where nobody can know. */
 static json_t *
-prefetch_json(const struct serve_stats *s)
+prefetch_json(const struct report *r)
 {
+	const struct serve_stats *s = &r->stats;
 	uint64_t us = stat_get(&s->prefetch_us);
 	json_t *json;
 
@@ -146,9 +155,10 @@ prefetch_json(const struct serve_stats *s)
 	put_counter(json, "bytes", &s->bytes_prefetched);
 	put_counter(json, "late", &s->prefetch_late);
 	json_object_set_new(json, "ms", us == 0 ? json_null() : json_real((double)us / 1000));
-	/* The guest's first access to a page that is mapped tells nobody. */
-	json_object_set_new(json, "precision", json_null());
-	json_object_set_new(json, "recall", json_null());
+	/* The guest's first access to a page that is mapped tells nobody, unless it is
+	 * recorded. */
+	put_share(json, "precision", r, stat_get(&s->prefetch_listed));
+	put_share(json, "recall", r, r->touched);
 	return json;
 }
 
@@ -243,7 +253,7 @@ report_json(const struct report *r)
 	put_counter(out, "bytes_read", &s->bytes_read);
 	put_counter(out, "bytes_decoded", &s->bytes_decoded);
 	json_object_set_new(out, "crossings", crossings_json(s));
-	json_object_set_new(out, "prefetch", prefetch_json(s));
+	json_object_set_new(out, "prefetch", prefetch_json(r));
 	json_object_set_new(out, "latency", first_latency_json(s));
 	json_object_set_new(out, "latency_by", latency_by_json(s));
 	json_object_set_new(out, "process", process_json(&r->self));

@@ -26,6 +26,8 @@ struct report {
 	const char *engine;
 	struct timeline times;
 	struct serve_stats stats;
+	bool recorded; /* touches were, while a list was prefetched: */
+	uint64_t hits, touched; /* pages of the list that were touched, and all that were */
 	struct self self;
 	size_t nsamples;
 	struct sample samples[SERIES_MAX];

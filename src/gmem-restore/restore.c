@@ -426,6 +426,7 @@ make_report(struct restore *r, struct report *report)
 		    series_take(r->series, &report->stats, &r->times.server, report->samples);
 	else
 		server_stats(r->server, &report->stats, &r->times.server);
+	report->recorded = server_prefetch_hits(r->server, &report->hits, &report->touched);
 	report->times = r->times;
 	self_look(&report->self);
 }

@@ -35,6 +35,7 @@ server_fault(struct server *s, size_t object, uint64_t offset, struct err *e)
 	if (o->engine != SERVE_USERFAULT)
 		return 0;
 	record(s, object, align_down(offset, o->page_size), false);
+	atomic_store_explicit(&s->last_asked, serve_now(), memory_order_relaxed);
 	pthread_mutex_lock(&s->asked_lock);
 	if (atomic_load(&s->state) == SERVER_COMPLETE) {
 		pthread_mutex_unlock(&s->asked_lock);

@@ -151,8 +151,10 @@ start_resting(struct server *s, struct err *e)
 	s->rest_filler = (struct filler){ 0 };
 	atomic_store(&s->loaded.stop, false);
 	if (filler_init(&s->rest_filler, s, false, -1, e) == -1 ||
-	    thread_start(&s->loaded.thread, rest_main, s, e) == -1)
+	    thread_start(&s->loaded.thread, rest_main, s, e) == -1) {
+		filler_fini(&s->rest_filler);
 		return -1;
+	}
 	s->loaded.started = true;
 	return 0;
 }

@@ -141,6 +141,20 @@ lead(struct prefetch_thread *t, struct err *e)
 
 /* ---- begin and end ---- */
 
+static void
+free_wanted(const struct server *s, bitmap_word **wanted)
+{
+	for (size_t i = 0; wanted != NULL && i < s->nobjects; i++)
+		free(wanted[i]);
+	free(wanted);
+}
+
+static uint64_t
+pages_of(const struct server *s, size_t object)
+{
+	return div_up(s->objects[object].object->size, PAGE_GRANULE);
+}
+
 static int
 note_wanted(struct prefetch *p, struct err *e)
 {
@@ -149,14 +163,18 @@ note_wanted(struct prefetch *p, struct err *e)
 	bool good = wanted != NULL;
 
 	for (size_t i = 0; good && i < s->nobjects; i++) {
-		wanted[i] = calloc(
-		    1, bitmap_bytes(div_up(s->objects[i].object->size, PAGE_GRANULE)) + 8);
+		wanted[i] = calloc(1, bitmap_bytes(pages_of(s, i)) + 8);
 		good = wanted[i] != NULL;
 	}
-	for (size_t i = 0; good && i < p->plan.npages; i++)
+	if (!good) {
+		err_sys(e, "prefetch");
+		free_wanted(s, wanted);
+		return -1;
+	}
+	for (size_t i = 0; i < p->plan.npages; i++)
 		bitmap_claim(wanted[p->plan.pages[i].region], p->plan.pages[i].page);
 	atomic_store(&p->wanted, wanted);
-	return good ? 0 : err_sys(e, "prefetch");
+	return 0;
 }
 
 static int
@@ -353,21 +371,15 @@ prefetch_await(struct server *s)
 static void
 free_lists(struct prefetch *p)
 {
-	bitmap_word **wanted = atomic_load(&p->wanted);
-
 	while (p->mappings != NULL) {
 		struct new_mapping *n = p->mappings;
 
 		p->mappings = n->next;
 		free(n);
 	}
-	for (size_t i = 0; i < p->s->nobjects; i++) {
-		if (wanted != NULL)
-			free(wanted[i]);
-		if (p->sweeps != NULL)
-			sweep_fini(&p->sweeps[i]);
-	}
-	free(wanted);
+	for (size_t i = 0; p->sweeps != NULL && i < p->s->nobjects; i++)
+		sweep_fini(&p->sweeps[i]);
+	free_wanted(p->s, atomic_load(&p->wanted));
 	free(p->sweeps);
 }
 
@@ -421,4 +433,19 @@ prefetch_note_fault(struct filler *f, size_t object, uint64_t page)
 
 	if (wanted != NULL && bitmap_test(wanted[object], page))
 		stat_add(&f->stats.prefetch_late, 1);
+}
+
+bool
+server_prefetch_hits(struct server *s, uint64_t *hits, uint64_t *touched)
+{
+	struct prefetch *p = s->prefetch;
+	bitmap_word **wanted = p != NULL ? atomic_load(&p->wanted) : NULL;
+
+	if (wanted == NULL || s->recorder == NULL)
+		return false;
+	*hits = 0;
+	*touched = recorder_pages(s->recorder);
+	for (size_t i = 0; i < s->nobjects; i++)
+		*hits += recorder_hits(s->recorder, i, wanted[i]);
+	return true;
 }

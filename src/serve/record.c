@@ -117,6 +117,18 @@ recorder_pages(const struct recorder *r)
 	return atomic_load(&r->pages);
 }
 
+uint64_t
+recorder_hits(const struct recorder *r, size_t region, const bitmap_word *list)
+{
+	const struct touched *t = &r->touched[region];
+	uint64_t n = 0;
+
+	for (uint64_t i = 0; i < div_up(t->npages, 64); i++)
+		n += (unsigned)__builtin_popcountll(
+		    atomic_load(&t->map[i]) & atomic_load(&list[i]));
+	return n;
+}
+
 bool
 recorder_is_full(const struct recorder *r)
 {

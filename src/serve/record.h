@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/bitmap.h"
 #include "base/err.h"
 #include "format/trace.h"
 #include "image/image.h"
@@ -38,6 +39,9 @@ bool recorder_is_on(const struct recorder *r);
 
 /* Pages until now. */
 uint64_t recorder_pages(const struct recorder *r);
+
+/* Pages of a region that were touched until now and are in the list, a bit for each page. */
+uint64_t recorder_hits(const struct recorder *r, size_t region, const bitmap_word *list);
 
 /* Whether there was no room for some. */
 bool recorder_is_full(const struct recorder *r);

@@ -184,6 +184,12 @@ void server_stats(struct server *s, struct serve_stats *stats, struct server_tim
 /* The counters alone, without histograms: for looking often. */
 void server_counts(struct server *s, struct serve_stats *stats);
 
+/*
+ * Of pages that were to be prefetched from a list: how many the recorded touches have hit, and
+ * how many pages were touched at all.  False: there is no list, or nothing was recorded.
+ */
+bool server_prefetch_hits(struct server *s, uint64_t *hits, uint64_t *touched);
+
 /* Nothing more is filled: whoever waits for that gives up.  The server can only be freed. */
 void server_stop(struct server *s);
 

@@ -132,6 +132,18 @@ options="--prefetch trace=$image"
 # shellcheck disable=SC2086
 vmm "a trace that is none" 3 $mem map
 
+# What the list was worth is known when touches are recorded: two of these four pages are hot.
+image worth 65536 hot=2 ram=memfd,32,12,2
+options="--record $tmp/worth --prefetch hot --stats $s"
+# shellcheck disable=SC2086
+vmm "recorded while it is prefetched" 0 $mem map pages=r0,r1,r2,w3
+is "half of what was touched was on the list" '.prefetch.recall == 0.5'
+is "two pages of the list were touched" '(.prefetch.precision * .prefetch.listed | round) == 2'
+options="--prefetch hot --stats $s"
+# shellcheck disable=SC2086
+vmm "not recorded" 0 $mem map pages=r0,r1
+is "then nobody knows" '.prefetch.recall == null and .prefetch.precision == null'
+
 # How it is read.
 for where in "$tmp" /var/tmp /dev/shm; do
     image=$(mktemp "$where/gmem-test-XXXXXX") || continue
