@@ -82,7 +82,7 @@ options="--background off --stats $s"
 vmm "--background off" 0 $mem map sleep=200
 is "off: nothing but the first page" '.pages.given == 1'
 for how in on idle; do
-    rm -f "$s" "$tmp/go"
+    rm -f "$s" "$tmp/go" "$tmp/said"
     # shellcheck disable=SC2086
     timeout -k 5 "$patience" gmem-restore -v --background $how --stats "$s" "$image" -- \
         vmm-touch $mem map wait="$tmp/go" touch=2 2>"$tmp/said" &
@@ -99,7 +99,7 @@ done
 # the first page; but it comes.
 image slow 4096 ram=memfd,4,90,2
 slow=$(gmem-inspect info --json "$image" | jq .memory.stored_pages)
-rm -f "$s" "$tmp/go"
+rm -f "$s" "$tmp/go" "$tmp/said"
 timeout -k 5 "$patience" gmem-restore -v --background rate=2M/s --stats "$s" "$image" -- \
     vmm-touch 'open={mem}' pattern=2,90 map wait="$tmp/go" touch=1 2>"$tmp/said" &
 pid=$!
@@ -152,7 +152,7 @@ for chunk in 4096 65536 2097152; do
     done
     gmem-snap --file "$tmp/raw" --chunk-size $chunk -f -o "$tmp/sparse.gmem" -q || exit 99
     image=$tmp/sparse.gmem
-    rm -f "$tmp/go" "$s"
+    rm -f "$tmp/go" "$s" "$tmp/said"
     timeout -k 5 "$patience" gmem-restore -v --stats "$s" "$image" -- \
         vmm-touch 'open={mem}' map wait="$tmp/go" 2>"$tmp/said" &
     pid=$!
