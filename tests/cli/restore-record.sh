@@ -157,7 +157,7 @@ begin() { # OPTION...
         $mem map pages=$few pid="$tmp/ready" wait="$tmp/go" verify >"$out" 2>"$err" &
     timed=$!
     await test -e "$tmp/ready"
-    restore=$(pgrep -P $timed)
+    restore=$(awk '/^PPid/ { print $2 }' "/proc/$(cat "$tmp/ready")/status")
 }
 finish() {
     : >"$tmp/go"
