@@ -1,5 +1,6 @@
 libgmem_a_SOURCES += \
 	%D%/cbor.c %D%/cbor.h \
+	%D%/fields.c %D%/fields.h \
 	%D%/header.c %D%/header.h \
 	%D%/layout.c %D%/layout.h \
 	%D%/manifest.c %D%/manifest-check.c %D%/manifest.h \

@@ -6,13 +6,7 @@
 #include <string.h>
 
 #include "base/ckd.h"
-
-/* A decoder of one value; `to` is the structure that its key belongs to. */
-struct key {
-	const char *name;
-	int (*decode)(struct manifest *m, void *to, struct cbor_in *in, struct err *e);
-	bool required;
-};
+#include "format/fields.h"
 
 void
 manifest_free(struct manifest *m)
@@ -67,49 +61,14 @@ manifest_new_hot(struct manifest *m)
 /* ---- encode ---- */
 
 static void
-put_text_pair(struct cbor_map *map, const char *key, const char *value)
-{
-	if (value == NULL)
-		return;
-	cbor_map_key(map, key);
-	cbor_put_text(map->out, value);
-}
-
-static void
-put_uint_pair(struct cbor_map *map, const char *key, uint64_t value)
-{
-	cbor_map_key(map, key);
-	cbor_put_uint(map->out, value);
-}
-
-static void
-put_unknown(struct cbor_map *map, const struct unknown *u)
-{
-	for (; u != NULL; u = u->next)
-		cbor_map_raw(map, u->bytes, u->len);
-}
-
-static void
 put_pairs(struct cbor_out *out, const struct pairs *p)
 {
 	struct cbor_map map;
 
 	cbor_map_begin(&map, out);
 	for (size_t i = 0; i < p->n; i++)
-		put_text_pair(&map, p->list[i].key, p->list[i].value);
+		field_put_text(&map, p->list[i].key, p->list[i].value);
 	cbor_map_end(&map);
-}
-
-static void
-put_segments(struct cbor_out *out, const struct object *o)
-{
-	cbor_put_array(out, o->nsegments);
-	for (size_t i = 0; i < o->nsegments; i++) {
-		cbor_put_array(out, 3);
-		cbor_put_uint(out, o->segments[i].gpa);
-		cbor_put_uint(out, o->segments[i].offset);
-		cbor_put_uint(out, o->segments[i].size);
-	}
 }
 
 static void
@@ -127,18 +86,15 @@ put_object(struct cbor_out *out, const struct object *o)
 	struct cbor_map map;
 
 	cbor_map_begin(&map, out);
-	put_text_pair(&map, "name", o->name);
-	put_text_pair(&map, "kind", o->kind);
-	put_uint_pair(&map, "size", o->size);
+	field_put_text(&map, "name", o->name);
+	field_put_text(&map, "kind", o->kind);
+	field_put_uint(&map, "size", o->size);
 	cbor_map_key(&map, "index");
 	put_top(out, &o->top);
 	if (o->page_size != 0)
-		put_uint_pair(&map, "page_size", o->page_size);
-	if (o->nsegments != 0) {
-		cbor_map_key(&map, "segments");
-		put_segments(out, o);
-	}
-	put_unknown(&map, o->unknown);
+		field_put_uint(&map, "page_size", o->page_size);
+	field_put_segments(&map, o);
+	field_put_unknown(&map, o->unknown);
 	cbor_map_end(&map);
 }
 
@@ -156,10 +112,10 @@ put_content(struct cbor_out *out, const struct object *o)
 	struct cbor_map map;
 
 	cbor_map_begin(&map, out);
-	put_uint_pair(&map, "size", o->size);
+	field_put_uint(&map, "size", o->size);
 	cbor_map_key(&map, "index");
 	put_top(out, &o->top);
-	put_unknown(&map, o->unknown);
+	field_put_unknown(&map, o->unknown);
 	cbor_map_end(&map);
 }
 
@@ -179,7 +135,7 @@ put_hot(struct cbor_out *out, const struct hot_section *h)
 		cbor_map_key(&map, "trace");
 		cbor_put_bytes(out, h->trace, DIGEST_SIZE);
 	}
-	put_unknown(&map, h->unknown);
+	field_put_unknown(&map, h->unknown);
 	cbor_map_end(&map);
 }
 
@@ -197,9 +153,9 @@ put_manifest(struct cbor_out *out, const struct manifest *m)
 	struct cbor_map map;
 
 	cbor_map_begin(&map, out);
-	put_text_pair(&map, "tool", m->tool);
-	put_text_pair(&map, "created", m->created);
-	put_text_pair(&map, "codec", m->codec);
+	field_put_text(&map, "tool", m->tool);
+	field_put_text(&map, "created", m->created);
+	field_put_text(&map, "codec", m->codec);
 	cbor_map_key(&map, "level");
 	cbor_put_int(out, m->level);
 	cbor_map_key(&map, "regions");
@@ -222,7 +178,7 @@ put_manifest(struct cbor_out *out, const struct manifest *m)
 		cbor_map_key(&map, "annotations");
 		put_pairs(out, &m->annotations);
 	}
-	put_unknown(&map, m->unknown);
+	field_put_unknown(&map, m->unknown);
 	cbor_map_end(&map);
 }
 
@@ -255,175 +211,54 @@ manifest_encode(struct cbor_out *out, const struct manifest *m, struct err *e)
 /* ---- decode ---- */
 
 static int
-out_of_memory(struct err *e)
-{
-	return err_set(e, ERR_FAILED, "manifest: out of memory");
-}
-
-static int
-copy_text(struct manifest *m, const char **to, const struct cbor_item *item, const char *what,
-    struct err *e)
-{
-	if (memchr(item->data, '\0', item->value) != NULL)
-		return err_set(e, ERR_CORRUPT, "%s: a text with a NUL", what);
-	*to = arena_strndup(&m->arena, item->data, item->value);
-	return *to == NULL ? out_of_memory(e) : 0;
-}
-
-static int
-get_text(
-    struct manifest *m, const char **to, const char *what, struct cbor_in *in, struct err *e)
-{
-	struct cbor_item item;
-
-	if (cbor_expect(in, CBOR_TEXT, &item, what, e) == -1)
-		return -1;
-	return copy_text(m, to, &item, what, e);
-}
-
-static int
-get_uint(uint64_t *to, const char *what, struct cbor_in *in, struct err *e)
-{
-	struct cbor_item item;
-
-	if (cbor_expect(in, CBOR_UINT, &item, what, e) == -1)
-		return -1;
-	*to = item.value;
-	return 0;
-}
-
-/* Reads the head of an array or map of at most max items. */
-static int
-get_count(size_t *n, enum cbor_kind kind, size_t max, const char *what, struct cbor_in *in,
-    struct err *e)
-{
-	struct cbor_item item;
-
-	if (cbor_expect(in, kind, &item, what, e) == -1)
-		return -1;
-	if (item.value > max)
-		return err_set(e, ERR_CORRUPT, "%s: %llu items, at most %zu are allowed", what,
-		    (unsigned long long)item.value, max);
-	*n = item.value;
-	return 0;
-}
-
-static int
-keep_unknown(
-    struct manifest *m, struct unknown **list, const uint8_t *start, size_t len, struct err *e)
-{
-	struct unknown *u = arena_alloc(&m->arena, sizeof(*u));
-
-	if (u == NULL)
-		return out_of_memory(e);
-	u->bytes = (const uint8_t *)arena_strndup(&m->arena, start, len);
-	if (u->bytes == NULL)
-		return out_of_memory(e);
-	u->len = len;
-	u->next = *list;
-	*list = u;
-	return 0;
-}
-
-static const struct key *
-find_key(const struct key *keys, const struct cbor_item *name)
-{
-	for (; keys->name != NULL; keys++)
-		if (strlen(keys->name) == name->value &&
-		    memcmp(keys->name, name->data, name->value) == 0)
-			return keys;
-	return NULL;
-}
-
-static int
-check_required(const struct key *keys, uint64_t seen, const char *what, struct err *e)
-{
-	for (const struct key *key = keys; key->name != NULL; key++)
-		if (key->required && (seen >> (key - keys) & 1) == 0)
-			return err_set(e, ERR_CORRUPT, "%s: no \"%s\"", what, key->name);
-	return 0;
-}
-
-/* Reads a map: all required keys, unknown ones are kept. */
-static int
-get_map(struct manifest *m, void *to, const struct key *keys, struct unknown **unknown,
-    const char *what, struct cbor_in *in, struct err *e)
-{
-	struct cbor_item name = { .data = NULL };
-	uint64_t seen = 0;
-	size_t n;
-
-	if (get_count(&n, CBOR_MAP, PAIRS_MAX, what, in, e) == -1)
-		return -1;
-	while (n-- > 0) {
-		const uint8_t *start = in->p;
-		const struct key *key;
-
-		if (cbor_next_key(in, &name, what, e) == -1)
-			return -1;
-		key = find_key(keys, &name);
-		if (key == NULL) {
-			if (cbor_skip(in, MANIFEST_DEPTH_MAX, e) == -1 ||
-			    keep_unknown(m, unknown, start, (size_t)(in->p - start), e) == -1)
-				return err_wrap(e, "%s", what);
-			continue;
-		}
-		seen |= UINT64_C(1) << (key - keys);
-		if (key->decode(m, to, in, e) == -1)
-			return err_wrap(e, "%s", what);
-	}
-	return check_required(keys, seen, what, e);
-}
-
-static int
 get_pairs(
-    struct manifest *m, struct pairs *p, const char *what, struct cbor_in *in, struct err *e)
+    struct arena *arena, struct pairs *p, const char *what, struct cbor_in *in, struct err *e)
 {
 	struct cbor_item key = { .data = NULL };
 	size_t n;
 
-	if (get_count(&n, CBOR_MAP, PAIRS_MAX, what, in, e) == -1)
+	if (field_get_count(&n, CBOR_MAP, PAIRS_MAX, what, in, e) == -1)
 		return -1;
-	p->list = arena_array(&m->arena, n, sizeof(*p->list));
+	p->list = arena_array(arena, n, sizeof(*p->list));
 	if (p->list == NULL)
-		return out_of_memory(e);
+		return field_no_memory(e);
 	for (p->n = 0; p->n < n; p->n++) {
 		struct pair *pair = &p->list[p->n];
 
 		if (cbor_next_key(in, &key, what, e) == -1 ||
-		    copy_text(m, &pair->key, &key, what, e) == -1 ||
-		    get_text(m, &pair->value, what, in, e) == -1)
+		    field_copy_text(arena, &pair->key, &key, what, e) == -1 ||
+		    field_get_text(arena, &pair->value, what, in, e) == -1)
 			return -1;
 	}
 	return 0;
 }
 
 static int
-object_name(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+object_name(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	return get_text(m, &((struct object *)to)->name, "name", in, e);
+	return field_get_text(arena, &((struct object *)to)->name, "name", in, e);
 }
 
 static int
-object_kind(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+object_kind(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	return get_text(m, &((struct object *)to)->kind, "kind", in, e);
+	return field_get_text(arena, &((struct object *)to)->kind, "kind", in, e);
 }
 
 static int
-object_size(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+object_size(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	(void)m;
-	return get_uint(&((struct object *)to)->size, "size", in, e);
+	(void)arena;
+	return field_get_uint(&((struct object *)to)->size, UINT64_MAX, "size", in, e);
 }
 
 static int
-object_page_size(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+object_page_size(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
 	uint64_t size;
 
-	(void)m;
-	if (get_uint(&size, "page_size", in, e) == -1)
+	(void)arena;
+	if (field_get_uint(&size, UINT64_MAX, "page_size", in, e) == -1)
 		return -1;
 	if (size == 0 || size > OBJECT_PAGE_SIZE_MAX)
 		return err_set(e, ERR_CORRUPT, "page_size %llu", (unsigned long long)size);
@@ -432,11 +267,11 @@ object_page_size(struct manifest *m, void *to, struct cbor_in *in, struct err *e
 }
 
 static int
-object_index(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+object_index(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
 	struct cbor_item item;
 
-	(void)m;
+	(void)arena;
 	if (cbor_expect(in, CBOR_BYTES, &item, "index", e) == -1)
 		return -1;
 	if (item.value != LINK_SIZE)
@@ -447,37 +282,12 @@ object_index(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
 }
 
 static int
-get_segment(struct segment *s, struct cbor_in *in, struct err *e)
+object_segments(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	size_t n;
-
-	if (get_count(&n, CBOR_ARRAY, 3, "segment", in, e) == -1)
-		return -1;
-	if (n != 3)
-		return err_set(e, ERR_CORRUPT, "segment of %zu numbers", n);
-	if (get_uint(&s->gpa, "gpa", in, e) == -1 ||
-	    get_uint(&s->offset, "offset", in, e) == -1)
-		return -1;
-	return get_uint(&s->size, "size", in, e);
+	return field_get_segments(arena, to, UINT64_MAX, in, e);
 }
 
-static int
-object_segments(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
-{
-	struct object *o = to;
-
-	if (get_count(&o->nsegments, CBOR_ARRAY, SEGMENTS_MAX, "segments", in, e) == -1)
-		return -1;
-	o->segments = arena_array(&m->arena, o->nsegments, sizeof(*o->segments));
-	if (o->segments == NULL)
-		return out_of_memory(e);
-	for (size_t i = 0; i < o->nsegments; i++)
-		if (get_segment(&o->segments[i], in, e) == -1)
-			return -1;
-	return 0;
-}
-
-static const struct key object_keys[] = {
+static const struct field object_keys[] = {
 	{ "name", object_name, true },
 	{ "kind", object_kind, true },
 	{ "size", object_size, true },
@@ -488,20 +298,20 @@ static const struct key object_keys[] = {
 };
 
 static int
-get_objects(struct manifest *m, struct object **list, size_t *count, const char *what,
+get_objects(struct arena *arena, struct object **list, size_t *count, const char *what,
     struct cbor_in *in, struct err *e)
 {
 	size_t n;
 
-	if (get_count(&n, CBOR_ARRAY, OBJECTS_MAX, what, in, e) == -1)
+	if (field_get_count(&n, CBOR_ARRAY, OBJECTS_MAX, what, in, e) == -1)
 		return -1;
-	*list = arena_array(&m->arena, n, sizeof(**list));
+	*list = arena_array(arena, n, sizeof(**list));
 	if (*list == NULL)
-		return out_of_memory(e);
+		return field_no_memory(e);
 	for (size_t i = 0; i < n; i++) {
 		struct object *o = &(*list)[i];
 
-		if (get_map(m, o, object_keys, &o->unknown, what, in, e) == -1)
+		if (field_get_map(arena, o, object_keys, &o->unknown, what, in, e) == -1)
 			return -1;
 		*count = i + 1;
 	}
@@ -509,32 +319,36 @@ get_objects(struct manifest *m, struct object **list, size_t *count, const char 
 }
 
 static int
-top_tool(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+top_tool(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	(void)to;
-	return get_text(m, &m->tool, "tool", in, e);
+	struct manifest *m = to;
+
+	return field_get_text(arena, &m->tool, "tool", in, e);
 }
 
 static int
-top_created(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+top_created(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	(void)to;
-	return get_text(m, &m->created, "created", in, e);
+	struct manifest *m = to;
+
+	return field_get_text(arena, &m->created, "created", in, e);
 }
 
 static int
-top_codec(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+top_codec(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	(void)to;
-	return get_text(m, &m->codec, "codec", in, e);
+	struct manifest *m = to;
+
+	return field_get_text(arena, &m->codec, "codec", in, e);
 }
 
 static int
-top_level(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+top_level(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
+	struct manifest *m = to;
 	struct cbor_item item;
+	(void)arena;
 
-	(void)to;
 	if (cbor_get(in, &item, e) == -1)
 		return -1;
 	if ((item.kind != CBOR_UINT && item.kind != CBOR_NEGINT) || item.value > LEVEL_MAX)
@@ -544,62 +358,57 @@ top_level(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
 }
 
 static int
-top_regions(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+top_regions(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	(void)to;
-	return get_objects(m, &m->regions, &m->nregions, "regions", in, e);
+	struct manifest *m = to;
+
+	return get_objects(arena, &m->regions, &m->nregions, "regions", in, e);
 }
 
 static int
-top_states(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+top_states(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	(void)to;
-	return get_objects(m, &m->states, &m->nstates, "states", in, e);
+	struct manifest *m = to;
+
+	return get_objects(arena, &m->states, &m->nstates, "states", in, e);
 }
 
-static const struct key content_keys[] = {
+static const struct field content_keys[] = {
 	{ "size", object_size, true },
 	{ "index", object_index, true },
 	{ NULL, NULL, false },
 };
 
 static int
-hot_pages(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+hot_pages(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
 	struct object *o = &((struct hot_section *)to)->pages;
 
-	if (get_map(m, o, content_keys, &o->unknown, "pages", in, e) == -1)
+	if (field_get_map(arena, o, content_keys, &o->unknown, "pages", in, e) == -1)
 		return -1;
 	/* Size 0 is the mark of a section without this key. */
 	return o->size != 0 ? 0 : err_set(e, ERR_CORRUPT, "pages: is empty");
 }
 
 static int
-hot_table(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+hot_table(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
 	struct object *o = &((struct hot_section *)to)->table;
 
-	return get_map(m, o, content_keys, &o->unknown, "table", in, e);
+	return field_get_map(arena, o, content_keys, &o->unknown, "table", in, e);
 }
 
 static int
-hot_trace(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+hot_trace(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
 	struct hot_section *h = to;
-	struct cbor_item item;
 
-	(void)m;
-	if (cbor_expect(in, CBOR_BYTES, &item, "trace", e) == -1)
-		return -1;
-	if (item.value != DIGEST_SIZE)
-		return err_set(
-		    e, ERR_CORRUPT, "trace of %llu bytes", (unsigned long long)item.value);
+	(void)arena;
 	h->has_trace = true;
-	memcpy(h->trace, item.data, DIGEST_SIZE);
-	return 0;
+	return field_get_digest(h->trace, "trace", in, e);
 }
 
-static const struct key hot_keys[] = {
+static const struct field hot_keys[] = {
 	{ "pages", hot_pages, false },
 	{ "table", hot_table, true },
 	{ "trace", hot_trace, false },
@@ -607,45 +416,49 @@ static const struct key hot_keys[] = {
 };
 
 static int
-top_hot(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+top_hot(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	(void)to;
+	struct manifest *m = to;
+
 	m->hot = manifest_new_hot(m);
 	if (m->hot == NULL)
-		return out_of_memory(e);
-	return get_map(m, m->hot, hot_keys, &m->hot->unknown, "hot", in, e);
+		return field_no_memory(e);
+	return field_get_map(arena, m->hot, hot_keys, &m->hot->unknown, "hot", in, e);
 }
 
 static int
-top_vmm(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+top_vmm(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	(void)to;
-	return get_pairs(m, &m->vmm, "vmm", in, e);
+	struct manifest *m = to;
+
+	return get_pairs(arena, &m->vmm, "vmm", in, e);
 }
 
 static int
-top_annotations(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+top_annotations(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	(void)to;
-	return get_pairs(m, &m->annotations, "annotations", in, e);
+	struct manifest *m = to;
+
+	return get_pairs(arena, &m->annotations, "annotations", in, e);
 }
 
 static int
-top_command(struct manifest *m, void *to, struct cbor_in *in, struct err *e)
+top_command(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	(void)to;
-	if (get_count(&m->ncommand, CBOR_ARRAY, ARGUMENTS_MAX, "command", in, e) == -1)
+	struct manifest *m = to;
+
+	if (field_get_count(&m->ncommand, CBOR_ARRAY, ARGUMENTS_MAX, "command", in, e) == -1)
 		return -1;
-	m->command = arena_array(&m->arena, m->ncommand, sizeof(*m->command));
+	m->command = arena_array(arena, m->ncommand, sizeof(*m->command));
 	if (m->command == NULL)
-		return out_of_memory(e);
+		return field_no_memory(e);
 	for (size_t i = 0; i < m->ncommand; i++)
-		if (get_text(m, &m->command[i], "command", in, e) == -1)
+		if (field_get_text(arena, &m->command[i], "command", in, e) == -1)
 			return -1;
 	return 0;
 }
 
-static const struct key top_keys[] = {
+static const struct field top_keys[] = {
 	{ "tool", top_tool, true },
 	{ "created", top_created, false },
 	{ "codec", top_codec, true },
@@ -665,7 +478,7 @@ manifest_decode(struct manifest *m, const void *buf, size_t len, struct err *e)
 	struct cbor_in in = { buf, len };
 
 	memset(m, 0, sizeof(*m));
-	if (get_map(m, m, top_keys, &m->unknown, "manifest", &in, e) == -1)
+	if (field_get_map(&m->arena, m, top_keys, &m->unknown, "manifest", &in, e) == -1)
 		return -1;
 	if (in.left != 0)
 		return err_set(e, ERR_CORRUPT, "manifest: %zu bytes behind its end", in.left);

@@ -5,197 +5,51 @@
 #include <sys/endian.h>
 
 #include "base/ckd.h"
+#include "format/fields.h"
 #include "format/trace-bytes.h"
 #include "format/trace.h"
 
 /* Traces that nobody vouches for. */
 
-/* A decoder of one value; `to` is the structure that its key belongs to. */
-struct key {
-	const char *name;
-	int (*decode)(struct trace *t, void *to, struct cbor_in *in, struct err *e);
-	bool required;
-};
-
-static int
-out_of_memory(struct err *e)
-{
-	return err_set(e, ERR_FAILED, "out of memory");
-}
-
-static int
-get_text(struct trace *t, const char **to, const char *what, struct cbor_in *in, struct err *e)
-{
-	struct cbor_item item;
-
-	if (cbor_expect(in, CBOR_TEXT, &item, what, e) == -1)
-		return -1;
-	if (memchr(item.data, '\0', item.value) != NULL)
-		return err_set(e, ERR_CORRUPT, "%s: a text with a NUL", what);
-	*to = arena_strndup(&t->arena, item.data, item.value);
-	return *to == NULL ? out_of_memory(e) : 0;
-}
-
-static int
-get_uint(uint64_t *to, uint64_t max, const char *what, struct cbor_in *in, struct err *e)
-{
-	struct cbor_item item;
-
-	if (cbor_expect(in, CBOR_UINT, &item, what, e) == -1)
-		return -1;
-	if (item.value > max)
-		return err_set(e, ERR_CORRUPT, "%s: %llu, at most %llu is allowed", what,
-		    (unsigned long long)item.value, (unsigned long long)max);
-	*to = item.value;
-	return 0;
-}
-
-/* Reads the head of an array or map of at most max items. */
-static int
-get_count(size_t *n, enum cbor_kind kind, size_t max, const char *what, struct cbor_in *in,
-    struct err *e)
-{
-	struct cbor_item item;
-
-	if (cbor_expect(in, kind, &item, what, e) == -1)
-		return -1;
-	if (item.value > max)
-		return err_set(e, ERR_CORRUPT, "%s: %llu items, at most %zu are allowed", what,
-		    (unsigned long long)item.value, max);
-	*n = item.value;
-	return 0;
-}
-
-static int
-keep_unknown(
-    struct trace *t, struct unknown **list, const uint8_t *start, size_t len, struct err *e)
-{
-	struct unknown *u = arena_alloc(&t->arena, sizeof(*u));
-
-	if (u == NULL)
-		return out_of_memory(e);
-	u->bytes = (const uint8_t *)arena_strndup(&t->arena, start, len);
-	if (u->bytes == NULL)
-		return out_of_memory(e);
-	u->len = len;
-	u->next = *list;
-	*list = u;
-	return 0;
-}
-
-static const struct key *
-find_key(const struct key *keys, const struct cbor_item *name)
-{
-	for (; keys->name != NULL; keys++)
-		if (strlen(keys->name) == name->value &&
-		    memcmp(keys->name, name->data, name->value) == 0)
-			return keys;
-	return NULL;
-}
-
-static int
-get_pair(struct trace *t, void *to, const struct key *keys, uint64_t *seen,
-    struct unknown **unknown, struct cbor_item *name, const char *what, struct cbor_in *in,
-    struct err *e)
-{
-	const uint8_t *start = in->p;
-	const struct key *key;
-
-	if (cbor_next_key(in, name, what, e) == -1)
-		return -1;
-	key = find_key(keys, name);
-	if (key != NULL) {
-		*seen |= UINT64_C(1) << (key - keys);
-		return key->decode(t, to, in, e) == -1 ? err_wrap(e, "%s", what) : 0;
-	}
-	if (cbor_skip(in, MANIFEST_DEPTH_MAX, e) == -1 ||
-	    keep_unknown(t, unknown, start, (size_t)(in->p - start), e) == -1)
-		return err_wrap(e, "%s", what);
-	return 0;
-}
-
-/* Reads a map: all required keys, unknown ones are kept. */
-static int
-get_map(struct trace *t, void *to, const struct key *keys, struct unknown **unknown,
-    const char *what, struct cbor_in *in, struct err *e)
-{
-	struct cbor_item name = { .data = NULL };
-	uint64_t seen = 0;
-	size_t n;
-
-	if (get_count(&n, CBOR_MAP, PAIRS_MAX, what, in, e) == -1)
-		return -1;
-	while (n-- > 0)
-		if (get_pair(t, to, keys, &seen, unknown, &name, what, in, e) == -1)
-			return -1;
-	for (const struct key *key = keys; key->name != NULL; key++)
-		if (key->required && (seen >> (key - keys) & 1) == 0)
-			return err_set(e, ERR_CORRUPT, "%s: no \"%s\"", what, key->name);
-	return 0;
-}
-
 /* ---- regions ---- */
 
 static int
-region_name(struct trace *t, void *to, struct cbor_in *in, struct err *e)
+region_name(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	return get_text(t, &((struct object *)to)->name, "name", in, e);
+	return field_get_text(arena, &((struct object *)to)->name, "name", in, e);
 }
 
 static int
-region_size(struct trace *t, void *to, struct cbor_in *in, struct err *e)
+region_size(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	(void)t;
-	return get_uint(&((struct object *)to)->size, OBJECT_SIZE_MAX, "size", in, e);
+	(void)arena;
+	return field_get_uint(&((struct object *)to)->size, OBJECT_SIZE_MAX, "size", in, e);
 }
 
 static int
-region_page_size(struct trace *t, void *to, struct cbor_in *in, struct err *e)
+region_page_size(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
 	uint64_t size;
 
-	(void)t;
-	if (get_uint(&size, OBJECT_PAGE_SIZE_MAX, "page_size", in, e) == -1)
+	(void)arena;
+	if (field_get_uint(&size, OBJECT_PAGE_SIZE_MAX, "page_size", in, e) == -1)
 		return -1;
 	((struct object *)to)->page_size = (uint32_t)size;
 	return 0;
 }
 
 static int
-get_segment(struct segment *s, struct cbor_in *in, struct err *e)
-{
-	size_t n;
-
-	if (get_count(&n, CBOR_ARRAY, 3, "segment", in, e) == -1)
-		return -1;
-	if (n != 3)
-		return err_set(e, ERR_CORRUPT, "segment of %zu numbers", n);
-	if (get_uint(&s->gpa, UINT64_MAX, "gpa", in, e) == -1 ||
-	    get_uint(&s->offset, OBJECT_SIZE_MAX, "offset", in, e) == -1)
-		return -1;
-	return get_uint(&s->size, OBJECT_SIZE_MAX, "size", in, e);
-}
-
-static int
-region_segments(struct trace *t, void *to, struct cbor_in *in, struct err *e)
+region_segments(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
 	struct object *o = to;
 
-	if (get_count(&o->nsegments, CBOR_ARRAY, SEGMENTS_MAX, "segments", in, e) == -1)
+	if (field_get_segments(arena, o, OBJECT_SIZE_MAX, in, e) == -1)
 		return -1;
 	/* There is one way to have none. */
-	if (o->nsegments == 0)
-		return err_set(e, ERR_CORRUPT, "segments: an empty list");
-	o->segments = arena_array(&t->arena, o->nsegments, sizeof(*o->segments));
-	if (o->segments == NULL)
-		return out_of_memory(e);
-	for (size_t i = 0; i < o->nsegments; i++)
-		if (get_segment(&o->segments[i], in, e) == -1)
-			return -1;
-	return 0;
+	return o->nsegments != 0 ? 0 : err_set(e, ERR_CORRUPT, "segments: an empty list");
 }
 
-static const struct key region_keys[] = {
+static const struct field region_keys[] = {
 	{ "name", region_name, true },
 	{ "size", region_size, true },
 	{ "page_size", region_page_size, true },
@@ -206,71 +60,69 @@ static const struct key region_keys[] = {
 /* ---- description ---- */
 
 static int
-top_tool(struct trace *t, void *to, struct cbor_in *in, struct err *e)
+top_tool(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	(void)to;
-	return get_text(t, &t->tool, "tool", in, e);
+	struct trace *t = to;
+
+	return field_get_text(arena, &t->tool, "tool", in, e);
 }
 
 static int
-top_end(struct trace *t, void *to, struct cbor_in *in, struct err *e)
+top_end(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	(void)to;
-	return get_text(t, &t->end, "end", in, e);
+	struct trace *t = to;
+
+	return field_get_text(arena, &t->end, "end", in, e);
 }
 
 static int
-top_root(struct trace *t, void *to, struct cbor_in *in, struct err *e)
+top_root(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	struct cbor_item item;
-
-	(void)to;
-	if (cbor_expect(in, CBOR_BYTES, &item, "root", e) == -1)
-		return -1;
-	if (item.value != DIGEST_SIZE)
-		return err_set(
-		    e, ERR_CORRUPT, "root of %llu bytes", (unsigned long long)item.value);
-	memcpy(t->root, item.data, DIGEST_SIZE);
-	return 0;
+	(void)arena;
+	return field_get_digest(((struct trace *)to)->root, "root", in, e);
 }
 
 static int
-top_duration(struct trace *t, void *to, struct cbor_in *in, struct err *e)
+top_duration(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	(void)to;
-	return get_uint(&t->duration_ms, UINT64_MAX, "duration", in, e);
+	struct trace *t = to;
+
+	(void)arena;
+	return field_get_uint(&t->duration_ms, UINT64_MAX, "duration", in, e);
 }
 
 static int
-top_lost(struct trace *t, void *to, struct cbor_in *in, struct err *e)
+top_lost(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
-	(void)to;
-	return get_uint(&t->lost, UINT64_MAX, "lost", in, e);
+	struct trace *t = to;
+
+	(void)arena;
+	return field_get_uint(&t->lost, UINT64_MAX, "lost", in, e);
 }
 
 static int
-top_regions(struct trace *t, void *to, struct cbor_in *in, struct err *e)
+top_regions(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
 {
+	struct trace *t = to;
 	size_t n;
 
-	(void)to;
-	if (get_count(&n, CBOR_ARRAY, OBJECTS_MAX, "regions", in, e) == -1)
+	if (field_get_count(&n, CBOR_ARRAY, OBJECTS_MAX, "regions", in, e) == -1)
 		return -1;
-	t->regions = arena_array(&t->arena, n, sizeof(*t->regions));
+	t->regions = arena_array(arena, n, sizeof(*t->regions));
 	if (t->regions == NULL)
-		return out_of_memory(e);
+		return field_no_memory(e);
 	for (size_t i = 0; i < n; i++) {
 		struct object *o = &t->regions[i];
 
 		o->kind = "";
-		if (get_map(t, o, region_keys, &o->unknown, "regions", in, e) == -1)
+		if (field_get_map(arena, o, region_keys, &o->unknown, "regions", in, e) == -1)
 			return -1;
 		t->nregions = i + 1;
 	}
 	return 0;
 }
 
-static const struct key top_keys[] = {
+static const struct field top_keys[] = {
 	{ "tool", top_tool, true },
 	{ "end", top_end, true },
 	{ "root", top_root, true },
@@ -302,7 +154,7 @@ decode_runs(struct trace *t, const uint8_t *p, size_t n, struct err *e)
 {
 	t->runs = arena_array(&t->arena, n, sizeof(*t->runs));
 	if (t->runs == NULL)
-		return out_of_memory(e);
+		return field_no_memory(e);
 	for (size_t i = 0; i < n; i++, p += TRACE_RUN_SIZE)
 		if (decode_run(&t->runs[i], p, e) == -1)
 			return err_wrap(e, "run %zu", i);
@@ -315,7 +167,7 @@ decode_description(struct trace *t, const uint8_t *p, size_t len, struct err *e)
 {
 	struct cbor_in in = { p, len };
 
-	if (get_map(t, t, top_keys, &t->unknown, "description", &in, e) == -1)
+	if (field_get_map(&t->arena, t, top_keys, &t->unknown, "description", &in, e) == -1)
 		return -1;
 	if (in.left != 0)
 		return err_set(

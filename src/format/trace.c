@@ -8,6 +8,7 @@
 #include <sys/endian.h>
 
 #include "base/ckd.h"
+#include "format/fields.h"
 #include "format/trace-bytes.h"
 
 /* What a trace is, and its bytes; trace-decode.c reads them, trace-resolve.c uses them. */
@@ -198,52 +199,16 @@ trace_check(const struct trace *t, struct err *e)
 /* ---- bytes ---- */
 
 static void
-put_uint_pair(struct cbor_map *map, const char *key, uint64_t value)
-{
-	cbor_map_key(map, key);
-	cbor_put_uint(map->out, value);
-}
-
-static void
-put_text_pair(struct cbor_map *map, const char *key, const char *value)
-{
-	cbor_map_key(map, key);
-	cbor_put_text(map->out, value);
-}
-
-static void
-put_unknown(struct cbor_map *map, const struct unknown *u)
-{
-	for (; u != NULL; u = u->next)
-		cbor_map_raw(map, u->bytes, u->len);
-}
-
-static void
-put_segments(struct cbor_out *out, const struct object *o)
-{
-	cbor_put_array(out, o->nsegments);
-	for (size_t i = 0; i < o->nsegments; i++) {
-		cbor_put_array(out, 3);
-		cbor_put_uint(out, o->segments[i].gpa);
-		cbor_put_uint(out, o->segments[i].offset);
-		cbor_put_uint(out, o->segments[i].size);
-	}
-}
-
-static void
 put_region(struct cbor_out *out, const struct object *o)
 {
 	struct cbor_map map;
 
 	cbor_map_begin(&map, out);
-	put_text_pair(&map, "name", o->name);
-	put_uint_pair(&map, "size", o->size);
-	put_uint_pair(&map, "page_size", o->page_size);
-	if (o->nsegments != 0) {
-		cbor_map_key(&map, "segments");
-		put_segments(out, o);
-	}
-	put_unknown(&map, o->unknown);
+	field_put_text(&map, "name", o->name);
+	field_put_uint(&map, "size", o->size);
+	field_put_uint(&map, "page_size", o->page_size);
+	field_put_segments(&map, o);
+	field_put_unknown(&map, o->unknown);
 	cbor_map_end(&map);
 }
 
@@ -253,17 +218,17 @@ put_description(struct cbor_out *out, const struct trace *t)
 	struct cbor_map map;
 
 	cbor_map_begin(&map, out);
-	put_text_pair(&map, "tool", t->tool);
-	put_text_pair(&map, "end", t->end);
+	field_put_text(&map, "tool", t->tool);
+	field_put_text(&map, "end", t->end);
 	cbor_map_key(&map, "root");
 	cbor_put_bytes(out, t->root, sizeof(t->root));
-	put_uint_pair(&map, "duration", t->duration_ms);
-	put_uint_pair(&map, "lost", t->lost);
+	field_put_uint(&map, "duration", t->duration_ms);
+	field_put_uint(&map, "lost", t->lost);
 	cbor_map_key(&map, "regions");
 	cbor_put_array(out, t->nregions);
 	for (size_t i = 0; i < t->nregions; i++)
 		put_region(out, &t->regions[i]);
-	put_unknown(&map, t->unknown);
+	field_put_unknown(&map, t->unknown);
 	cbor_map_end(&map);
 }
 
