@@ -37,24 +37,6 @@ struct svg {
 	unsigned cell; /* units of one cell, square */
 };
 
-static void
-put_xml(FILE *f, const char *text)
-{
-	char safe[1024];
-
-	text_safe(safe, sizeof(safe), text);
-	for (const char *p = safe; *p != '\0'; p++) {
-		if (*p == '<')
-			fputs("&lt;", f);
-		else if (*p == '&')
-			fputs("&amp;", f);
-		else if (*p == '>')
-			fputs("&gt;", f);
-		else
-			putc(*p, f);
-	}
-}
-
 static unsigned
 cell_units(unsigned columns)
 {
@@ -86,7 +68,7 @@ cell_title(const struct svg *s, const struct grid *g, const struct block *b, uin
 
 	fprintf(
 	    s->f, "<title>0x%llx-0x%llx: ", (unsigned long long)start, (unsigned long long)end);
-	put_xml(s->f, text_percent(percent, c->stored, c->pages));
+	text_xml(s->f, text_percent(percent, c->stored, c->pages));
 	fprintf(s->f, " stored, %s in the image (%s)", opt_human(packed, c->bytes),
 	    text_ratio(ratio, c->stored * PAGE_GRANULE, c->bytes));
 	if (c->hot != 0)
@@ -155,7 +137,7 @@ draw_where(const struct svg *s, const struct grid *g, const struct block *b)
 
 	fprintf(s->f, "<text x=\"%u\" y=\"%u\" class=\"note\">",
 	    LEFT + g->columns * s->cell + 10, s->y + 10);
-	put_xml(s->f, g->object->name);
+	text_xml(s->f, g->object->name);
 	fprintf(s->f, "+0x%llx, %s%s</text>\n", (unsigned long long)b->span.offset,
 	    text_size(size, b->span.size),
 	    b->span.mapped || g->object->nsegments == 0 ? "" : ", no address");
@@ -169,12 +151,12 @@ draw_head(struct svg *s, const struct grid *g)
 
 	s->y += LINE;
 	fprintf(s->f, "<text x=\"%u\" y=\"%u\"><tspan class=\"name\">", LEFT, s->y);
-	put_xml(s->f, g->object->name);
+	text_xml(s->f, g->object->name);
 	fputs("</tspan>  ", s->f);
-	put_xml(s->f, g->object->kind);
+	text_xml(s->f, g->object->kind);
 	fprintf(s->f, " of %s: %s (", text_size(size, g->object->size),
 	    opt_human(plain, t->stored * PAGE_GRANULE));
-	put_xml(s->f, text_percent(percent, t->stored, t->pages));
+	text_xml(s->f, text_percent(percent, t->stored, t->pages));
 	fprintf(s->f, ") stored in %s, %s. One cell is %s.</text>\n",
 	    opt_human(packed, t->bytes), text_ratio(ratio, t->stored * PAGE_GRANULE, t->bytes),
 	    text_size(cell, g->cell_size));
@@ -214,7 +196,7 @@ draw_top(struct svg *s, const struct map *map, unsigned height)
 	    s->width, height, s->width, height);
 	s->y = MARGIN + LINE;
 	fprintf(s->f, "<text x=\"%u\" y=\"%u\" class=\"title\">", LEFT, s->y);
-	put_xml(s->f, map->img->path);
+	text_xml(s->f, map->img->path);
 	fputs("</text>\n", s->f);
 	s->y += LINE;
 }

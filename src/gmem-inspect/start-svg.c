@@ -56,24 +56,6 @@ struct plot {
 	double pages; /* the scale of pages: as much as it is high */
 };
 
-static void
-put_text(FILE *f, const char *text)
-{
-	char safe[512];
-
-	text_safe(safe, sizeof(safe), text);
-	for (const char *p = safe; *p != '\0'; p++) {
-		if (*p == '<')
-			fputs("&lt;", f);
-		else if (*p == '&')
-			fputs("&amp;", f);
-		else if (*p == '>')
-			fputs("&gt;", f);
-		else
-			putc(*p, f);
-	}
-}
-
 static double
 x_of(const struct plot *p, double ms)
 {
@@ -306,13 +288,13 @@ draw_start(struct plot *p, const struct start *s)
 
 	p->y += LINE;
 	fprintf(p->f, "<text class=\"title\" x=\"%.1f\" y=\"%.1f\">", LEFT, p->y);
-	put_text(p->f, s->path);
+	text_xml(p->f, s->path);
 	fputs("</text>\n", p->f);
 	p->y += LINE;
 	fprintf(p->f, "<text x=\"%.1f\" y=\"%.1f\">", LEFT, p->y);
-	put_text(p->f, s->image);
+	text_xml(p->f, s->image);
 	fputs(", engine ", p->f);
-	put_text(p->f, s->engine);
+	text_xml(p->f, s->engine);
 	fprintf(p->f, ": %s given, %s read</text>\n",
 	    opt_human(size, start_given(s) * PAGE_GRANULE), opt_human(read, s->bytes_read));
 	draw_pages(p, s);

@@ -126,6 +126,27 @@ text_safe(char *buf, size_t cap, const char *text)
 	buf[len] = '\0';
 }
 
+void
+text_xml(FILE *f, const char *text)
+{
+	const unsigned char *p = (const unsigned char *)text;
+	char piece[16];
+
+	while (*p != '\0') {
+		p += next_piece(p, piece);
+		for (const char *c = piece; *c != '\0'; c++) {
+			if (*c == '<')
+				fputs("&lt;", f);
+			else if (*c == '&')
+				fputs("&amp;", f);
+			else if (*c == '>')
+				fputs("&gt;", f);
+			else
+				putc(*c, f);
+		}
+	}
+}
+
 json_t *
 text_json(const char *text)
 {

@@ -24,6 +24,9 @@ int text_width(const char *text);
 /* Copies text to buf as text_put would print it, cut to fit. */
 void text_safe(char *buf, size_t cap, const char *text);
 
+/* The same for the text of an XML element. */
+void text_xml(FILE *f, const char *text);
+
 /* A JSON string; what is no UTF-8 becomes U+FFFD.  NULL text is null. */
 json_t *text_json(const char *text);
 

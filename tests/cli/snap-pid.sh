@@ -3,19 +3,6 @@
 # gmem-snap --pid: the memory objects of a process, paused and resumed.
 . "${abs_top_srcdir:?}/tests/lib/cli.sh"
 
-pids=
-tap_clean_first() {
-    # shellcheck disable=SC2086
-    # Only what is still our child: numbers come round.
-    for p in $pids; do
-        if grep -q "^PPid:[[:space:]]*$$\$" "/proc/$p/status" 2>/dev/null; then
-            kill -KILL "$p" 2>/dev/null
-        fi
-    done
-    tap_clean
-}
-trap tap_clean_first EXIT
-
 hold() { # ARG...: a process with memory; $pid
     rm -f "$tmp/ready"
     mkfifo "$tmp/ready"

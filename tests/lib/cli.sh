@@ -80,7 +80,15 @@ done_testing() {
 }
 
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/gmem-test.XXXXXX") || exit 99
+pids= # of the background: those that are still our children are killed at the end
 tap_clean() {
+    # shellcheck disable=SC2086
+    for p in $pids; do
+        # Numbers come round.
+        if grep -q "^PPid:[[:space:]]*$$\$" "/proc/$p/status" 2>/dev/null; then
+            kill -KILL "$p" 2>/dev/null
+        fi
+    done
     # A test may have mounted something there.
     umount "$tmp/mnt" 2>/dev/null
     rm -rf -- "$tmp"

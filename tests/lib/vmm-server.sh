@@ -3,19 +3,6 @@
 # Words for scripts in which vmm-server plays the VMM; cli.sh comes first.
 # $tmp/dir is where nothing may be left.
 
-pids=
-tap_clean_first() {
-    # shellcheck disable=SC2086
-    # Only what is still our child: numbers come round.
-    for p in $pids; do
-        if grep -q "^PPid:[[:space:]]*$$\$" "/proc/$p/status" 2>/dev/null; then
-            kill -KILL "$p" 2>/dev/null
-        fi
-    done
-    tap_clean
-}
-trap tap_clean_first EXIT
-
 n=0
 serve() { # ARG...: a VMM; $pid, $sock, $asked
     n=$((n + 1))

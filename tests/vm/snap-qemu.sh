@@ -6,18 +6,6 @@ requires qemu-system-x86_64 socat
 GMEM_SHIM=${abs_top_builddir:?}/gmem-shim.so
 export GMEM_SHIM
 
-qemus=
-qemu_clean() {
-    # shellcheck disable=SC2086
-    # Only what is still our child: numbers come round.
-    for p in $qemus; do
-        if grep -q "^PPid:[[:space:]]*$$\$" "/proc/$p/status" 2>/dev/null; then
-            kill -KILL "$p" 2>/dev/null
-        fi
-    done
-    tap_clean
-}
-trap qemu_clean EXIT
 dir=$tmp/dir
 mkdir "$dir"
 qmp=$tmp/qmp
@@ -33,7 +21,7 @@ boot() { # ARG...: starts a QEMU with two monitors; $pid
         -qmp "unix:$qmp,server=on,wait=off" -qmp "unix:$qmp.2,server=on,wait=off" \
         "$@" 2>"$tmp/qemu-err" &
     pid=$!
-    qemus="$qemus $pid"
+    pids="$pids $pid"
     for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
         [ -S "$qmp.2" ] && return 0
         sleep 0.1
