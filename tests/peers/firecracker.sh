@@ -319,6 +319,7 @@ cd / || exit 1
 
 sock=$tmp/uffd
 listen() { # OPTION...: $server
+    : >"$tmp/log" # of the one before, which must not speak for this one
     gmem-restore -v "$image" --listen "$sock" "$@" >"$tmp/log" 2>&1 </dev/null &
     server=$!
     await test -S "$sock"
