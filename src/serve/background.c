@@ -247,6 +247,8 @@ release_mappings(struct server *s)
 		    UFFD_FAILED)
 			log_debug("%s", e.msg);
 	}
+	for (size_t i = 0; i < s->nobjects; i++)
+		object_finish(&s->objects[i]);
 	server_complete(s);
 	pthread_mutex_unlock(&s->lock);
 }

@@ -3,52 +3,131 @@
 
 #include "serve/claims.h"
 
+#include <fcntl.h>
+#include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fdio.h"
 #include "memory/served.h"
 
-int
-claims_init(struct claims *c, uint64_t npages, struct err *e)
-{
-	size_t len = bitmap_bytes(npages);
+#define MAGIC UINT64_C(0x31736d69616c6367) /* "gclaims1" */
+#define HEAD_BYTES 4096u /* what is behind it can be given back */
 
-	*c = (struct claims){ .fd = -1, .map = MAP_FAILED, .npages = npages };
-	c->fd = memfd_create(MEMORY_CLAIMS, MFD_CLOEXEC);
-	if (c->fd == -1 || ftruncate(c->fd, (off_t)(2 * len)) == -1)
-		goto fail;
-	c->map = mmap(NULL, 2 * len, PROT_READ | PROT_WRITE, MAP_SHARED, c->fd, 0);
-	if (c->map == MAP_FAILED)
-		goto fail;
-	c->taken = c->map;
-	c->given = c->taken + len / sizeof(bitmap_word);
-	return 0;
-fail:
+static size_t
+file_bytes(uint64_t npages)
+{
+	return HEAD_BYTES + 2 * bitmap_bytes(npages);
+}
+
+int
+claims_create(uint64_t npages, int *fd, struct err *e)
+{
+	struct claims_head head = { .magic = MAGIC, .npages = npages };
+
+	*fd = memfd_create(MEMORY_CLAIMS, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (*fd != -1 && ftruncate(*fd, (off_t)file_bytes(npages)) == 0 &&
+	    fcntl(*fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0 &&
+	    pwrite(*fd, &head, sizeof(head), 0) == (ssize_t)sizeof(head))
+		return 0;
 	err_sys(e, "claims of %llu pages", (unsigned long long)npages);
-	claims_fini(c);
+	fd_close(fd);
 	return -1;
+}
+
+/* What is written from now on it cannot lose by getting smaller. */
+static int
+check_file(int fd, uint64_t npages, struct err *e)
+{
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct stat st;
+
+	if (fstat(fd, &st) == 0 && (uint64_t)st.st_size == file_bytes(npages) && seals != -1 &&
+	    (seals & F_SEAL_SHRINK) != 0)
+		return 0;
+	return err_set(e, ERR_CORRUPT, "the descriptor is not the claims of %llu pages",
+	    (unsigned long long)npages);
+}
+
+int
+claims_init(struct claims *c, int fd, uint64_t npages, struct err *e)
+{
+	*c = (struct claims){ .fd = -1, .map = MAP_FAILED, .npages = npages };
+	if (fd <= 0 && claims_create(npages, &c->fd, e) == -1)
+		return -1;
+	if (fd > 0 && check_file(fd, npages, e) == -1)
+		return -1;
+	if (fd > 0)
+		c->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (c->fd != -1)
+		c->map = mmap(
+		    NULL, file_bytes(npages), PROT_READ | PROT_WRITE, MAP_SHARED, c->fd, 0);
+	if (c->map == MAP_FAILED) {
+		err_sys(e, "claims of %llu pages", (unsigned long long)npages);
+		claims_fini(c);
+		return -1;
+	}
+	c->head = c->map;
+	c->taken = (bitmap_word *)((char *)c->map + HEAD_BYTES);
+	c->given = c->taken + bitmap_bytes(npages) / sizeof(bitmap_word);
+	if (c->head->magic == MAGIC && c->head->npages == npages)
+		return 0;
+	claims_fini(c);
+	return err_set(e, ERR_CORRUPT, "the descriptor is not the claims of %llu pages",
+	    (unsigned long long)npages);
 }
 
 void
 claims_fini(struct claims *c)
 {
 	if (c->map != NULL && c->map != MAP_FAILED)
-		munmap(c->map, 2 * bitmap_bytes(c->npages));
+		munmap(c->map, file_bytes(c->npages));
 	c->map = NULL;
+	free(c->doubted);
+	c->doubted = NULL;
 	fd_close(&c->fd);
+}
+
+void
+claims_set_how(struct claims *c, enum serve_engine engine, bool writes)
+{
+	c->head->engine = engine;
+	c->head->writes = writes;
+	atomic_store(&c->head->known, true);
 }
 
 void
 claims_shed(struct claims *c)
 {
 	/* It is only memory: without this it is taken for longer. */
-	if (c->map != NULL && c->map != MAP_FAILED)
-		(void)madvise(c->map, 2 * bitmap_bytes(c->npages), MADV_REMOVE);
+	if (c->map != NULL && c->map != MAP_FAILED && atomic_load(&c->head->complete))
+		(void)madvise(
+		    (char *)c->map + HEAD_BYTES, 2 * bitmap_bytes(c->npages), MADV_REMOVE);
 }
 
 void
 claims_close(struct claims *c)
 {
 	fd_close(&c->fd);
+}
+
+int
+claims_settle(struct claims *c, struct err *e)
+{
+	size_t nwords = bitmap_bytes(c->npages) / sizeof(bitmap_word);
+
+	for (size_t i = 0; i < nwords; i++) {
+		uint64_t taken = atomic_load(&c->taken[i]), given = atomic_load(&c->given[i]);
+
+		if (taken == given)
+			continue;
+		if (c->doubted == NULL &&
+		    (c->doubted = calloc(nwords, sizeof(*c->doubted))) == NULL)
+			return err_sys(
+			    e, "claims of %llu pages", (unsigned long long)c->npages);
+		atomic_store(&c->doubted[i], taken & ~given);
+		atomic_store(&c->taken[i], given);
+	}
+	return 0;
 }

@@ -7,27 +7,61 @@
 
 #include "base/bitmap.h"
 #include "base/err.h"
+#include "serve/engine.h"
 
 /*
  * Who gives which page: two bits for each page of a memory object.  Whoever
  * takes a page must write it and then mark it given; nobody else ever writes it
- * again.  The bits lie in a memfd, so that another server can go on with them.
+ * again.
+ *
+ * The bits lie in a memfd, behind what else has to be known of the memory.  If the memfd is
+ * somebody else's, another server can go on with it when this one has died: resume.c.
  */
+struct claims_head {
+	uint64_t magic;
+	uint64_t npages;
+	atomic_bool checked; /* nobody had touched the memory when it came */
+	atomic_bool known; /* engine and writes are */
+	atomic_bool complete; /* all is there, nothing is registered: the bits are of no use */
+	bool writes; /* struct served_object */
+	uint32_t engine; /* enum serve_engine */
+};
+
 struct claims {
 	int fd; /* the memfd; owned */
 	void *map;
 	uint64_t npages;
+	struct claims_head *head; /* in the memfd, as are the bits */
 	bitmap_word *taken, *given;
+	/* Pages that a dead server had taken and not given: they may be there.  NULL: none. */
+	bitmap_word *doubted;
 };
 
-int claims_init(struct claims *c, uint64_t npages, struct err *e);
+/*
+ * A memfd with the claims of an object of `npages` pages (its size by the size of the pages
+ * behind it, rounded up), for served_memory.claims.  Whoever keeps it open past completion is
+ * taken for somebody who is filling memory still (memory_is_filler).
+ */
+int claims_create(uint64_t npages, int *fd, struct err *e);
+
+/* fd: of claims_create, which is duplicated; or 0 or less: claims of our own. */
+int claims_init(struct claims *c, int fd, uint64_t npages, struct err *e);
 void claims_fini(struct claims *c);
+
+/* What was found out by trying, which cannot be tried again; it is looked at first. */
+void claims_set_how(struct claims *c, enum serve_engine engine, bool writes);
 
 /* Everything is given, and nobody looks any more: gives the memory back. */
 void claims_shed(struct claims *c);
 
 /* Nobody will go on with them: closes the memfd, which tells that memory is being filled. */
 void claims_close(struct claims *c);
+
+/*
+ * After a server that has died, before anything is given: nobody is at a page that is taken and
+ * not given, so it is free again, and doubted; what is given is taken.
+ */
+int claims_settle(struct claims *c, struct err *e);
 
 /* True: the page is the caller's to write. */
 static inline bool
@@ -53,6 +87,13 @@ static inline bool
 claims_given(const struct claims *c, uint64_t page)
 {
 	return bitmap_test(c->given, page);
+}
+
+/* Whether a dead server may have put it there: then it is no wonder if it is. */
+static inline bool
+claims_doubted(const struct claims *c, uint64_t page)
+{
+	return c->doubted != NULL && bitmap_test(c->doubted, page);
 }
 
 /*

@@ -2,10 +2,13 @@
 #include <config.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -32,6 +35,7 @@
  *
  * Nothing is read before all memory is mapped: nobody could tell what was discarded.
  */
+#define SLOT_BYTES 4096
 #define QUEUE_MAX 1024u
 #define READS_AT_ONCE 16 /* while the gate is shut */
 #define LET_GO_MAX 1024u /* times that a process's memory is let go of */
@@ -44,6 +48,7 @@ struct queued {
 
 struct events {
 	pthread_rwlock_t gate;
+	void *slot; /* shared: of messages that were read and maybe not applied */
 	pthread_mutex_t turn; /* of the one worker that waits for messages */
 	int kick; /* an eventfd: whoever waits is to look again */
 	pthread_mutex_t lock; /* guards the queue */
@@ -62,7 +67,43 @@ struct leave {
 };
 
 int
-events_new(struct served_process *p, struct err *e)
+server_events_create(int *fd, struct err *e)
+{
+	*fd = memfd_create("gmem-events", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (*fd != -1 && ftruncate(*fd, SLOT_BYTES) == 0 &&
+	    fcntl(*fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+		return 0;
+	err_sys(e, "a buffer for messages");
+	fd_close(fd);
+	return -1;
+}
+
+/*
+ * Where messages are read to has to be there: the kernel gives each away before it stores it,
+ * and whoever is being killed gets no page any more.
+ */
+static int
+open_slot(struct events *v, int fd, struct err *e)
+{
+	struct stat st;
+	void *map;
+
+	if (fd > 0 && (fstat(fd, &st) == -1 || st.st_size != SLOT_BYTES ||
+			  (fcntl(fd, F_GET_SEALS) & F_SEAL_SHRINK) == 0))
+		return err_set(e, ERR_CORRUPT, "the descriptor is no buffer for messages");
+	map = mmap(NULL, SLOT_BYTES, PROT_READ | PROT_WRITE,
+	    MAP_POPULATE | (fd > 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS),
+	    fd > 0 ? fd : -1, 0);
+	if (map == MAP_FAILED)
+		return err_sys(e, "a buffer for messages");
+	v->slot = map;
+	/* Without it hardly ever anything happens. */
+	(void)mlock(map, SLOT_BYTES);
+	return 0;
+}
+
+int
+events_new(struct served_process *p, int fd, struct err *e)
 {
 	pthread_rwlockattr_t attr;
 	struct events *v;
@@ -79,7 +120,7 @@ events_new(struct served_process *p, struct err *e)
 	pthread_mutex_init(&v->lock, NULL);
 	p->events = v;
 	v->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	return v->kick == -1 ? err_sys(e, "hand-off") : 0;
+	return v->kick == -1 ? err_sys(e, "hand-off") : open_slot(v, fd, e);
 }
 
 void
@@ -90,6 +131,8 @@ events_free(struct served_process *p)
 	if (v == NULL)
 		return;
 	fd_close(&v->kick);
+	if (v->slot != NULL)
+		munmap(v->slot, SLOT_BYTES);
 	pthread_rwlock_destroy(&v->gate);
 	pthread_mutex_destroy(&v->turn);
 	pthread_mutex_destroy(&v->lock);
@@ -271,7 +314,7 @@ read_events(struct served_process *p, struct err *e)
 
 	pthread_rwlock_wrlock(&p->events->gate);
 	for (int reads = 0; reads < READS_AT_ONCE && n == UFFD_EVENTS_MAX && rc == 0; reads++) {
-		n = uffd_read_events(p->uffd, list, e);
+		n = uffd_read_events(p->uffd, p->events->slot, list, e);
 		for (int i = 0; i < n && rc == 0; i++)
 			rc = apply(p, &list[i], &leave, e);
 		if (n == -1)
@@ -280,6 +323,26 @@ read_events(struct served_process *p, struct err *e)
 	pthread_rwlock_unlock(&p->events->gate);
 	if (leave.n > 0 && atomic_load(&p->events->let_go) < LET_GO_MAX)
 		let_go(p, &leave);
+	return rc;
+}
+
+/*
+ * Doing it twice does no harm: discarded pages are given, and nobody copies those.  Who has
+ * faulted is woken, and asks again.
+ */
+int
+events_recover(struct served_process *p, struct err *e)
+{
+	struct uffd_event list[UFFD_EVENTS_MAX];
+	struct leave leave = { .n = 0 };
+	int n, rc = 0;
+
+	pthread_rwlock_wrlock(&p->events->gate);
+	n = uffd_slot_events(p->events->slot, list);
+	for (int i = 0; i < n && rc == 0; i++)
+		if (list[i].kind != UFFD_EV_FAULT)
+			rc = apply(p, &list[i], &leave, e);
+	pthread_rwlock_unlock(&p->events->gate);
 	return rc;
 }
 

@@ -495,6 +495,7 @@ fill_vcpu(struct filler *f, size_t object, uint64_t off, struct err *e)
 		if (give_taken(f, object, NULL, off, e) == -1)
 			return -1;
 	} else if (claims_given(&o->claims, page)) {
+		object_admit(o, page);
 		stat_add(&f->stats.faults_present, 1);
 	} else {
 		stat_add(&f->stats.faults_waited, 1);

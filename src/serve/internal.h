@@ -157,6 +157,8 @@ struct server {
 	struct filler *fillers; /* all there are, from filler_init to filler_fini */
 	struct serve_stats past; /* of those that are no more */
 
+	bool resuming; /* until server_resume: nothing is given; changes under lock */
+	bool record_lost;
 	struct recorder *recorder; /* NULL: nothing is recorded, nor was */
 	struct hot *hot; /* hot.c; NULL: the image has no hot pages */
 	_Atomic(struct prefetch *) prefetch; /* prefetch.c; NULL: there is none (yet) */
@@ -367,7 +369,7 @@ void thread_stop(pthread_t thread);
 
 /* ---- memory.c ---- */
 
-/* With s->lock: every region has its memory. */
+/* With s->lock: every region has its memory, and nothing is being resumed. */
 int server_begin(struct server *s, struct err *e);
 
 /* ---- faults.c, processes.c ---- */
@@ -377,6 +379,9 @@ void *worker_main(void *arg);
 
 /* Whether more faults wait by now; where that can be told they are in the queue then. */
 bool more_faults(struct filler *f);
+
+/* With s->lock: starts the workers of the process. */
+int process_start(struct server *s, struct served_process *p, struct err *e);
 
 /* With s->lock, or when nobody else is left: ends the workers of the process. */
 void process_stop(struct served_process *p);
@@ -409,8 +414,12 @@ int copy_zeros_around(struct filler *f, const struct mapping *m, uint64_t off, s
 
 /* ---- events.c: userfaultfds that were adopted ---- */
 
-int events_new(struct served_process *p, struct err *e);
+/* fd: as server_adopt_process says. */
+int events_new(struct served_process *p, int fd, struct err *e);
 void events_free(struct served_process *p);
+
+/* Applies what a dead server had read; before anything is copied, when all is mapped. */
+int events_recover(struct served_process *p, struct err *e);
 
 /* Its workers look again, whether they are to stop too. */
 void events_kick(struct served_process *p);
@@ -432,6 +441,17 @@ int events_wait(struct filler *f, struct err *e);
 
 /* Whether faults have been read that nobody is at yet. */
 bool events_waiting(struct served_process *p);
+
+/* ---- mappings.c ---- */
+
+/* With s->lock: whether all memory of VMMs' own is mapped, if there is any. */
+bool foreign_mapped(const struct server *s);
+
+/* With s->lock: it is served from now on. */
+int begin_copying(struct server *s, struct err *e);
+
+/* Eagerly: with the mapping that was the last to come. */
+int fill_foreign(struct server *s, struct err *e);
 
 /* ---- source.c ---- */
 

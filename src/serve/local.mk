@@ -32,6 +32,7 @@ libgmem_a_SOURCES += \
 	%D%/protect.c %D%/protect.h %D%/protect-internal.h %D%/protect-writes.c \
 	%D%/readers.c \
 	%D%/record.c %D%/record.h \
+	%D%/resume.c \
 	%D%/scatter.c %D%/scatter.h \
 	%D%/server.c %D%/server.h \
 	%D%/source.c \

@@ -92,24 +92,28 @@ check_foreign(const struct server *s, const struct mapping *new, struct err *e)
 	return 0;
 }
 
-static bool
+bool
 foreign_mapped(const struct server *s)
 {
 	for (size_t i = 0; i < s->nobjects; i++)
-		if (s->objects[i].engine == SERVE_COPY &&
+		if (s->objects[i].engine == SERVE_COPY && !server_is_complete(s, i) &&
 		    s->objects[i].mapped != object_length(&s->objects[i]))
 			return false;
 	return true;
 }
 
 /* What was discarded before it was known where would be lost: so nobody has read until now. */
-static void
-begin_copying(struct server *s)
+int
+begin_copying(struct server *s, struct err *e)
 {
+	for (unsigned i = 0; i < s->nprocesses; i++)
+		if (s->processes[i]->events != NULL && events_recover(s->processes[i], e) == -1)
+			return -1;
 	atomic_store(&s->mapped, true);
 	for (unsigned i = 0; i < s->nprocesses; i++)
 		if (s->processes[i]->events != NULL)
 			events_kick(s->processes[i]);
+	return 0;
 }
 
 /* All of it, or where there is anything but zeros. */
@@ -150,6 +154,9 @@ add_mapping(struct server *s, const struct mapping *new, struct err *e)
 	/* Known before the first fault can come. */
 	atomic_store(&s->mappings, t);
 	if (o->engine != SERVE_COPY) {
+		/* What the dead server has let go of is not registered again. */
+		if (s->resuming)
+			return 0;
 		if (register_mapping(s, new, e) == -1)
 			return -1;
 		prefetch_mapping(s, new);
@@ -157,22 +164,23 @@ add_mapping(struct server *s, const struct mapping *new, struct err *e)
 	}
 	o->process = new->process;
 	o->mapped += new->len;
-	if (foreign_mapped(s)) {
-		begin_copying(s);
+	if (!s->resuming && foreign_mapped(s)) {
+		if (begin_copying(s, e) == -1)
+			return -1;
 		prefetch_mapping(s, NULL);
 	}
 	return 0;
 }
 
-/* Eagerly: with the mapping that was the last to come. */
-static int
+int
 fill_foreign(struct server *s, struct err *e)
 {
 	if (s->options.engine != SERVE_EAGER || !atomic_load(&s->mapped) ||
 	    atomic_load(&s->filled))
 		return 0;
 	for (size_t i = 0; i < s->nobjects; i++)
-		if (s->objects[i].engine == SERVE_COPY && fill_now(s, i, e) == -1)
+		if (s->objects[i].engine == SERVE_COPY && !server_is_complete(s, i) &&
+		    fill_now(s, i, e) == -1)
 			return -1;
 	atomic_store(&s->filled, true);
 	server_set_prefetched(s);

@@ -131,7 +131,7 @@ leave_zeros(struct server *s, struct served_object *o, struct err *e)
 	uint64_t at = 0, page_size = o->page_size;
 
 	if ((o->engine != SERVE_CONTINUE && o->engine != SERVE_MAP_CONTINUE) ||
-	    o->guest_memfd || s->recorder != NULL)
+	    o->guest_memfd || s->recorder != NULL || atomic_load(&o->complete))
 		return 0;
 	if (extents_find(
 		&o->extents, s->img, o->object, o->base, object_length(o), page_size, e) == -1)
@@ -153,26 +153,31 @@ take_memory(struct server *s, size_t index, const struct served_memory *m, struc
 	const struct object *object = &s->img->manifest.regions[index];
 	struct err why = ERR_INIT;
 
-	if (object_open(o, object, m, &why, e) == -1 || check_overlap(s, o, e) == -1 ||
-	    write_first(s, index, e) == -1 || choose_engine(s, o, m->slots, &why, e) == -1 ||
-	    leave_zeros(s, o, e) == -1)
+	if (object_open(o, object, m, &why, e) == -1 || check_overlap(s, o, e) == -1)
+		return -1;
+	if (o->engine == SERVE_AUTO &&
+	    (write_first(s, index, e) == -1 || choose_engine(s, o, m->slots, &why, e) == -1))
+		return -1;
+	claims_set_how(&o->claims, o->engine, o->writes);
+	if (leave_zeros(s, o, e) == -1)
 		return -1;
 	log_info("%s: engine %s", object->name, serve_engine_name(o->engine));
-	if (o->engine != SERVE_EAGER)
+	if (o->engine != SERVE_EAGER || atomic_load(&o->complete))
 		return 0;
 	if (fill_now(s, index, e) == -1)
 		return -1;
-	object_complete(o);
+	object_finish(o);
 	return 0;
 }
 
 static int
-take_foreign(struct server *s, size_t index, uint64_t page_size, struct err *e)
+take_foreign(struct server *s, size_t index, uint64_t page_size, int claims, struct err *e)
 {
 	struct served_object *o = &s->objects[index];
 	enum serve_engine wanted = s->options.engine;
 
-	if (object_open_foreign(o, &s->img->manifest.regions[index], page_size, e) == -1)
+	if (object_open_foreign(o, &s->img->manifest.regions[index], page_size, claims, e) ==
+	    -1)
 		return -1;
 	if (wanted != SERVE_AUTO && wanted != SERVE_COPY && wanted != SERVE_EAGER)
 		return wrong_engine(o, wanted, SERVE_COPY, e);
@@ -223,7 +228,7 @@ added(struct server *s, size_t index, int rc, struct err *e)
 		return -1;
 	}
 	pthread_mutex_lock(&s->lock);
-	if (++s->nready == s->nobjects)
+	if (++s->nready == s->nobjects && !s->resuming)
 		rc = server_begin(s, e);
 	pthread_mutex_unlock(&s->lock);
 	return rc;
@@ -239,11 +244,12 @@ server_add_memory(
 }
 
 int
-server_add_foreign(struct server *s, size_t index, uint64_t page_size, struct err *e)
+server_add_foreign(
+    struct server *s, size_t index, uint64_t page_size, int claims, struct err *e)
 {
 	if (check_new(s, index, e) == -1)
 		return -1;
-	return added(s, index, take_foreign(s, index, page_size, e), e);
+	return added(s, index, take_foreign(s, index, page_size, claims, e), e);
 }
 
 bool

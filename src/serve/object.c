@@ -140,6 +140,16 @@ check_untouched(const struct served_object *o, struct err *e)
 	    o->object->name, (unsigned long long)n);
 }
 
+/* What is there later, is there because of us. */
+static int
+check_once(const struct served_object *o, struct err *e)
+{
+	if (!atomic_load(&o->claims.head->checked) && check_untouched(o, e) == -1)
+		return -1;
+	atomic_store(&o->claims.head->checked, true);
+	return 0;
+}
+
 /* Tries it on a mapping of our own, which nobody touches. */
 static int
 try_register(const struct served_object *o, struct err *why)
@@ -262,27 +272,32 @@ object_open(struct served_object *o, const struct object *object, const struct s
 		.own_uffd = -1,
 		.claims.fd = -1 };
 	if (check_fits(o, m, e) == -1 ||
-	    claims_init(&o->claims, div_up(object->size, o->page_size), e) == -1)
+	    claims_init(&o->claims, m->claims, div_up(object->size, o->page_size), e) == -1)
 		return -1;
 	o->fd = fcntl(m->fd, F_DUPFD_CLOEXEC, 0);
 	if (o->fd == -1)
 		return err_sys(e, "%s: memory", object->name);
-	if (open_touch(o, m->bitmap != -1, e) == -1 || check_untouched(o, e) == -1 ||
+	if (open_touch(o, m->bitmap != -1, e) == -1 || check_once(o, e) == -1 ||
 	    open_bitmap(o, m->bitmap, e) == -1)
 		return -1;
 	*why = (struct err)ERR_INIT;
-	if (m->source)
-		return open_source(o, e);
-	(void)try_register(o, why);
+	if (m->source) {
+		if (open_source(o, e) == -1)
+			return -1;
+	} else if (!atomic_load(&o->claims.head->known)) {
+		(void)try_register(o, why);
+	}
 	/* hugetlbfs has no write(2). */
-	return o->page_size > PAGE_GRANULE ? object_map(o, e) : 0;
+	if (o->page_size > PAGE_GRANULE && object_map(o, e) == -1)
+		return -1;
+	return object_settle(o, e);
 }
 
 #define FOREIGN_PAGE_MAX (UINT64_C(1) << 30)
 
 int
-object_open_foreign(
-    struct served_object *o, const struct object *object, uint64_t page_size, struct err *e)
+object_open_foreign(struct served_object *o, const struct object *object, uint64_t page_size,
+    int claims, struct err *e)
 {
 	*o = (struct served_object){ .object = object,
 		.fd = -1,
@@ -295,7 +310,10 @@ object_open_foreign(
 	if (!is_pow2(page_size) || page_size < PAGE_GRANULE || page_size > FOREIGN_PAGE_MAX)
 		return err_set(e, ERR_UNSUPPORTED, "%s: pages of %llu bytes", object->name,
 		    (unsigned long long)page_size);
-	return claims_init(&o->claims, div_up(object->size, page_size), e);
+	if (claims_init(&o->claims, claims, div_up(object->size, page_size), e) == -1)
+		return -1;
+	claims_set_how(&o->claims, SERVE_COPY, false);
+	return object_settle(o, e);
 }
 
 void
@@ -332,6 +350,13 @@ is_there(const struct served_object *o, int error)
 	return error == EEXIST || (o->guest_memfd && error == ENOSPC);
 }
 
+/* By a server that has died: whole, as everything that is put there by these calls. */
+static bool
+was_put(const struct served_object *o, uint64_t off, int error)
+{
+	return is_there(o, error) && claims_doubted(&o->claims, off / o->page_size);
+}
+
 static int
 refused(const struct served_object *o, uint64_t off, struct err *e)
 {
@@ -359,8 +384,11 @@ write_whole(
 			sched_yield();
 			break;
 		case UFFD_PRESENT:
+			done = o->page_size;
 			errno = EEXIST;
-			return refused(o, off + at, e);
+			if (!was_put(o, off + at, EEXIST))
+				return refused(o, off + at, e);
+			break;
 		case UFFD_HOLE:
 		case UFFD_GONE:
 		case UFFD_DEAD:
@@ -397,6 +425,8 @@ object_write(
 			return err_set(e, ERR_FAILED,
 			    "guest memory %s: write at %llu took %zd bytes of a page",
 			    o->object->name, (unsigned long long)(off + done), n);
+		else if (was_put(o, off + done, errno))
+			done += PAGE_GRANULE;
 		else if (errno != EINTR)
 			return refused(o, off + done, e);
 	}
@@ -434,6 +464,8 @@ object_writev(
 		crossing();
 		if (done == -1 && errno == EINTR)
 			continue;
+		if (done == -1 && was_put(o, off, errno))
+			done = PAGE_GRANULE;
 		if (done == -1)
 			return refused(o, off, e);
 		/* Some kernels tell of a part of a page; the whole page is written again. */
@@ -457,7 +489,7 @@ object_first_write(struct served_object *o, const void *page, uint64_t off, stru
 		do
 			n = pwrite(o->fd, page, PAGE_GRANULE, (off_t)(o->base + off));
 		while (n == -1 && errno == EINTR);
-		o->writes = n == PAGE_GRANULE;
+		o->writes = n == PAGE_GRANULE || (n == -1 && was_put(o, off, errno));
 		if (o->writes)
 			return 0;
 		if (n != -1)
@@ -499,14 +531,21 @@ object_allocate(const struct served_object *o, uint64_t off, uint64_t len, struc
 }
 
 void
-object_give(struct served_object *o, uint64_t page)
+object_admit(const struct served_object *o, uint64_t page)
 {
 	uint64_t n = o->page_size / PAGE_GRANULE, first = page * n;
 	uint64_t end = MIN(first + n, div_up(o->object->size, PAGE_GRANULE));
 
 	for (uint64_t i = first; o->bitmap != NULL && i < end; i++)
 		bitmap_clear(o->bitmap, i);
+}
+
+void
+object_give(struct served_object *o, uint64_t page)
+{
+	/* In this order: where a vCPU is let in it may write, and nobody else any more. */
 	claims_give(&o->claims, page);
+	object_admit(o, page);
 }
 
 bool
@@ -523,6 +562,13 @@ object_complete(struct served_object *o)
 		atomic_store_explicit(&o->bitmap[i], 0, memory_order_release);
 	claims_close(&o->claims);
 	atomic_store(&o->complete, true);
+}
+
+void
+object_finish(struct served_object *o)
+{
+	object_complete(o);
+	atomic_store(&o->claims.head->complete, true);
 }
 
 void

@@ -64,20 +64,29 @@ struct served_memory {
 	int bitmap; /* of KVM userfault, a file with one bit for each page; or -1 */
 	bool slots; /* vCPUs reach it past any mapping */
 	bool source; /* the VMM maps it itself and asks for pages (SERVE_SOURCE) */
+	/*
+	 * Of claims_create; 0 or -1: it has claims of its own, with which nobody can go on.  If
+	 * another server has begun with them, this one goes on: what was found out is known,
+	 * and the memory need not be empty.
+	 */
+	int claims;
 };
 
 /*
  * Takes the memory into use: checks that it fits, that nobody has touched it, and that it
  * registers with userfaultfd.  *why tells what does not, and is ERR_NONE if it does.
- * The engine is not chosen yet.
+ * The engine is not chosen yet, unless the claims know it.
  */
 int object_open(struct served_object *o, const struct object *object,
     const struct served_memory *m, struct err *why, struct err *e);
 void object_fini(struct served_object *o);
 
 /* The same for memory of the VMM's own, of pages of page_size: SERVE_COPY. */
-int object_open_foreign(
-    struct served_object *o, const struct object *object, uint64_t page_size, struct err *e);
+int object_open_foreign(struct served_object *o, const struct object *object,
+    uint64_t page_size, int claims, struct err *e);
+
+/* resume.c: settles what a dead server has left half done.  The memory is open. */
+int object_settle(struct served_object *o, struct err *e);
 
 /* Bytes of its memory: whole pages of page_size. */
 uint64_t object_length(const struct served_object *o);
@@ -93,7 +102,7 @@ int object_first_write(struct served_object *o, const void *page, uint64_t off, 
 
 /*
  * Puts whole pages of the object there from resident memory: nobody can see them half done
- * (kernel.md §2.4).  A page that is there already is an error.
+ * (kernel.md §2.4).  A page that is there already is an error, unless it is doubted.
  */
 int object_write(
     const struct served_object *o, const void *buf, size_t len, uint64_t off, struct err *e);
@@ -128,6 +137,9 @@ int object_allocate(const struct served_object *o, uint64_t off, uint64_t len, s
 /* The page (number `page`, of page_size) is in the object: marks it given, lets vCPUs in. */
 void object_give(struct served_object *o, uint64_t page);
 
+/* Lets them in again: the bit of a page that was given may be set still. */
+void object_admit(const struct served_object *o, uint64_t page);
+
 /* Whether they share bytes of a file. */
 bool object_overlaps(const struct served_object *a, const struct served_object *b);
 
@@ -136,6 +148,9 @@ bool object_overlaps(const struct served_object *a, const struct served_object *
  * gmem-snap may save the memory (memory/served.h).
  */
 void object_complete(struct served_object *o);
+
+/* The same, and nothing of it is registered any more: nobody need ever give a page of it. */
+void object_finish(struct served_object *o);
 
 /* Nobody looks at its claims any more, nor writes it: gives back what that has taken. */
 void object_shed(struct served_object *o);

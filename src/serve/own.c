@@ -80,7 +80,14 @@ own_write(
 		done = 0;
 		if (r == UFFD_BUSY)
 			sched_yield();
-		else if (r == UFFD_PRESENT)
+		else if (r == UFFD_PRESENT &&
+			 claims_doubted(&o->claims, (off + at) / PAGE_GRANULE)) {
+			/* Nobody has seen it yet. */
+			done = PAGE_GRANULE;
+			if (object_write(
+				o, (const char *)buf + at, PAGE_GRANULE, off + at, e) == -1)
+				return -1;
+		} else if (r == UFFD_PRESENT)
 			return err_set(e, ERR_FAILED,
 			    "guest memory %s: a page at %llu is there already: somebody has "
 			    "reached it past the hand-off (another mapping, or a vCPU), and "

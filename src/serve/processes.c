@@ -29,10 +29,12 @@ process_stop(struct served_process *p)
 	p->nworkers = 0;
 }
 
-static int
+int
 process_start(struct server *s, struct served_process *p, struct err *e)
 {
 	/* Nothing is registered any more. */
+	if (s->resuming)
+		return 0;
 	if (p->events == NULL && atomic_load(&s->state) == SERVER_COMPLETE)
 		return 0;
 	for (unsigned i = 0; i < s->options.nworkers; i++) {
@@ -51,11 +53,22 @@ process_start(struct server *s, struct served_process *p, struct err *e)
 	return 0;
 }
 
+/* A dead server may have made it, or not. */
 static int
-add_process(struct server *s, int uffd, bool adopt, unsigned *id, struct err *e)
+handshake(const struct server *s, int uffd, struct err *e)
+{
+	uint64_t features;
+	struct err unused;
+
+	if (uffd_handshake(uffd, &features, e) == 0)
+		return 0;
+	return s->resuming && uffd_is_ready(uffd, &unused) ? uffd_block(uffd, e) : -1;
+}
+
+static int
+add_process(struct server *s, int uffd, bool adopt, int events, unsigned *id, struct err *e)
 {
 	struct served_process *p;
-	uint64_t features;
 	int rc;
 
 	p = calloc(1, sizeof(*p));
@@ -67,8 +80,8 @@ add_process(struct server *s, int uffd, bool adopt, unsigned *id, struct err *e)
 	p->server = s;
 	p->uffd = uffd;
 	readers_init(p);
-	if (adopt ? uffd_adopt(uffd, e) == -1 || events_new(p, e) == -1
-		  : uffd_handshake(uffd, &features, e) == -1)
+	if (adopt ? uffd_adopt(uffd, e) == -1 || events_new(p, events, e) == -1
+		  : handshake(s, uffd, e) == -1)
 		goto fail;
 	pthread_mutex_lock(&s->lock);
 	p->id = s->nprocesses;
@@ -96,13 +109,13 @@ fail:
 int
 server_add_process(struct server *s, int uffd, unsigned *id, struct err *e)
 {
-	return add_process(s, uffd, false, id, e);
+	return add_process(s, uffd, false, -1, id, e);
 }
 
 int
-server_adopt_process(struct server *s, int uffd, unsigned *id, struct err *e)
+server_adopt_process(struct server *s, int uffd, int events, unsigned *id, struct err *e)
 {
-	return add_process(s, uffd, true, id, e);
+	return add_process(s, uffd, true, events, id, e);
 }
 
 void

@@ -145,7 +145,7 @@ read_some(struct protect *p, struct uffd_event list[UFFD_EVENTS_MAX], struct err
 	int n;
 
 	atomic_fetch_add(&p->window, 1);
-	n = uffd_read_events(p->uffd, list, e);
+	n = uffd_read_events(p->uffd, NULL, list, e);
 	for (int i = 0; i < n; i++)
 		if (list[i].kind != UFFD_EV_FAULT)
 			on_change(p, &list[i]);

@@ -97,6 +97,8 @@ server_new(struct server **out, const struct image *img, const struct server_opt
 	if (most != 0)
 		s->options.nworkers = MIN(s->options.nworkers, most);
 	s->event_fd = -1;
+	s->resuming = options->resume;
+	s->record_lost = options->resume && options->record;
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_mutex_init(&s->asked_lock, NULL);
 	pthread_mutex_init(&s->fail_lock, NULL);
@@ -110,7 +112,7 @@ server_new(struct server **out, const struct image *img, const struct server_opt
 		server_free(s);
 		return -1;
 	}
-	if (options->record && recorder_new(&s->recorder, img, e) == -1) {
+	if (options->record && !options->resume && recorder_new(&s->recorder, img, e) == -1) {
 		server_free(s);
 		return -1;
 	}
@@ -132,7 +134,8 @@ server_start(struct server *s, struct err *e)
 
 	pthread_mutex_lock(&s->lock);
 	s->background_wanted = s->options.background != BACKGROUND_OFF;
-	if (s->nready == s->nobjects && atomic_load(&s->state) == SERVER_FILLING)
+	if (s->nready == s->nobjects && atomic_load(&s->state) == SERVER_FILLING &&
+	    !s->resuming)
 		rc = server_begin(s, e);
 	pthread_mutex_unlock(&s->lock);
 	return rc;
@@ -156,6 +159,12 @@ server_record_end(struct server *s, struct err *e)
 int
 server_record_take(struct server *s, struct trace *t, struct err *e)
 {
+	if (s->record_lost) {
+		*t = (struct trace){ 0 };
+		return err_set(e, ERR_FAILED,
+		    "what was touched is not known any more: the page server that recorded it "
+		    "has died");
+	}
 	recorder_end(s->recorder);
 	return recorder_take(s->recorder, t, e);
 }
@@ -163,13 +172,13 @@ server_record_take(struct server *s, struct trace *t, struct err *e)
 uint64_t
 server_record_pages(const struct server *s)
 {
-	return recorder_pages(s->recorder);
+	return s->recorder != NULL ? recorder_pages(s->recorder) : 0;
 }
 
 bool
 server_record_full(const struct server *s)
 {
-	return recorder_is_full(s->recorder);
+	return s->recorder != NULL && recorder_is_full(s->recorder);
 }
 
 void

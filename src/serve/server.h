@@ -39,6 +39,7 @@ struct server_options {
 		      */
 	struct prefetch_options prefetch; /* zero: none */
 	struct serve_place place; /* of the fault threads; zero: anywhere */
+	bool resume; /* goes on where another server has died: see server_resume */
 };
 
 enum server_state {
@@ -63,9 +64,10 @@ int server_add_memory(
 /*
  * Region `index` is memory of the VMM's own that no descriptor names: engine copy, of which
  * options.engine may be AUTO, COPY, or EAGER.  One process has it, page_size is that of the
- * pages behind it.
+ * pages behind it.  claims: as in struct served_memory.
  */
-int server_add_foreign(struct server *s, size_t index, uint64_t page_size, struct err *e);
+int server_add_foreign(
+    struct server *s, size_t index, uint64_t page_size, int claims, struct err *e);
 
 /*
  * Engine source (served_memory.source): when it returns 0, [offset, offset + len) of region
@@ -93,8 +95,13 @@ int server_add_process(struct server *s, int uffd, unsigned *id, struct err *e);
  * missing pages: the way to memory of the VMM's own, and to no other.  O_NONBLOCK stays, and
  * is set if it was not.  Its events (UFFD_FEATURE_EVENT_*) are served: what the VMM discards
  * or unmaps is zeros from then on; if it moves its memory or forks, the server fails.
+ * events: of server_events_create, which is duplicated, or 0 or less: what was read and not
+ * applied yet is lost with this process.
  */
-int server_adopt_process(struct server *s, int uffd, unsigned *id, struct err *e);
+int server_adopt_process(struct server *s, int uffd, int events, unsigned *id, struct err *e);
+
+/* A memfd for the messages of one adopted process. */
+int server_events_create(int *fd, struct err *e);
 
 /*
  * Serves [hva, hva + len) of that process, which shows the object from
@@ -152,6 +159,32 @@ int server_record_end(struct server *s, struct err *e);
  * after an error.
  */
 int server_record_take(struct server *s, struct trace *t, struct err *e);
+
+/* ---- going on where another server has died ---- */
+
+/*
+ * A server whose memory came with claims of the caller's, and whose adopted processes with
+ * buffers of the caller's, may die (SIGKILL) at any moment.  When its process is gone (waited
+ * for: till then its threads may be in the middle of a call) another one goes on:
+ *
+ * 1. server_new with options.resume, and the same image.  options.record is lost: what was
+ *    recorded cannot be had any more (server_record_take says so), and all is given from now
+ *    on.
+ * 2. server_add_memory or server_add_foreign for each region that the dead one was told of,
+ *    with the same claims: also for the one whose call it has not answered.
+ * 3. server_add_process and server_adopt_process, in any order, also those unanswered; the ids
+ *    are new.  A userfaultfd that had its handshake is known by that.
+ * 4. server_add_mapping for what is mapped now and was answered, in any order; nothing is
+ *    registered anew.
+ * 5. server_start, if the dead one was started.
+ * 6. server_resume.  Only from now on anything is given; whoever waits asks again.
+ * 7. Everything else that was not answered is asked for once more: server_add_mapping,
+ *    server_discard, server_provide, server_fault may be done twice.
+ *
+ * Whoever lets the memory's owner discard pages (server_discard) or unmap them must not answer
+ * him before the server has answered.
+ */
+int server_resume(struct server *s, struct err *e);
 
 /* Becomes readable when the state changes (eventfd, borrowed): read it, then ask. */
 int server_event_fd(const struct server *s);

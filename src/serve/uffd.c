@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <sched.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -59,6 +60,12 @@ uffd_handshake(int fd, uint64_t *features, struct err *e)
 		return err_sys(e, "userfaultfd handshake");
 	}
 	*features = api.features;
+	return uffd_block(fd, e);
+}
+
+int
+uffd_block(int fd, struct err *e)
+{
 	/* Whoever reads it waits in read(2). */
 	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) == -1)
 		return err_sys(e, "userfaultfd");
@@ -76,15 +83,22 @@ uffd_unblock(int fd, struct err *e)
 	return 0;
 }
 
-int
-uffd_adopt(int fd, struct err *e)
+bool
+uffd_is_ready(int fd, struct err *e)
 {
 	/* It wakes nobody, and only a userfaultfd after its handshake does that. */
 	struct uffdio_range somewhere = { .start = UINT64_C(1) << 30, .len = PAGE_GRANULE };
 
-	if (ioctl(fd, UFFDIO_WAKE, &somewhere) == -1)
-		return err_sys(e, "the descriptor is no userfaultfd, or had no handshake");
-	return uffd_unblock(fd, e);
+	if (ioctl(fd, UFFDIO_WAKE, &somewhere) == 0)
+		return true;
+	err_sys(e, "the descriptor is no userfaultfd, or had no handshake");
+	return false;
+}
+
+int
+uffd_adopt(int fd, struct err *e)
+{
+	return uffd_is_ready(fd, e) ? uffd_unblock(fd, e) : -1;
 }
 
 static int
@@ -203,17 +217,33 @@ understand(struct uffd_event *ev, const struct uffd_msg *msg)
 }
 
 int
-uffd_read_events(int fd, struct uffd_event list[UFFD_EVENTS_MAX], struct err *e)
+uffd_slot_events(const void *slot, struct uffd_event list[UFFD_EVENTS_MAX])
 {
-	struct uffd_msg msgs[UFFD_EVENTS_MAX];
-	struct iovec iov = { msgs, sizeof(msgs) };
-	/* Its owner may have made it block; before Linux 6.10 there is no other way. */
-	ssize_t got = preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
+	const struct uffd_msg *msgs = slot;
+	int n = 0;
+
+	/* There is no event 0. */
+	for (; n < UFFD_EVENTS_MAX && msgs[n].event != 0; n++)
+		understand(&list[n], &msgs[n]);
+	return n;
+}
+
+int
+uffd_read_events(int fd, void *slot, struct uffd_event list[UFFD_EVENTS_MAX], struct err *e)
+{
+	struct uffd_msg own[UFFD_EVENTS_MAX], *msgs = slot != NULL ? slot : own;
+	struct iovec iov = { msgs, sizeof(own) };
+	ssize_t got;
 	int n;
 
+	_Static_assert(sizeof(own) == UFFD_EVENTS_BYTES, "the slot's size");
+	/* What was in there was applied. */
+	memset(msgs, 0, sizeof(own));
 	crossing();
+	/* Its owner may have made it block; before Linux 6.10 there is no other way. */
+	got = preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
 	if (got == -1 && errno == EOPNOTSUPP)
-		got = read(fd, msgs, sizeof(msgs));
+		got = read(fd, msgs, sizeof(own));
 	if (got == -1 && (errno == EINTR || errno == EAGAIN))
 		return 0;
 	if (got == -1)

@@ -28,6 +28,12 @@ int uffd_create(int *fd, struct err *e);
  */
 int uffd_handshake(int fd, uint64_t *features, struct err *e);
 
+/* Whether it is a userfaultfd that had its handshake. */
+bool uffd_is_ready(int fd, struct err *e);
+
+/* It is read waiting, as after uffd_handshake. */
+int uffd_block(int fd, struct err *e);
+
 /*
  * Takes a descriptor that had its handshake, whose owner has registered ranges: fails if it is
  * none.  It is read without waiting from then on, which most owners have asked for anyway; of
@@ -69,13 +75,21 @@ struct uffd_event {
 };
 
 #define UFFD_EVENTS_MAX 16
+#define UFFD_EVENTS_BYTES (UFFD_EVENTS_MAX * 32u) /* of their messages */
 
 /*
  * Reads up to UFFD_EVENTS_MAX messages of an adopted descriptor without waiting; their
  * number, -1.  Faults come first, then the rest in their order.  Whoever discards or unmaps
  * goes on as soon as it was read.
+ *
+ * slot: UFFD_EVENTS_BYTES that the messages are read into, and stay in until the next call
+ * begins; or NULL.  If this process dies meanwhile, uffd_slot_events has what it has read.
  */
-int uffd_read_events(int fd, struct uffd_event list[UFFD_EVENTS_MAX], struct err *e);
+int uffd_read_events(
+    int fd, void *slot, struct uffd_event list[UFFD_EVENTS_MAX], struct err *e);
+
+/* What is in the slot: so many messages. */
+int uffd_slot_events(const void *slot, struct uffd_event list[UFFD_EVENTS_MAX]);
 
 /* What became of a range. */
 enum uffd_result {

@@ -614,8 +614,8 @@ start_server(struct game *g, struct err *e)
 
 	if (image_open(&g->img, image_path, e) == -1 ||
 	    server_new(&g->server, g->img, &o, e) == -1 ||
-	    server_add_foreign(g->server, 0, MAX(g->how->page_size, PAGE), e) == -1 ||
-	    server_adopt_process(g->server, g->uffd, &g->process, e) == -1 ||
+	    server_add_foreign(g->server, 0, MAX(g->how->page_size, PAGE), -1, e) == -1 ||
+	    server_adopt_process(g->server, g->uffd, -1, &g->process, e) == -1 ||
 	    server_start(g->server, e) == -1)
 		return -1;
 	for (unsigned i = 0; i < n; i++)
@@ -965,7 +965,7 @@ try_engine(
 
 	if (server_new(&s, img, &o, &e) == -1)
 		return;
-	refused(server_add_foreign(s, 0, page_size, &e), ERR_UNSUPPORTED, &e, name);
+	refused(server_add_foreign(s, 0, page_size, -1, &e), ERR_UNSUPPORTED, &e, name);
 	server_free(s);
 }
 
@@ -997,15 +997,16 @@ try_mappings(const struct image *img)
 	struct server *s;
 	int zero = open("/dev/zero", O_RDONLY);
 
-	if (server_new(&s, img, &o, &e) == -1 || server_add_foreign(s, 0, PAGE, &e) == -1)
+	if (server_new(&s, img, &o, &e) == -1 || server_add_foreign(s, 0, PAGE, -1, &e) == -1)
 		return;
-	refused(server_add_foreign(s, 0, PAGE, &e), ERR_CORRUPT, &e, "a region twice");
-	refused(server_add_foreign(s, 1, PAGE, &e), ERR_CORRUPT, &e, "a region that is not");
-	refused(server_adopt_process(s, zero, &own, &e), ERR_SYS, &e, "no userfaultfd");
+	refused(server_add_foreign(s, 0, PAGE, -1, &e), ERR_CORRUPT, &e, "a region twice");
 	refused(
-	    server_adopt_process(s, new_uffd(false), &own, &e), ERR_SYS, &e, "no handshake");
-	if (server_adopt_process(s, new_uffd(true), &own, &e) == -1 ||
-	    server_adopt_process(s, new_uffd(true), &more, &e) == -1 ||
+	    server_add_foreign(s, 1, PAGE, -1, &e), ERR_CORRUPT, &e, "a region that is not");
+	refused(server_adopt_process(s, zero, -1, &own, &e), ERR_SYS, &e, "no userfaultfd");
+	refused(server_adopt_process(s, new_uffd(false), -1, &own, &e), ERR_SYS, &e,
+	    "no handshake");
+	if (server_adopt_process(s, new_uffd(true), -1, &own, &e) == -1 ||
+	    server_adopt_process(s, new_uffd(true), -1, &more, &e) == -1 ||
 	    server_add_process(s, new_uffd(false), &other, &e) == -1 ||
 	    server_add_mapping(s, own, at, half, 0, 0, &e) == -1) {
 		ok(false, "adopt: %s", e.msg);

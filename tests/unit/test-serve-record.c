@@ -145,8 +145,8 @@ test_copy(void)
 	r.range = (struct uffdio_range){ (uintptr_t)at, length };
 	ok(uffd_create(&fd, &e) == 0 && ioctl(fd, UFFDIO_API, &api) == 0 &&
 		ioctl(fd, UFFDIO_REGISTER, &r) == 0 && new_server(&s, &img, &e) == 0 &&
-		server_add_foreign(s, 0, PAGE, &e) == 0 &&
-		server_adopt_process(s, fd, &id, &e) == 0 &&
+		server_add_foreign(s, 0, PAGE, -1, &e) == 0 &&
+		server_adopt_process(s, fd, -1, &id, &e) == 0 &&
 		server_add_mapping(s, id, (uintptr_t)at, length, 0, 0, &e) == 0 &&
 		server_start(s, &e) == 0,
 	    "engine copy: %s", e.msg);

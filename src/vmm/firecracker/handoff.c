@@ -351,11 +351,11 @@ fc_serve(struct server *s, const struct image *img, const struct fc_peer *peer,
 		return -1;
 	}
 	for (size_t i = 0; i < img->manifest.nregions; i++)
-		if (server_add_foreign(s, i, regions->page_size, e) == -1) {
+		if (server_add_foreign(s, i, regions->page_size, -1, e) == -1) {
 			fd_close(&uffd);
 			return -1;
 		}
-	if (server_adopt_process(s, uffd, &id, e) == -1)
+	if (server_adopt_process(s, uffd, -1, &id, e) == -1)
 		return -1;
 	for (size_t i = 0; i < regions->n; i++)
 		if (map_piece(s, img, id, &regions->v[i], e) == -1)
