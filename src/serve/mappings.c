@@ -145,7 +145,9 @@ add_mapping(struct server *s, const struct mapping *new, struct err *e)
 
 	if (check_foreign(s, new, e) == -1)
 		return -1;
-	if (server_is_complete(s, new->object) || atomic_load(&s->state) == SERVER_COMPLETE)
+	/* While it is being resumed something of it may be waited for still. */
+	if ((server_is_complete(s, new->object) && !s->resuming) ||
+	    atomic_load(&s->state) == SERVER_COMPLETE)
 		return 0;
 	t = table_without(s, new->process, new->hva, new->len, 1);
 	if (t == NULL)

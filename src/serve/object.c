@@ -357,6 +357,13 @@ was_put(const struct served_object *o, uint64_t off, int error)
 	return is_there(o, error) && claims_doubted(&o->claims, off / o->page_size);
 }
 
+/* The same, and it has said so: only who tries once more what it has tried comes upon that. */
+static bool
+was_given(const struct served_object *o, uint64_t off, int error)
+{
+	return is_there(o, error) && claims_given(&o->claims, off / o->page_size);
+}
+
 static int
 refused(const struct served_object *o, uint64_t off, struct err *e)
 {
@@ -489,7 +496,8 @@ object_first_write(struct served_object *o, const void *page, uint64_t off, stru
 		do
 			n = pwrite(o->fd, page, PAGE_GRANULE, (off_t)(o->base + off));
 		while (n == -1 && errno == EINTR);
-		o->writes = n == PAGE_GRANULE || (n == -1 && was_put(o, off, errno));
+		o->writes = n == PAGE_GRANULE ||
+			    (n == -1 && (was_put(o, off, errno) || was_given(o, off, errno)));
 		if (o->writes)
 			return 0;
 		if (n != -1)
