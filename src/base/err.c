@@ -15,6 +15,7 @@ err_set_message(struct err *e, enum err_kind kind, const char *fmt, ...)
 
 	e->kind = kind;
 	e->sysno = 0;
+	e->damage = false;
 	va_start(ap, fmt);
 	vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
 	va_end(ap);
@@ -30,6 +31,7 @@ err_sys_message(struct err *e, const char *fmt, ...)
 
 	e->kind = ERR_SYS;
 	e->sysno = sysno;
+	e->damage = false;
 	va_start(ap, fmt);
 	vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
 	va_end(ap);

@@ -2,6 +2,8 @@
 #ifndef GMEM_BASE_ERR_H
 #define GMEM_BASE_ERR_H
 
+#include <stdbool.h>
+
 /*
  * One error, by value: nothing to free, works when memory is gone.
  *
@@ -36,6 +38,7 @@ enum exit_status {
 struct err {
 	enum err_kind kind;
 	int sysno;
+	bool damage; /* a part of an image cannot be read; others may be good */
 	char msg[512];
 };
 
@@ -65,6 +68,9 @@ err_minus_one(void)
 {
 	return -1;
 }
+
+/* Says that it is a part of an image that cannot be read (image/reader.h), and returns -1. */
+#define err_damage(e) ((e)->damage = true, err_minus_one())
 
 /* Copies the first of two errors: *to keeps what it has. */
 void err_first(struct err *to, const struct err *from);

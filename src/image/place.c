@@ -12,7 +12,8 @@
 static int
 in_object(const struct image *img, const struct object *o, struct err *e)
 {
-	return err_wrap(e, "%s: %s", img->path, o->name);
+	err_wrap(e, "%s: %s", img->path, o->name);
+	return err_damage(e);
 }
 
 static uint32_t

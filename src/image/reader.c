@@ -29,6 +29,7 @@ struct image_reader {
 	uint8_t *pages; /* mapped, chunk size: what is decoded of it */
 	uint8_t *cache; /* mapped, CACHE_NODES frames of verified nodes */
 	struct node_key cache_key[CACHE_NODES]; /* offset 0: none */
+	uint64_t behind; /* where the index may be readable again, after an error */
 	/* The chunk that was loaded last. */
 	bool ready; /* without an error, and from our own memory */
 	const uint8_t *loaded; /* its record: ours, or the caller's */
@@ -161,7 +162,8 @@ node_get(
 static int
 in_object(const struct image_reader *r, const struct object *o, struct err *e)
 {
-	return err_wrap(e, "%s: %s", r->img->path, o->name);
+	err_wrap(e, "%s: %s", r->img->path, o->name);
+	return err_damage(e);
 }
 
 /* Leaves below one child link of a node that is `level` levels above the leaves. */
@@ -206,6 +208,7 @@ leaf_find(struct image_reader *r, const struct object *o, uint64_t chunk, const 
 			return 0;
 		}
 		key.children = node_children(g, o->size, key.level, leaf);
+		r->behind = (leaf / span + 1) * span * g->leaf_fanout;
 		if (node_get(r, &key, node, e) == -1)
 			return -1;
 		if (key.level == 0)
@@ -223,6 +226,7 @@ leaf_entry(struct image_reader *r, const struct object *o, const uint8_t *node, 
 	const struct geometry *g = &r->img->g;
 	uint64_t left;
 
+	r->behind = chunk + 1;
 	if (entry_decode(en, node + chunk % g->leaf_fanout * g->entry_size, g, e) == -1)
 		return err_wrap(
 		    e, "chunk at %#llx", (unsigned long long)(chunk * g->chunk_size));
@@ -277,6 +281,12 @@ image_reader_next(struct image_reader *r, const struct object *o, uint64_t from,
 		} while (from < n && from % r->img->g.leaf_fanout != 0);
 	}
 	return 0;
+}
+
+uint64_t
+image_reader_behind(const struct image_reader *r)
+{
+	return r->behind;
 }
 
 const struct image *
@@ -350,9 +360,10 @@ image_reader_nodes(struct image_reader *r, const struct object *o, node_visit *v
 static int
 in_record(const struct image_reader *r, struct err *e)
 {
-	return err_wrap(e, "%s: %s: chunk at %#llx: record at byte %llu", r->img->path,
+	err_wrap(e, "%s: %s: chunk at %#llx: record at byte %llu", r->img->path,
 	    r->object->name, (unsigned long long)(r->chunk * r->img->g.chunk_size),
 	    (unsigned long long)r->record_offset);
+	return err_damage(e);
 }
 
 static int

@@ -9,7 +9,10 @@
 #include "image/image.h"
 
 /*
- * Looks up and decodes chunks.  A reader belongs to one thread at a time; it
+ * Looks up and decodes chunks.  What cannot be had because a part of the file is damaged, gone
+ * or cannot be read is an error with ->damage: what lies elsewhere may be had all the same.
+ *
+ * A reader belongs to one thread at a time; it
  * keeps its contexts, buffers and the index nodes it has verified, in bounded
  * memory, and allocates nothing after image_reader_new.
  */
@@ -44,6 +47,12 @@ int image_reader_entry(struct image_reader *r, const struct object *o, uint64_t 
  */
 int image_reader_next(struct image_reader *r, const struct object *o, uint64_t from,
     uint64_t *chunk, struct entry *en, struct err *e);
+
+/*
+ * After image_reader_next or image_reader_entry has failed with ->damage: the first chunk behind
+ * those of which nothing is known, which may be behind the end.
+ */
+uint64_t image_reader_behind(const struct image_reader *r);
 
 /* How many pages the record of an entry of this image has; hot ones are not among them. */
 uint32_t image_reader_stored(const struct image_reader *r, const struct entry *en);

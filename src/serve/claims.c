@@ -14,11 +14,12 @@
 
 #define MAGIC UINT64_C(0x31736d69616c6367) /* "gclaims1" */
 #define HEAD_BYTES 4096u /* what is behind it can be given back */
+#define CLAIMS 3u /* bitmaps */
 
 static size_t
 file_bytes(uint64_t npages)
 {
-	return HEAD_BYTES + 2 * bitmap_bytes(npages);
+	return HEAD_BYTES + CLAIMS * bitmap_bytes(npages);
 }
 
 int
@@ -71,6 +72,7 @@ claims_init(struct claims *c, int fd, uint64_t npages, struct err *e)
 	c->head = c->map;
 	c->taken = (bitmap_word *)((char *)c->map + HEAD_BYTES);
 	c->given = c->taken + bitmap_bytes(npages) / sizeof(bitmap_word);
+	c->bad = c->given + bitmap_bytes(npages) / sizeof(bitmap_word);
 	if (c->head->magic == MAGIC && c->head->npages == npages)
 		return 0;
 	claims_fini(c);
@@ -103,7 +105,7 @@ claims_shed(struct claims *c)
 	/* It is only memory: without this it is taken for longer. */
 	if (c->map != NULL && c->map != MAP_FAILED && atomic_load(&c->head->complete))
 		(void)madvise(
-		    (char *)c->map + HEAD_BYTES, 2 * bitmap_bytes(c->npages), MADV_REMOVE);
+		    (char *)c->map + HEAD_BYTES, CLAIMS * bitmap_bytes(c->npages), MADV_REMOVE);
 }
 
 void
@@ -119,15 +121,16 @@ claims_settle(struct claims *c, struct err *e)
 
 	for (size_t i = 0; i < nwords; i++) {
 		uint64_t taken = atomic_load(&c->taken[i]), given = atomic_load(&c->given[i]);
+		uint64_t bad = atomic_load(&c->bad[i]) & taken;
 
-		if (taken == given)
+		if (taken == (given | bad))
 			continue;
 		if (c->doubted == NULL &&
 		    (c->doubted = calloc(nwords, sizeof(*c->doubted))) == NULL)
 			return err_sys(
 			    e, "claims of %llu pages", (unsigned long long)c->npages);
-		atomic_store(&c->doubted[i], taken & ~given);
-		atomic_store(&c->taken[i], given);
+		atomic_store(&c->doubted[i], taken & ~given & ~bad);
+		atomic_store(&c->taken[i], given | bad);
 	}
 	return 0;
 }

@@ -10,9 +10,13 @@
 #include "serve/engine.h"
 
 /*
- * Who gives which page: two bits for each page of a memory object.  Whoever
+ * Who gives which page: three bits for each page of a memory object.  Whoever
  * takes a page must write it and then mark it given; nobody else ever writes it
  * again.
+ *
+ * A page that cannot be had (damage.c) stays taken and is marked bad instead: it is never
+ * given, and never mapped.  Only its owner can end that, by discarding it: it is given then,
+ * for it is zeros, and the mark means nothing any more.
  *
  * The bits lie in a memfd, behind what else has to be known of the memory.  If the memfd is
  * somebody else's, another server can go on with it when this one has died: resume.c.
@@ -32,7 +36,7 @@ struct claims {
 	void *map;
 	uint64_t npages;
 	struct claims_head *head; /* in the memfd, as are the bits */
-	bitmap_word *taken, *given;
+	bitmap_word *taken, *given, *bad;
 	/* Pages that a dead server had taken and not given: they may be there.  NULL: none. */
 	bitmap_word *doubted;
 };
@@ -59,7 +63,7 @@ void claims_close(struct claims *c);
 
 /*
  * After a server that has died, before anything is given: nobody is at a page that is taken and
- * not given, so it is free again, and doubted; what is given is taken.
+ * not given, so it is free again, and doubted, unless it is bad; what is given is taken.
  */
 int claims_settle(struct claims *c, struct err *e);
 
@@ -87,6 +91,19 @@ static inline bool
 claims_given(const struct claims *c, uint64_t page)
 {
 	return bitmap_test(c->given, page);
+}
+
+/* The page, which the caller has taken, cannot be had. */
+static inline void
+claims_spoil(struct claims *c, uint64_t page)
+{
+	bitmap_claim(c->bad, page);
+}
+
+static inline bool
+claims_bad(const struct claims *c, uint64_t page)
+{
+	return bitmap_test(c->bad, page) && !claims_given(c, page);
 }
 
 /* Whether a dead server may have put it there: then it is no wonder if it is. */

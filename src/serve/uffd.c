@@ -22,6 +22,17 @@
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
 #endif
 
+/* Linux 6.6; the headers may be older. */
+#ifndef UFFDIO_POISON
+#define UFFD_FEATURE_POISON (1 << 14)
+struct uffdio_poison {
+	struct uffdio_range range;
+	uint64_t mode;
+	int64_t updated;
+};
+#define UFFDIO_POISON _IOWR(UFFDIO, 0x08, struct uffdio_poison)
+#endif
+
 #define EVENTS_MAX 16
 
 int
@@ -364,6 +375,34 @@ uffd_copy(int fd, uint64_t hva, const void *from, uint64_t len, uint64_t *done, 
 	r = outcome(c.copy, done);
 	if (r == UFFD_FAILED)
 		err_sys(e, "copy %llu bytes to %#llx", (unsigned long long)len,
+		    (unsigned long long)hva);
+	return r;
+}
+
+bool
+uffd_can_poison(uint64_t features)
+{
+	return (features & UFFD_FEATURE_POISON) != 0;
+}
+
+enum uffd_result
+uffd_poison(int fd, uint64_t hva, uint64_t len, struct err *e)
+{
+	struct uffdio_poison p = { .range = { .start = hva, .len = len } };
+	enum uffd_result r;
+	uint64_t done;
+
+	crossing();
+	if (ioctl(fd, UFFDIO_POISON, &p) == 0)
+		return UFFD_DONE;
+	r = outcome(p.updated, &done);
+	if (r == UFFD_DONE)
+		return UFFD_PRESENT;
+	if (r == UFFD_FAILED && (errno == EINVAL || errno == ENOTTY))
+		err_set(e, ERR_UNSUPPORTED,
+		    "this kernel cannot poison pages of this memory (UFFDIO_POISON, Linux 6.6)");
+	else if (r == UFFD_FAILED)
+		err_sys(e, "poison %llu bytes at %#llx", (unsigned long long)len,
 		    (unsigned long long)hva);
 	return r;
 }
