@@ -41,6 +41,7 @@ inspect_tests = \
 	%D%/cli/inspect-extract.sh \
 	%D%/cli/inspect-host.sh \
 	%D%/cli/inspect-info.sh \
+	%D%/cli/expect-root.sh \
 	%D%/cli/inspect-manners.sh \
 	%D%/cli/inspect-map.sh \
 	%D%/cli/inspect-stats.sh \

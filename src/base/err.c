@@ -76,6 +76,10 @@ err_status(const struct err *e)
 		return STATUS_INCOMPLETE;
 	case ERR_UNSUPPORTED:
 		return STATUS_UNSUPPORTED;
+	case ERR_MISMATCH:
+		return STATUS_MISMATCH;
+	case ERR_UNRECORDED:
+		return STATUS_UNRECORDED;
 	case ERR_INTERRUPTED:
 		return 128 + e->sysno;
 	case ERR_FAILED:

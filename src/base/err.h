@@ -22,6 +22,8 @@ enum err_kind {
 	ERR_CORRUPT, /* an image (or a peer's message) is damaged */
 	ERR_INCOMPLETE, /* an image whose writer did not finish */
 	ERR_UNSUPPORTED, /* a version or feature this program does not know */
+	ERR_MISMATCH, /* an image that is whole, and not the one that was expected */
+	ERR_UNRECORDED, /* an image that does not have what would prove it */
 	ERR_INTERRUPTED, /* a signal asked us to stop; sysno is its number */
 };
 
@@ -33,6 +35,8 @@ enum exit_status {
 	STATUS_CORRUPT = 3,
 	STATUS_INCOMPLETE = 4,
 	STATUS_UNSUPPORTED = 5,
+	STATUS_MISMATCH = 6,
+	STATUS_UNRECORDED = 7,
 };
 
 struct err {

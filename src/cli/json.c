@@ -24,17 +24,10 @@ json_hex(uint64_t value)
 	return json_string(text);
 }
 
-void
-digest_text(char text[2 * DIGEST_SIZE + 1], const uint8_t digest[DIGEST_SIZE])
-{
-	for (unsigned i = 0; i < DIGEST_SIZE; i++)
-		snprintf(text + (size_t)2 * i, 3, "%02x", digest[i]);
-}
-
 json_t *
 json_digest(const uint8_t digest[DIGEST_SIZE])
 {
-	char text[2 * DIGEST_SIZE + 1];
+	char text[DIGEST_TEXT_SIZE];
 
 	digest_text(text, digest);
 	return json_string(text);

@@ -27,6 +27,4 @@ char *json_text(json_t *object, struct err *e);
 /* Writes it and a newline to a descriptor; takes the object.  NULL counts as out of memory. */
 int json_write(int fd, json_t *object, struct err *e);
 
-void digest_text(char text[2 * DIGEST_SIZE + 1], const uint8_t digest[DIGEST_SIZE]);
-
 #endif

@@ -127,6 +127,16 @@ opt_pair(const struct opt_program *p, const char *option, char *arg)
 	return equals + 1;
 }
 
+const uint8_t *
+opt_digest(const struct opt_program *p, const char *option, const char *arg,
+    uint8_t digest[DIGEST_SIZE])
+{
+	if (digest_parse(digest, arg) == -1)
+		opt_bad(p, "%s %s: 64 hexadecimal digits are wanted, as of gmem-inspect root",
+		    option, arg);
+	return digest;
+}
+
 const char *
 opt_human(char buf[16], uint64_t bytes)
 {

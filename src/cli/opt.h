@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "codec/hash.h"
+
 /*
  * The manners of every gmem command.  These functions may print and exit: they
  * are for main.c and options.c.
@@ -47,6 +49,13 @@ uint64_t opt_size(const struct opt_program *p, const char *option, const char *a
 
 /* NAME=VALUE or KEY=VALUE: *value points behind the '='; the key is cut off in place. */
 char *opt_pair(const struct opt_program *p, const char *option, char *arg);
+
+/*
+ * 64 hexadecimal digits, as `gmem-inspect root` prints them, into digest, which is returned:
+ * an image that is expected.
+ */
+const uint8_t *opt_digest(const struct opt_program *p, const char *option, const char *arg,
+    uint8_t digest[DIGEST_SIZE]);
 
 /* Flushes stdout; status, or 1 with a message if it could not be written. */
 int opt_finish(int status);

@@ -3,6 +3,9 @@
 
 #include "codec/hash.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #include <nettle/sha2.h>
 #include <xxhash.h>
 
@@ -37,4 +40,39 @@ hash_digest_pieces(uint8_t digest[DIGEST_SIZE], const struct hash_piece *pieces,
 	for (size_t i = 0; i < n; i++)
 		sha256_update(&ctx, pieces[i].len, pieces[i].buf);
 	sha256_digest(&ctx, DIGEST_SIZE, digest);
+}
+
+void
+digest_text(char text[DIGEST_TEXT_SIZE], const uint8_t digest[DIGEST_SIZE])
+{
+	for (unsigned i = 0; i < DIGEST_SIZE; i++)
+		snprintf(text + (size_t)2 * i, 3, "%02x", digest[i]);
+}
+
+/* The value of a hexadecimal digit, or -1. */
+static int
+digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 0x20;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+int
+digest_parse(uint8_t digest[DIGEST_SIZE], const char *text)
+{
+	uint8_t bytes[DIGEST_SIZE];
+
+	if (strlen(text) != (size_t)2 * DIGEST_SIZE)
+		return -1;
+	for (size_t i = 0; i < DIGEST_SIZE; i++) {
+		int high = digit(text[2 * i]), low = digit(text[2 * i + 1]);
+
+		if (high == -1 || low == -1)
+			return -1;
+		bytes[i] = (uint8_t)(high << 4 | low);
+	}
+	memcpy(digest, bytes, DIGEST_SIZE);
+	return 0;
 }

@@ -23,4 +23,12 @@ struct hash_piece {
 
 void hash_digest_pieces(uint8_t digest[DIGEST_SIZE], const struct hash_piece *pieces, size_t n);
 
+/* 64 digits, lower case, and a NUL. */
+#define DIGEST_TEXT_SIZE (2 * DIGEST_SIZE + 1)
+
+void digest_text(char text[DIGEST_TEXT_SIZE], const uint8_t digest[DIGEST_SIZE]);
+
+/* Exactly 64 hexadecimal digits of either case: 0, else -1 and digest is as it was. */
+int digest_parse(uint8_t digest[DIGEST_SIZE], const char *text);
+
 #endif

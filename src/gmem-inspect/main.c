@@ -56,7 +56,7 @@ run_on_image(struct inspect *in, struct err *e)
 		fd_close(&fd);
 		return -1;
 	}
-	if (image_open_fd(&in->img, fd, opt->image, e) == -1)
+	if (image_open_fd_expected(&in->img, fd, opt->image, opt->expect_root, e) == -1)
 		return -1;
 	return opt->verb->run(in, e);
 }

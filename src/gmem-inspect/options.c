@@ -42,6 +42,7 @@ static const struct opt_program program = {
 	    "  stats    statistics of a restore, for people\n"
 	    "  plot     draw it as SVG: pages over time, and how long faults waited\n"
 	    "\n"
+	    "      --expect-root HASH refuse any IMAGE but the one with this root hash\n"
 	    "      --force            replace an existing FILE\n"
 	    "      --image IMAGE      trace: what its pages are in this image\n"
 	    "      --json             print JSON: info, verify, map, extract, root, host, "
@@ -63,20 +64,24 @@ static const struct opt_program program = {
 };
 
 static const struct verb verbs[] = {
-	{ "info", verb_info, TAKES_JSON, "IMAGE", 1 },
-	{ "verify", verb_verify, TAKES_JSON | TAKES_THREADS | TAKES_PROGRESS, "IMAGE", 1 },
-	{ "map", verb_map,
-	    TAKES_JSON | TAKES_REGION | TAKES_LIST | TAKES_SVG | TAKES_WIDTH | TAKES_FORCE,
+	{ "info", verb_info, TAKES_JSON | TAKES_ROOT, "IMAGE", 1 },
+	{ "verify", verb_verify, TAKES_JSON | TAKES_THREADS | TAKES_PROGRESS | TAKES_ROOT,
 	    "IMAGE", 1 },
-	{ "cat", verb_cat, TAKES_REGION | TAKES_RAW, "IMAGE ADDRESS[+LENGTH | -END]", 2 },
+	{ "map", verb_map,
+	    TAKES_JSON | TAKES_REGION | TAKES_LIST | TAKES_SVG | TAKES_WIDTH | TAKES_FORCE |
+		TAKES_ROOT,
+	    "IMAGE", 1 },
+	{ "cat", verb_cat, TAKES_REGION | TAKES_RAW | TAKES_ROOT,
+	    "IMAGE ADDRESS[+LENGTH | -END]", 2 },
 	{ "extract", verb_extract,
 	    TAKES_JSON | TAKES_OUTPUT | TAKES_REGION | TAKES_STATE | TAKES_FORCE |
-		TAKES_THREADS | TAKES_PROGRESS,
+		TAKES_THREADS | TAKES_PROGRESS | TAKES_ROOT,
 	    "IMAGE -o FILE", 1 },
-	{ "root", verb_root, TAKES_JSON, "IMAGE", 1 },
+	{ "root", verb_root, TAKES_JSON | TAKES_ROOT, "IMAGE", 1 },
 	{ "host", verb_host, TAKES_JSON, "nothing", 0 },
 	{ "trace", verb_trace,
-	    TAKES_JSON | TAKES_LIST | TAKES_IMAGE | TAKES_MERGE | TAKES_OUTPUT | TAKES_FORCE,
+	    TAKES_JSON | TAKES_LIST | TAKES_IMAGE | TAKES_MERGE | TAKES_OUTPUT | TAKES_FORCE |
+		TAKES_ROOT,
 	    "TRACE...", ANY_FILES },
 	{ "stats", verb_stats, 0, "STATS...", ANY_FILES },
 	{ "plot", verb_stats, TAKES_OUTPUT | MAY_OUTPUT | TAKES_FORCE, "STATS...", ANY_FILES },
@@ -85,7 +90,8 @@ static const struct verb verbs[] = {
 #define NVERBS (sizeof(verbs) / sizeof(verbs[0]))
 
 enum {
-	KEY_FORCE = CHAR_MAX + 1,
+	KEY_EXPECT_ROOT = CHAR_MAX + 1,
+	KEY_FORCE,
 	KEY_HELP,
 	KEY_IMAGE,
 	KEY_JSON,
@@ -102,6 +108,7 @@ enum {
 };
 
 static const struct option long_options[] = {
+	{ "expect-root", required_argument, NULL, KEY_EXPECT_ROOT },
 	{ "force", no_argument, NULL, KEY_FORCE },
 	{ "help", no_argument, NULL, KEY_HELP },
 	{ "image", required_argument, NULL, KEY_IMAGE },
@@ -146,6 +153,7 @@ static const struct {
 	{ TAKES_RAW, "--raw" },
 	{ TAKES_IMAGE, "--image" },
 	{ TAKES_MERGE, "--merge" },
+	{ TAKES_ROOT, "--expect-root" },
 };
 
 #define NBITS (sizeof(bit_names) / sizeof(bit_names[0]))
@@ -194,6 +202,9 @@ take_argument(struct options *opt, int key)
 	case 'o':
 		opt->output = optarg;
 		return TAKES_OUTPUT;
+	case KEY_EXPECT_ROOT:
+		opt->expect_root = opt_digest(&program, "--expect-root", optarg, opt->expected);
+		return TAKES_ROOT;
 	case KEY_IMAGE:
 		opt->with_image = optarg;
 		return TAKES_IMAGE;
@@ -298,6 +309,8 @@ check_trace(const struct options *opt)
 		opt_bad(&program, "--merge and --output go together");
 	if (opt->force && opt->output == NULL)
 		opt_bad(&program, "--force goes with --output");
+	if (opt->expect_root != NULL && opt->with_image == NULL)
+		opt_bad(&program, "--expect-root goes with --image");
 	if (opt->list && opt->nfiles != 1)
 		opt_bad(&program, "--list takes one trace");
 }

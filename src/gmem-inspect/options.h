@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include "base/err.h"
+#include "codec/hash.h"
 
 struct inspect;
 
@@ -24,7 +25,8 @@ enum option_bit {
 	TAKES_RAW = 1 << 10,
 	TAKES_IMAGE = 1 << 11,
 	TAKES_MERGE = 1 << 12,
-	MAY_OUTPUT = 1 << 13, /* --output is standard output if it is not given */
+	TAKES_ROOT = 1 << 13,
+	MAY_OUTPUT = 1 << 14, /* --output is standard output if it is not given */
 };
 
 struct verb {
@@ -42,6 +44,8 @@ enum merge { MERGE_NONE, MERGE_UNION, MERGE_INTERSECTION };
 
 struct options {
 	const struct verb *verb;
+	const uint8_t *expect_root; /* of the image: `expected`, or NULL for any */
+	uint8_t expected[DIGEST_SIZE];
 	const char *image; /* NULL for verbs of other files */
 	char **files; /* of trace, stats and plot */
 	size_t nfiles;

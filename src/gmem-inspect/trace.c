@@ -59,7 +59,8 @@ read_all(struct traces *all, struct opened *o, struct inspect *in, struct err *e
 	int image = o->image;
 
 	o->image = -1;
-	if (image != -1 && image_open_fd(&in->img, image, opt->with_image, e) == -1)
+	if (image != -1 &&
+	    image_open_fd_expected(&in->img, image, opt->with_image, opt->expect_root, e) == -1)
 		return -1;
 	all->img = in->img;
 	all->list = calloc(opt->nfiles, sizeof(*all->list));

@@ -468,7 +468,7 @@ prepare(struct listener *l, struct err *e)
 {
 	if (take_descriptors(l, e) == -1)
 		return -1;
-	if (image_open(&l->img, l->settings->image, e) == -1)
+	if (image_open_expected(&l->img, l->settings->image, l->settings->expect_root, e) == -1)
 		return -1;
 	if (l->img->manifest.nregions == 0)
 		return err_set(e, ERR_FAILED, "%s: holds no memory", l->img->path);

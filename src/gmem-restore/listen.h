@@ -30,6 +30,7 @@ struct listen_settings {
 	uid_t owner; /* of the socket, who may connect too; or LISTEN_NOBODY: we */
 	gid_t group; /* or LISTEN_NO_GROUP */
 	const char *image;
+	const uint8_t *expect_root; /* of it, or NULL: any */
 	enum serve_engine engine;
 	enum background background;
 	uint64_t background_rate;

@@ -46,6 +46,7 @@ static const struct opt_program program = {
 	    "                      alone) or cached\n"
 	    "  --eager             fill all memory before the VM runs: --engine eager\n"
 	    "  --engine NAME       auto, continue, map-continue, userfault or eager\n"
+	    "  --expect-root HASH  refuse any image but the one with this root hash\n"
 	    "  --handoff-fd        the hand-off is an inherited descriptor, not a path\n"
 	    "  --handoff-timeout S seconds for a VMM to hand over its memory, 0 for ever\n"
 	    "                      (default: 10)\n"
@@ -86,6 +87,7 @@ enum {
 	OPT_COLD_IO,
 	OPT_EAGER,
 	OPT_ENGINE,
+	OPT_EXPECT_ROOT,
 	OPT_HANDOFF_FD,
 	OPT_HANDOFF_TIMEOUT,
 	OPT_LISTEN,
@@ -115,6 +117,7 @@ static const struct option longopts[] = {
 	{ "cold-io", required_argument, NULL, OPT_COLD_IO },
 	{ "eager", no_argument, NULL, OPT_EAGER },
 	{ "engine", required_argument, NULL, OPT_ENGINE },
+	{ "expect-root", required_argument, NULL, OPT_EXPECT_ROOT },
 	{ "handoff-fd", no_argument, NULL, OPT_HANDOFF_FD },
 	{ "handoff-timeout", required_argument, NULL, OPT_HANDOFF_TIMEOUT },
 	{ "help", no_argument, NULL, 'h' },
@@ -321,6 +324,9 @@ parse_one(struct options *o, int c)
 	case OPT_ENGINE:
 		o->engine = engine(optarg);
 		break;
+	case OPT_EXPECT_ROOT:
+		o->expect_root = opt_digest(&program, "--expect-root", optarg, o->expected);
+		break;
 	case OPT_HANDOFF_FD:
 		o->handoff_fd = true;
 		break;
@@ -432,6 +438,7 @@ check_listen(struct options *o)
 	    o->engine != SERVE_COPY)
 		opt_bad(&program, "--listen goes with the engines auto, copy and eager");
 	l->image = o->image;
+	l->expect_root = o->expect_root;
 	l->engine = o->engine;
 	l->background = o->background;
 	l->background_rate = o->background_rate;

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "base/log.h"
+#include "codec/hash.h"
 #include "gmem-restore/listen.h"
 #include "gmem-restore/prefetch.h"
 #include "gmem-restore/record.h"
@@ -23,6 +24,8 @@ enum vmm_kind {
 
 struct options {
 	const char *image;
+	const uint8_t *expect_root; /* of the image: `expected`, or NULL for any */
+	uint8_t expected[DIGEST_SIZE];
 	char **command; /* the VMM and its arguments, NULL-terminated */
 	enum serve_engine engine;
 	enum background background;

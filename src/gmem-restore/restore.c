@@ -305,8 +305,8 @@ prepare(struct restore *r, struct err *e)
 	bool eager = r->o->engine == SERVE_EAGER;
 	const struct object *state;
 
-	if (image_open(&r->img, r->o->image, e) == -1 || take_arguments(r, e) == -1 ||
-	    find_state(r, &state, e) == -1)
+	if (image_open_expected(&r->img, r->o->image, r->o->expect_root, e) == -1 ||
+	    take_arguments(r, e) == -1 || find_state(r, &state, e) == -1)
 		return -1;
 	r->load_qemu.state = state;
 	if (!eager && r->driven.driver == NULL && check_lazy(r, e) == -1)

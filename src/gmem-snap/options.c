@@ -56,6 +56,7 @@ static const struct opt_program program = {
 	    "      --mapped-ram FILE  a VM that QEMU or libvirt saved with mapped-ram\n"
 	    "      --from IMAGE       an image, to write it anew: with the pages of --hot\n"
 	    "                         first, or without that as without a hot section\n"
+	    "      --expect-root HASH refuse any image of --from but the one with this root hash\n"
 	    "      --list             show the memory objects of --pid\n"
 	    "      --region NAME|N    only this object of the process, by name or number, or\n"
 	    "                         this RAM block of the file; may be given several times\n",
@@ -94,6 +95,7 @@ enum {
 	OPT_ANNOTATE = CHAR_MAX + 1,
 	OPT_CHUNK_SIZE,
 	OPT_DIFF,
+	OPT_EXPECT_ROOT,
 	OPT_FILE,
 	OPT_FROM,
 	OPT_HANDOFF,
@@ -120,6 +122,7 @@ static struct option long_options[LONG_OPTIONS + DRIVERS_MAX + 1] = {
 	{ "annotate", required_argument, NULL, OPT_ANNOTATE },
 	{ "chunk-size", required_argument, NULL, OPT_CHUNK_SIZE },
 	{ "diff", required_argument, NULL, OPT_DIFF },
+	{ "expect-root", required_argument, NULL, OPT_EXPECT_ROOT },
 	{ "file", required_argument, NULL, OPT_FILE },
 	{ "force", no_argument, NULL, 'f' },
 	{ "from", required_argument, NULL, OPT_FROM },
@@ -179,6 +182,7 @@ static const struct {
 	{ OPT_ANNOTATE, IMAGE, "--annotate goes with an image, not with --list" },
 	{ OPT_CHUNK_SIZE, IMAGE, "--chunk-size goes with an image, not with --list" },
 	{ OPT_DIFF, FILES, "--diff goes with --file" },
+	{ OPT_EXPECT_ROOT, FROM, "--expect-root goes with --from" },
 	{ OPT_FILE, FILES, "--file excludes --list and other places of memory" },
 	{ 'f', IMAGE, "--force goes with an image, not with --list" },
 	{ OPT_FROM, FROM, "--from excludes --list and other places of memory" },
@@ -378,6 +382,9 @@ set_source(struct options *o, int option, char *arg)
 		break;
 	case OPT_FROM:
 		o->from = arg;
+		break;
+	case OPT_EXPECT_ROOT:
+		o->expect_root = opt_digest(&program, "--expect-root", arg, o->expected);
 		break;
 	case OPT_REGION:
 		add_arg(&o->regions, arg);

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "base/log.h"
+#include "codec/hash.h"
 #include "format/manifest.h"
 #include "memory/pause.h"
 #include "vmm/driver.h"
@@ -47,6 +48,8 @@ struct options {
 	pid_t pid; /* 0: not given */
 	const char *mapped_ram; /* the file */
 	const char *from; /* the image */
+	const uint8_t *expect_root; /* of it: `expected`, or NULL for any */
+	uint8_t expected[DIGEST_SIZE];
 	struct arg_list hot; /* --hot: traces */
 	struct arg_list regions; /* --region: names or numbers */
 	struct pairs files; /* --file: key is the name, or NULL */

@@ -21,7 +21,7 @@ snapshot_open_image(struct snapshot *s, struct err *e)
 	const struct options *o = s->o;
 	const struct manifest *m;
 
-	if (image_open(&s->from, o->from, e) == -1)
+	if (image_open_expected(&s->from, o->from, o->expect_root, e) == -1)
 		return -1;
 	m = &s->from->manifest;
 	if (!o->chunk_size_given)

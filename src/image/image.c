@@ -75,6 +75,19 @@ read_trailer(struct image *img, struct trailer *t, struct err *e)
 }
 
 static int
+check_root(const struct image *img, const uint8_t *expected, struct err *e)
+{
+	char has[DIGEST_TEXT_SIZE], want[DIGEST_TEXT_SIZE];
+
+	if (expected == NULL || memcmp(img->root, expected, DIGEST_SIZE) == 0)
+		return 0;
+	digest_text(has, img->root);
+	digest_text(want, expected);
+	return err_set(
+	    e, ERR_MISMATCH, "another image: its root hash is %s, expected is %s", has, want);
+}
+
+static int
 check_manifest(struct image *img, const struct trailer *t, const uint8_t header[HEADER_SIZE],
     const uint8_t *frame, struct err *e)
 {
@@ -94,7 +107,7 @@ check_manifest(struct image *img, const struct trailer *t, const uint8_t header[
 
 static int
 read_manifest(struct image *img, const struct trailer *t, const uint8_t header[HEADER_SIZE],
-    struct err *e)
+    const uint8_t *expected, struct err *e)
 {
 	size_t len = SKIP_SIZE + t->manifest_length;
 	uint8_t *frame;
@@ -105,7 +118,7 @@ read_manifest(struct image *img, const struct trailer *t, const uint8_t header[H
 		return err_sys(e, "manifest");
 	img->manifest_length = t->manifest_length;
 	if (fd_pread_full(img->fd, frame, len, t->manifest_offset, e) == 0 &&
-	    check_manifest(img, t, header, frame, e) == 0)
+	    check_manifest(img, t, header, frame, e) == 0 && check_root(img, expected, e) == 0)
 		rc = manifest_decode(&img->manifest, frame + SKIP_SIZE, t->manifest_length, e);
 	free(frame);
 	return rc;
@@ -147,7 +160,7 @@ check_hot(struct image *img, struct err *e)
 }
 
 static int
-load(struct image *img, struct err *e)
+load(struct image *img, const uint8_t *expected, struct err *e)
 {
 	uint8_t header[HEADER_SIZE];
 	struct header h;
@@ -156,13 +169,14 @@ load(struct image *img, struct err *e)
 	if (file_size(img, e) == -1 || read_header(img, header, &h, e) == -1 ||
 	    read_trailer(img, &t, e) == -1)
 		return -1;
-	if (read_manifest(img, &t, header, e) == -1)
+	if (read_manifest(img, &t, header, expected, e) == -1)
 		return -1;
 	return check_room(img, e) == -1 ? -1 : check_hot(img, e);
 }
 
 int
-image_open_fd(struct image **out, int fd, const char *path, struct err *e)
+image_open_fd_expected(
+    struct image **out, int fd, const char *path, const uint8_t *expected, struct err *e)
 {
 	struct image *img;
 
@@ -179,7 +193,7 @@ image_open_fd(struct image **out, int fd, const char *path, struct err *e)
 		image_close(img);
 		return -1;
 	}
-	if (load(img, e) == -1) {
+	if (load(img, expected, e) == -1) {
 		image_close(img);
 		return err_wrap(e, "%s", path);
 	}
@@ -188,14 +202,27 @@ image_open_fd(struct image **out, int fd, const char *path, struct err *e)
 }
 
 int
-image_open(struct image **out, const char *path, struct err *e)
+image_open_fd(struct image **out, int fd, const char *path, struct err *e)
+{
+	return image_open_fd_expected(out, fd, path, NULL, e);
+}
+
+int
+image_open_expected(
+    struct image **out, const char *path, const uint8_t *expected, struct err *e)
 {
 	int fd;
 
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd == -1)
 		return err_sys(e, "open %s", path);
-	return image_open_fd(out, fd, path, e);
+	return image_open_fd_expected(out, fd, path, expected, e);
+}
+
+int
+image_open(struct image **out, const char *path, struct err *e)
+{
+	return image_open_expected(out, path, NULL, e);
 }
 
 void

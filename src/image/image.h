@@ -36,6 +36,15 @@ int image_open(struct image **out, const char *path, struct err *e);
 /* The same from a descriptor, which the image takes (also on failure). */
 int image_open_fd(struct image **out, int fd, const char *path, struct err *e);
 
+/*
+ * The same if its root hash is the one expected; NULL: any.  Another is refused before the
+ * manifest, or anything else that the root covers, is looked into: ERR_MISMATCH.
+ */
+int image_open_expected(
+    struct image **out, const char *path, const uint8_t *expected, struct err *e);
+int image_open_fd_expected(
+    struct image **out, int fd, const char *path, const uint8_t *expected, struct err *e);
+
 void image_close(struct image *img);
 
 /* How many chunks an object has. */
