@@ -237,76 +237,13 @@ test_format_hostile_SOURCES = %D%/unit/test-format-hostile.c $(reseal)
 test_format_hostile_CPPFLAGS = $(UNIT_CPPFLAGS) -I$(srcdir)/tests/fuzz
 test_format_hostile_LDADD = $(UNIT_LDADD)
 
-# Fuzz targets: without --enable-fuzzers they replay their seeds.
-reseal = %D%/fuzz/reseal.c %D%/fuzz/reseal.h
-fuzz_targets = fuzz-header fuzz-entry-node fuzz-cbor-manifest fuzz-trailer fuzz-image \
-	fuzz-cloud-hypervisor fuzz-firecracker fuzz-qemu-stream fuzz-trace
-check_PROGRAMS += $(fuzz_targets) make-seeds
-FUZZ_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests/lib -I$(srcdir)/tests/fuzz
-if FUZZERS
-fuzz_main =
-else
-fuzz_main = %D%/fuzz/replay.c
-TESTS += $(fuzz_targets)
-endif
-
-fuzz_header_SOURCES = %D%/fuzz/fuzz-header.c %D%/fuzz/fuzz.h $(fuzz_main)
-fuzz_header_CPPFLAGS = $(FUZZ_CPPFLAGS)
-fuzz_header_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
-
-fuzz_entry_node_SOURCES = %D%/fuzz/fuzz-entry-node.c %D%/fuzz/fuzz.h $(fuzz_main)
-fuzz_entry_node_CPPFLAGS = $(FUZZ_CPPFLAGS)
-fuzz_entry_node_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
-
-fuzz_cbor_manifest_SOURCES = %D%/fuzz/fuzz-cbor-manifest.c %D%/fuzz/fuzz.h $(fuzz_main)
-fuzz_cbor_manifest_CPPFLAGS = $(FUZZ_CPPFLAGS)
-fuzz_cbor_manifest_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
-
-fuzz_trace_SOURCES = %D%/fuzz/fuzz-trace.c %D%/fuzz/fuzz.h $(fuzz_main)
-fuzz_trace_CPPFLAGS = $(FUZZ_CPPFLAGS)
-fuzz_trace_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
-
-fuzz_trailer_SOURCES = %D%/fuzz/fuzz-trailer.c %D%/fuzz/fuzz.h $(fuzz_main)
-fuzz_trailer_CPPFLAGS = $(FUZZ_CPPFLAGS)
-fuzz_trailer_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
-
-fuzz_cloud_hypervisor_SOURCES = %D%/fuzz/fuzz-cloud-hypervisor.c %D%/fuzz/fuzz.h $(fuzz_main)
-fuzz_cloud_hypervisor_CPPFLAGS = $(FUZZ_CPPFLAGS)
-fuzz_cloud_hypervisor_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
-
-fuzz_firecracker_SOURCES = %D%/fuzz/fuzz-firecracker.c %D%/fuzz/fuzz.h $(fuzz_main)
-fuzz_firecracker_CPPFLAGS = $(FUZZ_CPPFLAGS)
-fuzz_firecracker_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
-
-fuzz_qemu_stream_SOURCES = %D%/fuzz/fuzz-qemu-stream.c %D%/fuzz/fuzz.h $(fuzz_main)
-fuzz_qemu_stream_CPPFLAGS = $(FUZZ_CPPFLAGS)
-fuzz_qemu_stream_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
-fuzz_targets += fuzz-qemu-mapped
-fuzz_qemu_mapped_SOURCES = %D%/fuzz/fuzz-qemu-mapped.c %D%/fuzz/fuzz.h $(fuzz_main)
-fuzz_qemu_mapped_CPPFLAGS = $(FUZZ_CPPFLAGS)
-fuzz_qemu_mapped_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
-
-fuzz_image_SOURCES = %D%/fuzz/fuzz-image.c %D%/fuzz/fuzz.h $(reseal) $(fuzz_main)
-fuzz_image_CPPFLAGS = $(FUZZ_CPPFLAGS)
-fuzz_image_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
+include tests/fuzz/local.mk
 
 # The worked example of gmem-image(5).
 check_PROGRAMS += make-example
 make_example_SOURCES = %D%/lib/make-example.c
 make_example_CPPFLAGS = $(UNIT_CPPFLAGS)
 make_example_LDADD = $(UNIT_LDADD)
-
-make_seeds_SOURCES = %D%/fuzz/make-seeds.c $(reseal)
-make_seeds_CPPFLAGS = $(FUZZ_CPPFLAGS)
-
-EXTRA_DIST += %D%/data/seeds %D%/fuzz/replay.c %D%/fuzz/run-fuzz
-
-# FUZZ_SECONDS a target; new inputs go to fuzz-corpus/ in the build folder.
-FUZZ_SECONDS = 10
-fuzz: $(fuzz_targets)
-	$(AM_V_at)FUZZ_SECONDS='$(FUZZ_SECONDS)' $(SHELL) $(srcdir)/tests/fuzz/run-fuzz \
-	    $(srcdir)/tests/data/seeds $(fuzz_targets)
-.PHONY: fuzz
 
 format_cli_tests = %D%/cli/format-example.sh %D%/cli/layers.sh %D%/cli/manners.sh
 dist_check_SCRIPTS += $(format_cli_tests)

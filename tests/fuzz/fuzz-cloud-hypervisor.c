@@ -47,7 +47,7 @@ check(const struct ch_memory *m)
 }
 
 int
-LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+fuzz_one(const uint8_t *data, size_t size)
 {
 	bool whole = ch_json_is_whole(data, size);
 	struct err e = ERR_INIT;

@@ -59,7 +59,7 @@ try_links(const uint8_t node[NODE_SIZE], struct link *sum)
 }
 
 int
-LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+fuzz_one(const uint8_t *data, size_t size)
 {
 	struct link link, sum = { 0 };
 	uint8_t node[NODE_SIZE] = { 0 };

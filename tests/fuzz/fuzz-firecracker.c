@@ -24,7 +24,7 @@ check(const struct fc_regions *r)
 }
 
 int
-LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+fuzz_one(const uint8_t *data, size_t size)
 {
 	struct fc_regions *r = malloc(sizeof(*r));
 	struct err e = ERR_INIT;

@@ -26,7 +26,7 @@ try(const uint8_t buf[HEADER_SIZE])
 }
 
 int
-LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+fuzz_one(const uint8_t *data, size_t size)
 {
 	uint8_t buf[HEADER_SIZE], blank[HEADER_SIZE];
 

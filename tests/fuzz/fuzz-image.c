@@ -167,7 +167,7 @@ read_all(const struct image *img)
 }
 
 int
-LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+fuzz_one(const uint8_t *data, size_t size)
 {
 	enum reseal how = RESEAL_NOTHING;
 	struct err e = ERR_INIT;

@@ -67,7 +67,7 @@ try(const char *path)
 }
 
 int
-LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+fuzz_one(const uint8_t *data, size_t size)
 {
 	int fd = memfd_create("mapped", MFD_CLOEXEC);
 	char path[32];

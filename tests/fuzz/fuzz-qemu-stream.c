@@ -107,7 +107,7 @@ run(struct try *t, size_t piece, bool jump)
 }
 
 int
-LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+fuzz_one(const uint8_t *data, size_t size)
 {
 	static uint8_t out[OUT_MAX], other[OUT_MAX];
 	struct try t = { .out = out }, again = { .out = other };

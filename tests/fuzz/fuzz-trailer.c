@@ -28,7 +28,7 @@ try(const uint8_t buf[TRAILER_SIZE], uint64_t file_size)
 }
 
 int
-LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+fuzz_one(const uint8_t *data, size_t size)
 {
 	uint8_t buf[TRAILER_SIZE];
 

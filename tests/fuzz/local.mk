@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Fuzz targets: without --enable-fuzzers they replay their seeds.
+fuzz_targets = fuzz-cbor-manifest fuzz-cloud-hypervisor fuzz-entry-node fuzz-firecracker \
+	fuzz-header fuzz-image fuzz-qemu-mapped fuzz-qemu-stream fuzz-trace fuzz-trailer
+check_PROGRAMS += $(fuzz_targets) make-seeds
+
+check_LIBRARIES += libgmemfuzz.a
+libgmemfuzz_a_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests/lib
+libgmemfuzz_a_SOURCES = %D%/fuzz.c %D%/fuzz.h
+if !FUZZERS
+libgmemfuzz_a_SOURCES += %D%/replay.c
+TESTS += $(fuzz_targets)
+endif
+
+reseal = %D%/reseal.c %D%/reseal.h
+FUZZ_ADD = libgmemfuzz.a $(LDADD)
+FUZZ_LINK = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
+
+fuzz_cbor_manifest_SOURCES = %D%/fuzz-cbor-manifest.c
+fuzz_cbor_manifest_LDADD = $(FUZZ_ADD)
+fuzz_cbor_manifest_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_cloud_hypervisor_SOURCES = %D%/fuzz-cloud-hypervisor.c
+fuzz_cloud_hypervisor_LDADD = $(FUZZ_ADD)
+fuzz_cloud_hypervisor_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_entry_node_SOURCES = %D%/fuzz-entry-node.c
+fuzz_entry_node_LDADD = $(FUZZ_ADD)
+fuzz_entry_node_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_firecracker_SOURCES = %D%/fuzz-firecracker.c
+fuzz_firecracker_LDADD = $(FUZZ_ADD)
+fuzz_firecracker_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_header_SOURCES = %D%/fuzz-header.c
+fuzz_header_LDADD = $(FUZZ_ADD)
+fuzz_header_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_image_SOURCES = %D%/fuzz-image.c $(reseal)
+fuzz_image_LDADD = $(FUZZ_ADD)
+fuzz_image_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_qemu_mapped_SOURCES = %D%/fuzz-qemu-mapped.c
+fuzz_qemu_mapped_LDADD = $(FUZZ_ADD)
+fuzz_qemu_mapped_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_qemu_stream_SOURCES = %D%/fuzz-qemu-stream.c
+fuzz_qemu_stream_LDADD = $(FUZZ_ADD)
+fuzz_qemu_stream_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_trace_SOURCES = %D%/fuzz-trace.c
+fuzz_trace_LDADD = $(FUZZ_ADD)
+fuzz_trace_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_trailer_SOURCES = %D%/fuzz-trailer.c
+fuzz_trailer_LDADD = $(FUZZ_ADD)
+fuzz_trailer_LDFLAGS = $(FUZZ_LINK)
+
+make_seeds_SOURCES = %D%/make-seeds.c $(reseal)
+make_seeds_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests/lib
+
+EXTRA_DIST += tests/data/seeds %D%/replay.c %D%/run-fuzz
+
+# FUZZ_SECONDS a target; new inputs go to fuzz-corpus/ in the build folder.
+FUZZ_SECONDS = 10
+fuzz: $(fuzz_targets)
+	$(AM_V_at)FUZZ_SECONDS='$(FUZZ_SECONDS)' $(SHELL) $(srcdir)/tests/fuzz/run-fuzz \
+	    $(srcdir)/tests/data/seeds $(fuzz_targets)
+.PHONY: fuzz
