@@ -93,47 +93,52 @@ fd_close(int *fd)
 }
 
 int
-fd_slurp(const char *path, size_t max, char **text, size_t *len, struct err *e)
+fd_slurp_fd(int fd, size_t max, char **text, size_t *len, struct err *e)
 {
 	size_t have = 0, size = 4096;
 	char *buf = NULL, *bigger;
-	ssize_t n;
-	int fd;
+	ssize_t n = 0;
 
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd == -1)
-		return err_sys(e, "open %s", path);
-	for (;;) {
+	do {
 		bigger = realloc(buf, size + 1);
 		if (bigger == NULL) {
-			err_sys(e, "%s", path);
-			goto fail;
+			n = err_sys(e, "%zu bytes", size);
+			break;
 		}
 		buf = bigger;
 		n = fd_read(fd, buf + have, size - have, e);
-		if (n == -1) {
-			err_wrap(e, "%s", path);
-			goto fail;
-		}
-		have += (size_t)n;
-		if (have > max) {
-			err_set(e, ERR_FAILED, "%s: more than %zu bytes", path, max);
-			goto fail;
-		}
-		if (have < size)
+		if (n == -1)
 			break;
+		have += (size_t)n;
+		if (have < size && have <= max) {
+			buf[have] = '\0';
+			*text = buf;
+			*len = have;
+			return 0;
+		}
 		size *= 2;
-	}
+	} while (have <= max);
+	free(buf);
+	return n == -1 ? -1 : 1;
+}
+
+int
+fd_slurp(const char *path, size_t max, char **text, size_t *len, struct err *e)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC), rc;
+	size_t have;
+
+	if (fd == -1)
+		return err_sys(e, "open %s", path);
+	rc = fd_slurp_fd(fd, max, text, &have, e);
 	close(fd);
-	buf[have] = '\0';
-	*text = buf;
+	if (rc == 1)
+		return err_set(e, ERR_FAILED, "%s: more than %zu bytes", path, max);
+	if (rc == -1)
+		return err_wrap(e, "%s", path);
 	if (len != NULL)
 		*len = have;
 	return 0;
-fail:
-	close(fd);
-	free(buf);
-	return -1;
 }
 
 void

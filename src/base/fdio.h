@@ -26,6 +26,12 @@ void fd_close(int *fd);
 /* The whole of a small file (/proc, /sys), NUL-terminated, malloc'd; at most max bytes. */
 int fd_slurp(const char *path, size_t max, char **text, size_t *len, struct err *e);
 
+/*
+ * What is left of an open file or pipe, in the same form.  1, and nothing, if that is more than
+ * max bytes.  Never has more than three times of what it has read.
+ */
+int fd_slurp_fd(int fd, size_t max, char **text, size_t *len, struct err *e);
+
 /* Makes sure descriptors 0, 1 and 2 are open, so that no file of ours lands on them. */
 void fd_sanitize_std(void);
 

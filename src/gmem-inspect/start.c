@@ -3,14 +3,14 @@
 
 #include "gmem-inspect/start.h"
 
-#include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/ckd.h"
+#include "base/fdio.h"
+#include "vmm/json-read.h"
 
 #define MS_MAX 1e12
 
@@ -328,40 +328,23 @@ get_all(struct start *s, json_t *in, struct err *e)
 
 /* ---- the file ---- */
 
-static int
-read_text(const struct start *s, int fd, char *text, size_t *len, struct err *e)
-{
-	ssize_t n = 1;
-
-	for (*len = 0; *len <= START_FILE_MAX && n != 0; *len += (size_t)MAX(n, 0)) {
-		n = read(fd, text + *len, START_FILE_MAX + 1 - *len);
-		if (n == -1 && errno != EINTR)
-			return err_sys(e, "%s", s->path);
-	}
-	if (*len > START_FILE_MAX)
-		return err_set(e, ERR_CORRUPT, "%s: is larger than %zu MiB: no statistics",
-		    s->path, START_FILE_MAX >> 20);
-	return 0;
-}
-
 int
 start_read(struct start *s, int fd, const char *path, struct err *e)
 {
-	char *text = malloc(START_FILE_MAX + 1);
-	json_t *in = NULL;
-	json_error_t why;
+	char *text = NULL;
+	json_t *in;
 	size_t len;
-	int rc = -1;
+	int rc;
 
 	*s = (struct start){ .path = path };
-	if (text == NULL)
-		return err_sys(e, "%s", path);
-	if (read_text(s, fd, text, &len, e) == 0) {
-		in = json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
-		rc = in != NULL
-			 ? get_all(s, in, e)
-			 : err_set(e, ERR_CORRUPT, "%s: line %d: %s", path, why.line, why.text);
-	}
+	rc = fd_slurp_fd(fd, START_FILE_MAX, &text, &len, e);
+	if (rc == 1)
+		return err_set(e, ERR_CORRUPT, "%s: is larger than %zu MiB: no statistics",
+		    path, START_FILE_MAX >> 20);
+	if (rc == -1)
+		return err_wrap(e, "%s", path);
+	in = json_read(text, len, JSON_REJECT_DUPLICATES, e);
+	rc = in != NULL ? get_all(s, in, e) : err_wrap(e, "%s", path);
 	json_decref(in);
 	free(text);
 	return rc;

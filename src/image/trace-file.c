@@ -8,55 +8,26 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/ckd.h"
 #include "base/fdio.h"
 #include "format/trace-bytes.h"
-
-#define READ_STEP ((size_t)1 << 20)
-
-/* As much as there is, up to one byte more than a trace can have. */
-static int
-slurp(int fd, struct cbor_out *buf, struct err *e)
-{
-	for (;;) {
-		size_t room = MIN((size_t)TRACE_SIZE_MAX + 1 - buf->len, READ_STEP);
-		ssize_t n;
-
-		if (buf->cap - buf->len < room) {
-			size_t cap =
-			    MAX(buf->len + room, MIN(buf->cap * 2, TRACE_SIZE_MAX + 1));
-			uint8_t *bigger = realloc(buf->buf, cap);
-
-			if (bigger == NULL)
-				return err_sys(e, "%zu bytes", cap);
-			buf->buf = bigger;
-			buf->cap = cap;
-		}
-		n = fd_read(fd, buf->buf + buf->len, room, e);
-		if (n == -1)
-			return -1;
-		buf->len += (size_t)n;
-		if (buf->len > TRACE_SIZE_MAX)
-			return err_set(e, ERR_CORRUPT,
-			    "has more than the %llu bytes that a trace can have",
-			    (unsigned long long)TRACE_SIZE_MAX);
-		if ((size_t)n < room)
-			return 0;
-	}
-}
 
 int
 trace_read_fd(struct trace *t, int fd, const char *path, struct err *e)
 {
-	struct cbor_out buf = { 0 };
-	int ret;
+	char *bytes = NULL;
+	size_t len;
+	int rc;
 
 	*t = (struct trace){ .runs = NULL };
-	ret = slurp(fd, &buf, e);
-	if (ret == 0)
-		ret = trace_decode(t, buf.buf, buf.len, e);
-	cbor_out_free(&buf);
-	return ret == -1 ? err_wrap(e, "%s", path) : 0;
+	rc = fd_slurp_fd(fd, TRACE_SIZE_MAX, &bytes, &len, e);
+	if (rc == 1)
+		rc = err_set(e, ERR_CORRUPT,
+		    "has more than the %llu bytes that a trace can have",
+		    (unsigned long long)TRACE_SIZE_MAX);
+	else if (rc == 0)
+		rc = trace_decode(t, bytes, len, e);
+	free(bytes);
+	return rc == -1 ? err_wrap(e, "%s", path) : 0;
 }
 
 int

@@ -17,6 +17,7 @@
 #include "base/fdio.h"
 #include "vmm/http-await.h"
 #include "vmm/http-curl.h"
+#include "vmm/json-read.h"
 #include "vmm/text.h"
 #include "vmm/wait.h"
 
@@ -369,7 +370,8 @@ join(char out[SAID_MAX], const json_t *list)
 static void
 said(char out[SAID_MAX], const struct http_reply *reply)
 {
-	json_t *root = json_loadb(reply->body, reply->len, 0, NULL);
+	struct err ignored = ERR_INIT;
+	json_t *root = json_read(reply->body, reply->len, 0, &ignored);
 	const char *text = json_string_value(json_object_get(root, "fault_message"));
 
 	out[0] = '\0';

@@ -27,6 +27,7 @@ libgmem_a_SOURCES += \
 	%D%/http.c %D%/http.h \
 	%D%/http-await.c %D%/http-await.h \
 	%D%/http-curl.c %D%/http-curl.h \
+	%D%/json-read.c %D%/json-read.h \
 	%D%/launch.c %D%/launch.h \
 	%D%/qemu/qemu.c %D%/qemu/qemu.h %D%/qemu/impl.h \
 	%D%/qemu/check.c \

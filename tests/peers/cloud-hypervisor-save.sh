@@ -209,7 +209,7 @@ lie 'slot [0-9]* came twice' --slot-twice
 lie 'slot [0-9]* did not come' --slot-missing
 lie 'which is no memory of the VM' --slot-unknown
 lie 'slots 1 and 2 overlap' --ranges-overlap
-lie 'Config: byte' --config-no-json
+lie 'Config: line' --config-no-json
 lie '0 pieces of guest memory' --config-no-memory
 lie 'Config with 104857600 bytes' --config-huge
 lie 'State: it is no JSON' --state-no-json

@@ -300,7 +300,7 @@ static void
 test_refused(void)
 {
 	ch_memory_fini(&m);
-	refuses("no JSON", "{\"vm_config\":", "Config: byte");
+	refuses("no JSON", "{\"vm_config\":", "Config: line");
 	refuses("nothing", "{}", "does not tell the VM's memory");
 	refuses("no mappings", CONFIG("\"size\":8192", ""), "0 pieces");
 	refuses("no size", CONFIG("\"shared\":true", ONE), "\"size\" is missing");

@@ -21,6 +21,7 @@
 #include "base/fdio.h"
 #include "vmm/cloud-hypervisor/memory.h"
 #include "vmm/http.h"
+#include "vmm/json-read.h"
 #include "vmm/text.h"
 #include "vmm/wait.h"
 
@@ -53,11 +54,11 @@ static int
 get(const struct ch_api *a, const char *verb, json_t **out, struct err *e)
 {
 	struct http_reply reply;
-	json_error_t why;
+	struct err ignored = ERR_INIT;
 
 	if (call(a, "GET", verb, NULL, &reply, e) == -1)
 		return -1;
-	*out = json_loadb(reply.body, reply.len, CH_JSON, &why);
+	*out = json_read(reply.body, reply.len, CH_JSON, &ignored);
 	http_reply_fini(&reply);
 	if (json_is_object(*out))
 		return 0;

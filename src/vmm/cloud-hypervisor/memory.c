@@ -9,6 +9,7 @@
 #include <sys/statfs.h>
 
 #include "base/ckd.h"
+#include "vmm/json-read.h"
 #include "vmm/text.h"
 
 #define PAGE_SIZE 4096
@@ -269,14 +270,13 @@ ch_memory_parse(struct ch_memory *m, const void *config, size_t len, struct err 
 {
 	const json_t *data;
 	struct zones zones;
-	json_error_t why;
 	json_t *root;
 	int r = -1;
 
 	*m = (struct ch_memory){ 0 };
-	root = json_loadb(config, len, CH_JSON, &why);
+	root = json_read(config, len, CH_JSON, e);
 	if (root == NULL)
-		return err_set(e, ERR_CORRUPT, "Config: byte %d: %s", why.position, why.text);
+		return err_wrap(e, "Config");
 	data = json_object_get(root, "memory_manager_data");
 	if (config_zones(m, &zones, json_object_get(root, "vm_config"), e) == 0 &&
 	    parse_mappings(m, json_object_get(data, "guest_ram_mappings"), &zones, e) == 0)

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "vmm/http-await.h"
 #include "vmm/http.h"
+#include "vmm/json-read.h"
 #include "vmm/wait.h"
 
 #define AGAIN_MS 100 /* between two attempts to resume a VM */
@@ -37,11 +38,12 @@ fc_api_get(
     const struct fc_api *a, const char *path, const char *what, json_t **out, struct err *e)
 {
 	const struct http_request r = request(a, "GET", path, NULL);
+	struct err ignored = ERR_INIT;
 	struct http_reply reply;
 
 	if (http_expect(&r, what, &reply, e) == -1)
 		return -1;
-	*out = json_loadb(reply.body, reply.len, JSON_REJECT_DUPLICATES, NULL);
+	*out = json_read(reply.body, reply.len, JSON_REJECT_DUPLICATES, &ignored);
 	http_reply_fini(&reply);
 	if (json_is_object(*out))
 		return 0;

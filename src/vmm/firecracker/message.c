@@ -11,7 +11,7 @@
 
 #include "base/ckd.h"
 #include "format/layout.h"
-#include "vmm/text.h"
+#include "vmm/json-read.h"
 
 #define DEPTH_MAX 64 /* 2 are of use */
 
@@ -173,14 +173,11 @@ get_regions(const json_t *root, struct fc_regions *out, struct err *e)
 int
 fc_message_parse(const char *buf, size_t len, struct fc_regions *out, struct err *e)
 {
-	json_error_t why;
-	json_t *root = json_loadb(buf, len, JSON_REJECT_DUPLICATES, &why);
+	json_t *root = json_read(buf, len, JSON_REJECT_DUPLICATES, e);
 	int rc;
 
-	if (root == NULL) {
-		text_make_printable(why.text);
-		return err_set(e, ERR_CORRUPT, "it is no JSON: %s", why.text);
-	}
+	if (root == NULL)
+		return err_wrap(e, "it is no JSON");
 	rc = get_regions(root, out, e);
 	json_decref(root);
 	return rc;

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/json-read.h"
+
 #define ROOM_MIN 4096
 
 char *
@@ -95,13 +97,8 @@ scan_between(struct qmp_frame *f, bool lenient, struct err *e)
 static int
 decode(const char *text, size_t len, json_t **out, struct err *e)
 {
-	json_error_t je;
-
-	*out = json_loadb(text, len, 0, &je);
-	if (*out == NULL)
-		return err_set(
-		    e, ERR_CORRUPT, "a message of %zu bytes from the VMM: %s", len, je.text);
-	return 1;
+	*out = json_read(text, len, 0, e);
+	return *out != NULL ? 1 : err_wrap(e, "a message of %zu bytes from the VMM", len);
 }
 
 /* The end of a message was found. */
