@@ -172,13 +172,19 @@ test_host_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_host_LDADD = $(UNIT_LDADD)
 
 # The engines of the page server that belong to kinds of VMM.
-serve_unit_tests = test-serve-copy test-serve-fault test-serve-record test-serve-source
+serve_unit_tests = test-serve-copy test-serve-fault test-serve-record test-serve-source \
+	test-serve-takeover
 check_PROGRAMS += $(serve_unit_tests)
 TESTS += $(serve_unit_tests)
 
 test_serve_copy_SOURCES = %D%/unit/test-serve-copy.c
 test_serve_copy_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_serve_copy_LDADD = $(UNIT_LDADD)
+
+test_serve_takeover_SOURCES = %D%/unit/test-serve-takeover.c %D%/unit/takeover-vmm.c \
+	%D%/unit/takeover-vmm.h
+test_serve_takeover_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_serve_takeover_LDADD = $(UNIT_LDADD)
 
 test_serve_fault_SOURCES = %D%/unit/test-serve-fault.c
 test_serve_fault_CPPFLAGS = $(UNIT_CPPFLAGS)
