@@ -4,7 +4,6 @@
 #include "serve/claims.h"
 
 #include <fcntl.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,7 +13,7 @@
 
 #define MAGIC UINT64_C(0x31736d69616c6367) /* "gclaims1" */
 #define HEAD_BYTES 4096u /* what is behind it can be given back */
-#define CLAIMS 3u /* bitmaps */
+#define CLAIMS 4u /* bitmaps */
 
 static size_t
 file_bytes(uint64_t npages)
@@ -73,6 +72,7 @@ claims_init(struct claims *c, int fd, uint64_t npages, struct err *e)
 	c->taken = (bitmap_word *)((char *)c->map + HEAD_BYTES);
 	c->given = c->taken + bitmap_bytes(npages) / sizeof(bitmap_word);
 	c->bad = c->given + bitmap_bytes(npages) / sizeof(bitmap_word);
+	c->doubted = c->bad + bitmap_bytes(npages) / sizeof(bitmap_word);
 	if (c->head->magic == MAGIC && c->head->npages == npages)
 		return 0;
 	claims_fini(c);
@@ -86,8 +86,6 @@ claims_fini(struct claims *c)
 	if (c->map != NULL && c->map != MAP_FAILED)
 		munmap(c->map, file_bytes(c->npages));
 	c->map = NULL;
-	free(c->doubted);
-	c->doubted = NULL;
 	fd_close(&c->fd);
 }
 
@@ -114,8 +112,8 @@ claims_close(struct claims *c)
 	fd_close(&c->fd);
 }
 
-int
-claims_settle(struct claims *c, struct err *e)
+void
+claims_settle(struct claims *c)
 {
 	size_t nwords = bitmap_bytes(c->npages) / sizeof(bitmap_word);
 
@@ -125,12 +123,8 @@ claims_settle(struct claims *c, struct err *e)
 
 		if (taken == (given | bad))
 			continue;
-		if (c->doubted == NULL &&
-		    (c->doubted = calloc(nwords, sizeof(*c->doubted))) == NULL)
-			return err_sys(
-			    e, "claims of %llu pages", (unsigned long long)c->npages);
-		atomic_store(&c->doubted[i], taken & ~given & ~bad);
+		/* First, and for good: the next server may die before it has looked at one. */
+		atomic_fetch_or(&c->doubted[i], taken & ~given & ~bad);
 		atomic_store(&c->taken[i], given | bad);
 	}
-	return 0;
 }

@@ -10,7 +10,7 @@
 #include "serve/engine.h"
 
 /*
- * Who gives which page: three bits for each page of a memory object.  Whoever
+ * Who gives which page: four bits for each page of a memory object.  Whoever
  * takes a page must write it and then mark it given; nobody else ever writes it
  * again.
  *
@@ -37,7 +37,7 @@ struct claims {
 	uint64_t npages;
 	struct claims_head *head; /* in the memfd, as are the bits */
 	bitmap_word *taken, *given, *bad;
-	/* Pages that a dead server had taken and not given: they may be there.  NULL: none. */
+	/* Pages that some dead server had taken and not given: they may be there. */
 	bitmap_word *doubted;
 };
 
@@ -65,7 +65,7 @@ void claims_close(struct claims *c);
  * After a server that has died, before anything is given: nobody is at a page that is taken and
  * not given, so it is free again, and doubted, unless it is bad; what is given is taken.
  */
-int claims_settle(struct claims *c, struct err *e);
+void claims_settle(struct claims *c);
 
 /* True: the page is the caller's to write. */
 static inline bool
@@ -110,7 +110,7 @@ claims_bad(const struct claims *c, uint64_t page)
 static inline bool
 claims_doubted(const struct claims *c, uint64_t page)
 {
-	return c->doubted != NULL && bitmap_test(c->doubted, page);
+	return bitmap_test(c->doubted, page);
 }
 
 /*

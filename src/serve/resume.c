@@ -60,10 +60,10 @@
 static int
 keep_what_is_there(struct served_object *o, struct err *e)
 {
-	for (uint64_t page = 0; o->claims.doubted != NULL && page < o->claims.npages; page++) {
+	for (uint64_t page = 0; page < o->claims.npages; page++) {
 		off_t at = (off_t)(o->base + page * o->page_size), data;
 
-		if (!claims_doubted(&o->claims, page))
+		if (!claims_doubted(&o->claims, page) || claims_given(&o->claims, page))
 			continue;
 		data = lseek(o->fd, at, SEEK_DATA);
 		/* Nothing from there on to the end of the file. */
@@ -110,8 +110,7 @@ object_settle(struct served_object *o, struct err *e)
 		object_complete(o);
 		return go_on(o, e);
 	}
-	if (claims_settle(&o->claims, e) == -1)
-		return -1;
+	claims_settle(&o->claims);
 	if (o->source && o->page_size == PAGE_GRANULE && keep_what_is_there(o, e) == -1)
 		return -1;
 	admit_given(o);
