@@ -26,10 +26,13 @@ test_image_LDADD = $(UNIT_LDADD)
 TESTS += test-image
 
 # gmem-inspect
-check_PROGRAMS += make-image make-trace
+check_PROGRAMS += make-image make-trace spoil-image
 make_trace_SOURCES = %D%/lib/make-trace.c
 make_trace_CPPFLAGS = $(UNIT_CPPFLAGS)
 make_trace_LDADD = $(UNIT_LDADD)
+spoil_image_SOURCES = %D%/lib/spoil-image.c
+spoil_image_CPPFLAGS = $(UNIT_CPPFLAGS)
+spoil_image_LDADD = $(UNIT_LDADD)
 make_image_SOURCES = %D%/lib/make-image.c
 make_image_CPPFLAGS = $(UNIT_CPPFLAGS)
 make_image_LDADD = $(UNIT_LDADD)
@@ -119,6 +122,7 @@ TESTS += $(ch_tests)
 
 restore_tests = \
 	%D%/peers/driven-others.sh \
+	%D%/cli/restore-damaged.sh \
 	%D%/cli/restore-handoff.sh \
 	%D%/cli/restore-kill.sh \
 	%D%/cli/restore-manners.sh \

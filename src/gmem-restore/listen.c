@@ -131,6 +131,7 @@ give_memory(const struct listener *l, struct served *v, const struct fc_peer *pe
 		.background_rate = l->settings->background_rate,
 		.engine = l->settings->engine,
 		.record = l->settings->record.path != NULL,
+		.on_error = l->settings->on_error,
 	};
 	int taken = *uffd;
 

@@ -8,6 +8,7 @@
 
 #include "gmem-restore/prefetch.h"
 #include "gmem-restore/record.h"
+#include "serve/damage.h"
 #include "serve/engine.h"
 #include "serve/pace.h"
 #include "serve/place.h"
@@ -37,6 +38,7 @@ struct listen_settings {
 	struct prefetch_settings prefetch;
 	unsigned threads;
 	struct serve_place place;
+	enum on_error on_error;
 	struct record_settings record; /* with once; .path NULL: nothing is recorded */
 };
 

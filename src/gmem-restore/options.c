@@ -53,6 +53,8 @@ static const struct opt_program program = {
 	    "  -h, --help          print this help\n"
 	    "  --listen SOCKET     start no VMM: serve those that connect, like Firecracker\n"
 	    "  --no-background     --background off\n"
+	    "  --on-error HOW      where the image cannot be read: stop the VM (default), or\n"
+	    "                      poison the page\n"
 	    "  --once              with --listen: one VMM, and end with it\n"
 	    "  --paused            load the state, leave the VM paused\n"
 	    "  --pid-from-peer     with --listen: any number of VMMs, known by their\n"
@@ -92,6 +94,7 @@ enum {
 	OPT_HANDOFF_TIMEOUT,
 	OPT_LISTEN,
 	OPT_NO_BACKGROUND,
+	OPT_ON_ERROR,
 	OPT_ONCE,
 	OPT_PAUSED,
 	OPT_PID_FROM_PEER,
@@ -123,6 +126,7 @@ static const struct option longopts[] = {
 	{ "help", no_argument, NULL, 'h' },
 	{ "listen", required_argument, NULL, OPT_LISTEN },
 	{ "no-background", no_argument, NULL, OPT_NO_BACKGROUND },
+	{ "on-error", required_argument, NULL, OPT_ON_ERROR },
 	{ "once", no_argument, NULL, OPT_ONCE },
 	{ "paused", no_argument, NULL, OPT_PAUSED },
 	{ "pid-from-peer", no_argument, NULL, OPT_PID_FROM_PEER },
@@ -278,6 +282,15 @@ set_cold_io(struct options *o, const char *text)
 }
 
 static void
+set_on_error(struct options *o, const char *text)
+{
+	struct err e = ERR_INIT;
+
+	if (on_error_parse(text, &o->on_error, &e) == -1)
+		opt_bad(&program, "--on-error: %s", e.msg);
+}
+
+static void
 set_prefetch(struct options *o, const char *text)
 {
 	struct err e = ERR_INIT;
@@ -341,6 +354,9 @@ parse_one(struct options *o, int c)
 		break;
 	case OPT_NO_BACKGROUND:
 		set_background(o, "off");
+		break;
+	case OPT_ON_ERROR:
+		set_on_error(o, optarg);
 		break;
 	case OPT_ONCE:
 		o->listen.once = true;
@@ -445,6 +461,7 @@ check_listen(struct options *o)
 	l->prefetch = o->prefetch;
 	l->threads = o->threads;
 	l->place = o->place;
+	l->on_error = o->on_error;
 	l->record = o->record;
 }
 
@@ -458,6 +475,8 @@ check(const struct options *o)
 		    o->paused ? "--paused" : "--state");
 	if (o->engine == SERVE_EAGER && o->background == BACKGROUND_OFF)
 		opt_bad(&program, "--eager and --background off exclude each other");
+	if (o->engine == SERVE_EAGER && o->on_error == ON_ERROR_POISON)
+		opt_bad(&program, "--eager and --on-error poison exclude each other");
 	if (o->prefetch.ready_fd != -1 && o->listen.path != NULL && !o->listen.once)
 		opt_bad(&program, "--ready-fd goes with --listen if there is --once too");
 	if ((o->record.path != NULL && *o->record.path == '\0') ||

@@ -9,6 +9,7 @@
 #include "gmem-restore/listen.h"
 #include "gmem-restore/prefetch.h"
 #include "gmem-restore/record.h"
+#include "serve/damage.h"
 #include "serve/engine.h"
 #include "serve/pace.h"
 #include "serve/place.h"
@@ -35,6 +36,7 @@ struct options {
 	const char *api; /* path of the VMM's API socket, or NULL: its arguments tell */
 	bool handoff_fd; /* the hand-off is a descriptor of the VMM's, not a path */
 	unsigned handoff_timeout; /* seconds for the VMM to hand over its memory; 0: no limit */
+	enum on_error on_error; /* where a page cannot be had */
 	const char *qmp; /* path of the VMM's QMP socket, or NULL */
 	bool paused; /* load the state, do not resume */
 	const char *state; /* which state to load */

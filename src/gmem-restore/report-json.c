@@ -116,6 +116,8 @@ pages_json(const struct serve_stats *s)
 	put_counter(json, "background", &s->pages_background);
 	put(json, "given", pages_given(s));
 	put_counter(json, "zero", &s->pages_zero);
+	put_counter(json, "poisoned", &s->pages_poisoned);
+	put_counter(json, "left", &s->pages_left);
 	return json;
 }
 

@@ -56,6 +56,17 @@ log_pages(const struct serve_stats *s)
 }
 
 static void
+log_damage(const struct serve_stats *s)
+{
+	uint64_t poisoned = stat_get(&s->pages_poisoned);
+
+	if (poisoned != 0)
+		log_error("the VM has asked for %llu pages that could not be had, and were "
+			  "poisoned",
+		    (unsigned long long)poisoned);
+}
+
+static void
 log_latency(const struct serve_stats *s)
 {
 	struct histogram *h = calloc(1, sizeof(*h));
@@ -89,6 +100,7 @@ report_log(const struct report *r)
 		log_pages(&r->stats);
 		log_latency(&r->stats);
 	}
+	log_damage(&r->stats);
 	log_info("gmem-restore took %.1f ms of CPU, %s of memory at most, %s of its own now",
 	    (double)(r->self.user_us + r->self.system_us) / 1e3,
 	    opt_human(most, r->self.rss_max), opt_human(now, r->self.rss_anon));

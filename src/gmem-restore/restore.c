@@ -194,6 +194,7 @@ new_server(struct restore *r, struct err *e)
 		.background_rate = r->o->background_rate,
 		.engine = r->o->engine,
 		.record = r->o->record.path != NULL,
+		.on_error = r->o->on_error,
 	};
 
 	if (prefetching_open(&r->prefetching, &r->o->prefetch, r->img, options.record,

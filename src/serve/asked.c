@@ -44,6 +44,9 @@ server_fault(struct server *s, size_t object, uint64_t offset, struct err *e)
 	rc = asked_filler_init(s, e);
 	if (rc == 0)
 		rc = fill_vcpu(&s->asked_filler, object, align_down(offset, o->page_size), e);
+	/* Others may wait for it. */
+	if (rc == -1)
+		server_fail(s, e);
 	pthread_mutex_unlock(&s->asked_lock);
 	return rc;
 }

@@ -39,6 +39,7 @@ struct backfill {
 	struct aside aside; /* decodes; its priority is low */
 	struct batch batch;
 	struct pace pace;
+	uint64_t left; /* pages that cannot be had, or may be such */
 };
 
 static void
@@ -131,6 +132,19 @@ fill_object(struct backfill *b, size_t object, struct err *e)
 	return 1;
 }
 
+/* What cannot be had of their index is left to those who ask. */
+static int
+next_hot(struct filler *f, uint64_t *chunk, struct entry *en, struct err *e)
+{
+	const struct object *o = f->server->hot->list->object;
+	int more;
+
+	while ((more = image_reader_next(f->reader, o, *chunk, chunk, en, e)) == -1 &&
+	       damage_is_borne(f->server, e))
+		*chunk = image_reader_behind(f->reader);
+	return more;
+}
+
 /* What lies in the hot section, of all objects, unless it was prefetched.  The same. */
 static int
 fill_hot(struct backfill *b, struct err *e)
@@ -148,8 +162,7 @@ fill_hot(struct backfill *b, struct err *e)
 		if (s->objects[i].engine == SERVE_COPY && !await_mapped(s))
 			return 0;
 	b->batch.worked = serve_now();
-	while ((more = image_reader_next(
-		    f->reader, s->hot->list->object, chunk, &chunk, &en, e)) == 1) {
+	while ((more = next_hot(f, &chunk, &en, e)) == 1) {
 		if (!pace_next(&b->pace, given * PAGE_GRANULE))
 			return 0;
 		batch_give_way(&b->batch);
@@ -162,11 +175,11 @@ fill_hot(struct backfill *b, struct err *e)
 	return more == -1 ? -1 : 1;
 }
 
-/* Naps until the page is given: 1, 0 when the server has stopped or failed. */
+/* Naps until the page is given, or cannot be: 1, 0 when the server has stopped or failed. */
 static int
 await_page(struct server *s, const struct claims *c, uint64_t page)
 {
-	while (!claims_given(c, page)) {
+	while (!claims_given(c, page) && !claims_bad(c, page)) {
 		if (atomic_load(&s->stop) || atomic_load(&s->state) == SERVER_FAILED)
 			return 0;
 		nap_us(100);
@@ -193,32 +206,53 @@ await_units(struct server *s, struct served_object *o)
 	return 1;
 }
 
-/* Everything is taken; waits until it is given. */
+/* Waits for what is taken of a chunk, and counts what is not, or cannot be given. */
+static int
+await_chunk(struct backfill *b, size_t object, uint64_t chunk, const struct entry *en)
+{
+	const struct claims *c = &b->server->objects[object].claims;
+	uint32_t npages = b->server->img->g.pages;
+
+	for (uint32_t i = 0; i < npages; i++) {
+		uint64_t page = chunk * npages + i;
+
+		if (entry_is_zero(en, i))
+			continue;
+		if (claims_taken(c, page) && await_page(b->server, c, page) == 0)
+			return 0;
+		b->left += !claims_given(c, page);
+	}
+	return 1;
+}
+
+/* Everything is taken, but for what cannot be had (b->left); waits until it is given. */
 static int
 await_object(struct backfill *b, size_t object, struct err *e)
 {
 	struct server *s = b->server;
 	struct served_object *o = &s->objects[object];
-	uint32_t npages = s->img->g.pages;
-	uint64_t chunk = 0;
+	struct image_reader *r = b->batch.filler.reader;
+	uint64_t chunk = 0, behind;
 	struct entry en;
-	int more = 1;
+	int more = 1, rc = 1;
 
 	if (atomic_load(&o->complete))
 		return 1;
 	if (o->page_size > PAGE_GRANULE)
 		return await_units(s, o);
-	while ((more = image_reader_next(
-		    b->batch.filler.reader, o->object, chunk, &chunk, &en, e)) == 1) {
-		if (hot_check(s, object, chunk, &en, e) == -1)
+	while (
+	    rc == 1 && (more = image_reader_next(r, o->object, chunk, &chunk, &en, e)) != 0) {
+		if (more == 1) {
+			rc = await_chunk(b, object, chunk++, &en);
+			continue;
+		}
+		if (!damage_is_borne(s, e))
 			return -1;
-		for (uint32_t i = 0; i < npages; i++)
-			if (!entry_is_zero(&en, i) &&
-			    await_page(s, &o->claims, chunk * npages + i) == 0)
-				return 0;
-		chunk++;
+		behind = MIN(image_reader_behind(r), image_chunks(s->img, o->object));
+		b->left += (behind - MIN(chunk, behind)) * s->img->g.pages;
+		chunk = behind;
 	}
-	return more == -1 ? -1 : 1;
+	return rc;
 }
 
 /*
@@ -254,6 +288,16 @@ release_mappings(struct server *s)
 }
 
 /* ---- the end ---- */
+
+/* What is missing is no zeros: nothing is unregistered, ever. */
+static void
+stay_damaged(struct backfill *b)
+{
+	stat_add(&b->batch.filler.stats.pages_left, b->left);
+	log_error("%s: all memory is there but for %llu pages that cannot be had: who asks for "
+		  "one gets a memory error",
+	    b->server->img->path, (unsigned long long)b->left);
+}
 
 /* Who begins to answer a fault from now on sees that all is there, and needs nothing for it. */
 static void
@@ -306,7 +350,9 @@ background_main(void *arg)
 		rc = fill_object(b, i, &e);
 	for (size_t i = 0; i < s->nobjects && rc == 1; i++)
 		rc = await_object(b, i, &e);
-	if (rc == 1) {
+	if (rc == 1 && b->left > 0) {
+		stay_damaged(b);
+	} else if (rc == 1) {
 		release_mappings(s);
 		give_back(b);
 		server_announce(s);

@@ -22,7 +22,7 @@ struct job {
 	const struct wanted *wanted; /* the group's */
 	uint64_t chunk;
 	struct entry entry;
-	const uint8_t *record;
+	const uint8_t *record; /* NULL: it is still to be read, or cannot be */
 };
 
 /* ---- making one ---- */
@@ -136,7 +136,7 @@ together(const struct batch *b, unsigned i, size_t *len)
 	for (k = i + 1; k < b->njobs; k++) {
 		const struct entry *en = &b->jobs[k].entry;
 
-		if (en->offset < end || en->offset - end > GAP_BYTES)
+		if (en->offset < end || en->offset - end > GAP_BYTES || !fits(b, &b->jobs[k]))
 			break;
 		end = en->offset + en->length;
 	}
@@ -144,37 +144,34 @@ together(const struct batch *b, unsigned i, size_t *len)
 	return k - i;
 }
 
-/* The records of all jobs. */
-static int
-read_records(struct batch *b, struct err *e)
+/* The records of all jobs, but for those that cannot be read. */
+static void
+read_records(struct batch *b)
 {
-	const struct image *img = b->filler.server->img;
 	size_t used = 0, len;
 	const uint8_t *at;
+	struct err unused;
 
 	qsort(b->jobs, b->njobs, sizeof(*b->jobs), by_offset);
 	for (unsigned i = 0, n; i < b->njobs; i += n) {
 		uint64_t off = b->jobs[i].entry.offset;
 
+		n = 1;
+		b->jobs[i].record = NULL;
 		if (!fits(b, &b->jobs[i]))
-			return err_set(e, ERR_CORRUPT,
-			    "%s: %s: chunk at %#llx: record at byte %llu: does not fit the "
-			    "file",
-			    img->path, b->jobs[i].object->name,
-			    (unsigned long long)(b->jobs[i].chunk * img->g.chunk_size),
-			    (unsigned long long)off);
+			continue;
 		n = together(b, i, &len);
-		if (cold_read(b->cold, b->in + used, off, len, &at, e) == -1)
-			return err_wrap(e, "%s: %s: chunk at %#llx", img->path,
-			    b->jobs[i].object->name,
-			    (unsigned long long)(b->jobs[i].chunk * img->g.chunk_size));
+		for (unsigned k = i; k < i + n; k++)
+			b->jobs[k].record = NULL;
+		/* One of them may be at fault: each is read alone then, and tells. */
+		if (cold_read(b->cold, b->in + used, off, len, &at, &unused) == -1)
+			continue;
 		for (unsigned k = i; k < i + n; k++)
 			b->jobs[k].record = at + (b->jobs[k].entry.offset - off);
 		used += cold_room(len);
 		used = (size_t)align_down(used, COLD_ALIGN);
 		stat_add(&b->filler.stats.crossings, 1);
 	}
-	return 0;
 }
 
 /* ---- decoding ---- */
@@ -232,6 +229,21 @@ is_hot(const struct job *j)
 }
 
 static int
+load_record(struct image_reader *r, const struct job *j, uint8_t *out, struct err *e)
+{
+	if (j->record == NULL)
+		return image_reader_load(r, j->object, j->chunk, &j->entry, e);
+	return image_reader_load_from(r, j->object, j->chunk, &j->entry, j->record, out, e);
+}
+
+/* The region of which a job gives pages; of hot ones, the first's. */
+static size_t
+region_of(const struct job *j)
+{
+	return j->group != NULL ? j->wanted[0].region : j->region;
+}
+
+static int
 decode_job(struct batch *b, const struct job *j, struct err *e)
 {
 	struct image_reader *r = b->filler.reader;
@@ -241,10 +253,11 @@ decode_job(struct batch *b, const struct job *j, struct err *e)
 
 	if (upto == 0)
 		return 0;
-	if (image_reader_load_from(r, j->object, j->chunk, &j->entry, j->record, out, e) ==
-		-1 ||
-	    image_reader_pages(r, upto, &pages, e) == -1)
+	if (load_record(r, j, out, e) == -1 || image_reader_pages(r, upto, &pages, e) == -1)
 		return -1;
+	if (pages != out)
+		memcpy(out, pages, (size_t)upto * PAGE_GRANULE);
+	pages = out;
 	for (uint32_t i = 0; is_hot(j) && i < j->group->n; i++)
 		if (!entry_is_stored(&j->entry, j->wanted[i].at))
 			return hot_not_stored(b->filler.server,
@@ -275,13 +288,14 @@ decode_jobs(void *arg, struct err *e)
 	struct batch *b = arg;
 
 	b->out_used = 0;
-	if (b->njobs > 0 && read_records(b, e) == -1)
-		return -1;
+	read_records(b);
 	for (unsigned i = 0; i < b->njobs; i++) {
 		if (stopped(b))
 			return 0;
 		batch_give_way(b);
-		if (decode_job(b, &b->jobs[i], e) == -1)
+		if (decode_job(b, &b->jobs[i], e) == -1 &&
+		    damage_leave(
+			b->filler.server, region_of(&b->jobs[i]), b->jobs[i].chunk, e) == -1)
 			return -1;
 	}
 	b->njobs = 0;
@@ -333,8 +347,11 @@ add_group(struct batch *b, const struct plan *p, const struct page_group *g, str
 	if (recording(s) &&
 	    (g->kind == GROUP_UNIT || s->objects[g->region].engine == SERVE_COPY))
 		return 0;
-	if (g->kind == GROUP_UNIT)
-		return fill_unit(&b->filler, g->region, g->chunk, b->count, e);
+	if (g->kind == GROUP_UNIT) {
+		if (fill_unit(&b->filler, g->region, g->chunk, b->count, e) == -1)
+			return damage_bear(s, g->region, e);
+		return 0;
+	}
 	if (g->kind == GROUP_ZERO) {
 		place_zeros(b, w, g->n, NULL);
 		return 0;
@@ -345,7 +362,7 @@ add_group(struct batch *b, const struct plan *p, const struct page_group *g, str
 		.wanted = w,
 		.chunk = g->chunk };
 	if (image_reader_entry(b->filler.reader, j->object, j->chunk, &j->entry, e) == -1)
-		return -1;
+		return damage_leave(s, w[0].region, g->chunk, e);
 	if (g->kind == GROUP_CHUNK)
 		place_zeros(b, w, g->n, &j->entry);
 	if (wanted_upto(b, j) > 0)
@@ -367,7 +384,8 @@ int
 batch_chunks(
     struct batch *b, size_t object, uint64_t first, uint64_t end, uint64_t *next, struct err *e)
 {
-	const struct served_object *o = &b->filler.server->objects[object];
+	struct server *s = b->filler.server;
+	const struct served_object *o = &s->objects[object];
 	int more = 1;
 
 	b->worked = serve_now();
@@ -378,17 +396,24 @@ batch_chunks(
 		*j = (struct job){ .object = o->object, .region = object };
 		more = image_reader_next(
 		    b->filler.reader, o->object, *next, &j->chunk, &j->entry, e);
-		if (more == -1)
-			return -1;
+		if (more == -1) {
+			if (damage_leave(s, object, *next, e) == -1)
+				return -1;
+			*next = image_reader_behind(b->filler.reader);
+			continue;
+		}
 		*next = more == 1 ? j->chunk : UINT64_MAX;
 		if (*next >= end)
 			break;
-		if (hot_check(b->filler.server, object, j->chunk, &j->entry, e) == -1)
-			return -1;
 		++*next;
+		if (hot_check(s, object, j->chunk, &j->entry, e) == -1) {
+			if (damage_leave(s, object, j->chunk, e) == -1)
+				return -1;
+			continue;
+		}
 		if (o->page_size > PAGE_GRANULE) {
 			if (fill_one(&b->filler, object, j->chunk, &j->entry, e) == -1)
-				return -1;
+				return damage_bear(s, object, e);
 			batch_give_way(b);
 		} else if (wanted_upto(b, j) > 0 && ++b->njobs == b->max &&
 			   run_jobs(b, e) == -1) {

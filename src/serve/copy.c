@@ -277,8 +277,10 @@ zeros_of_chunk(
 	uint64_t from = *at;
 	struct entry en;
 
-	if (image_reader_entry(f->reader, o->object, chunk, &en, e) == -1)
-		return -1;
+	if (image_reader_entry(f->reader, o->object, chunk, &en, e) == -1) {
+		*at = end;
+		return damage_bear(f->server, m->object, e);
+	}
 	for (; *at < end; *at += PAGE_GRANULE) {
 		uint32_t page = (uint32_t)(*at % g->chunk_size / PAGE_GRANULE);
 

@@ -16,11 +16,16 @@ take_away(struct server *s, struct served_object *o, uint64_t first, uint64_t en
 	for (uint64_t page = first; page < end; page++)
 		if (claims_take(&o->claims, page))
 			object_give(o, page);
-	/* Somebody may be writing one of them just now. */
+	/* Somebody may be writing one of them just now; or it cannot be had, and is zeros now.
+	 */
 	for (uint64_t page = first; page < end; page++)
-		while (
-		    !claims_given(&o->claims, page) && atomic_load(&s->state) == SERVER_FILLING)
-			nanosleep(&nap, NULL);
+		while (!claims_given(&o->claims, page) &&
+		       atomic_load(&s->state) == SERVER_FILLING) {
+			if (claims_bad(&o->claims, page))
+				object_give(o, page);
+			else
+				nanosleep(&nap, NULL);
+		}
 }
 
 int

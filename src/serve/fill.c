@@ -290,37 +290,65 @@ give_zero(struct filler *f, size_t object, const struct mapping *m, uint64_t off
 	return map_everywhere(f, object, off, PAGE_GRANULE, m, e);
 }
 
+static int
+decode_page(struct loaded *l, uint32_t page, const uint8_t **content, struct err *e)
+{
+	if (l->damage.kind == ERR_NONE)
+		return image_reader_page(l->reader, entry_rank(&l->entry, page), content, e);
+	*e = l->damage;
+	return -1;
+}
+
 int
 fill_page(struct filler *f, struct loaded *l, uint32_t page, uint64_t began, struct err *e)
 {
+	uint64_t first = l->chunk * f->server->img->g.pages;
 	struct run run = { page, 0, 1 };
 	const uint8_t *content;
 
-	if (image_reader_page(l->reader, entry_rank(&l->entry, page), &content, e) == -1 ||
-	    give_run(f, l->object, l->chunk * f->server->img->g.pages, &run, content, e) == -1)
+	if (decode_page(l, page, &content, e) == -1)
+		return damage_poison(f, l->object, (first + page) * PAGE_GRANULE, e);
+	if (give_run(f, l->object, first, &run, content, e) == -1)
 		return -1;
 	serve_stats_answer(&f->stats, ANSWER_STORED, began);
 	return 0;
+}
+
+/* The record, for whoever wants pages of it.  Who asks for a damaged one later tries again. */
+static int
+load(struct server *s, struct loaded *l, const struct entry *en, struct err *e)
+{
+	l->entry = *en;
+	l->damage.kind = ERR_NONE;
+	if (image_reader_load(l->reader, s->objects[l->object].object, l->chunk, en, e) == 0)
+		return 0;
+	l->damage = *e;
+	return damage_bear(s, l->object, e);
 }
 
 /* So many pages of a rest are given at once: whoever asks for others of them waits so long. */
 #define REST_PAGES 16u
 #define REST_PAGES_UNASKED 4u
 
+/* What is damaged of it stays away, and what comes behind that. */
 static int
 give_some(struct filler *f, struct loaded *l, uint32_t npages, struct err *e)
 {
 	uint32_t at = l->next, end = MIN(at + npages, f->server->img->g.pages);
 
 	l->next = end;
-	return give_rest(
-	    f, l->reader, l->object, l->chunk, &l->entry, at, end, &f->stats.pages_around, e);
+	if (give_rest(f, l->reader, l->object, l->chunk, &l->entry, at, end,
+		&f->stats.pages_around, e) == 0)
+		return 0;
+	l->next = f->server->img->g.pages;
+	return damage_leave(f->server, l->object, l->chunk, e);
 }
 
 int
 fill_rest(struct filler *f, struct loaded *l, struct err *e)
 {
-	while (l->next < f->server->img->g.pages && !more_faults(f))
+	while (
+	    l->damage.kind == ERR_NONE && l->next < f->server->img->g.pages && !more_faults(f))
 		if (give_some(f, l, REST_PAGES, e) == -1)
 			return -1;
 	return 0;
@@ -353,12 +381,8 @@ give_page(struct filler *f, size_t object, uint64_t off, const struct entry *en,
 	l = loaded_get(f->server, object, chunk, page, f->began, &again, &through);
 	if (l == NULL)
 		return 0;
-	if (!again) {
-		l->entry = *en;
-		if (image_reader_load(
-			l->reader, f->server->objects[object].object, chunk, en, e) == -1)
-			return -1;
-	}
+	if (!again && load(f->server, l, en, e) == -1)
+		return -1;
 	if (fill_page(f, l, page, f->began, e) == -1 ||
 	    ((again || through) && !recording(f->server) && fill_rest(f, l, e) == -1))
 		return -1;
@@ -400,7 +424,7 @@ give_unit(struct filler *f, size_t object, uint64_t off, struct err *e)
 	uint64_t page_size = f->server->objects[object].page_size;
 
 	if (write_unit(f, object, off / page_size, e) == -1)
-		return -1;
+		return damage_bear(f->server, object, e);
 	serve_stats_answer(&f->stats, ANSWER_STORED, f->began);
 	stat_add(&f->stats.faults_stored, 1);
 	stat_add(&f->stats.pages_demand, page_size / PAGE_GRANULE);
@@ -421,7 +445,7 @@ give_taken(
 	if (o->page_size > PAGE_GRANULE)
 		return give_unit(f, object, off, e);
 	if (image_reader_entry(f->reader, o->object, off / g->chunk_size, &en, e) == -1)
-		return -1;
+		return damage_poison(f, object, off, e);
 	if (entry_is_hot(&en, page))
 		return hot_fault(f, object, off, e);
 	if (entry_is_zero(&en, page))
@@ -471,6 +495,8 @@ fill_fault(struct filler *f, const struct mapping *m, uint64_t off, struct err *
 		serve_stats_answer(&f->stats, ANSWER_PRESENT, f->began);
 		return 0;
 	}
+	if (claims_bad(&o->claims, page))
+		return poison_at(f, m, off, e);
 	stat_add(&f->stats.faults_waited, 1);
 	return 0;
 }
@@ -505,35 +531,66 @@ fill_vcpu(struct filler *f, size_t object, uint64_t off, struct err *e)
 
 /* ---- the first page ---- */
 
+/* The content of the first page that is stored in a chunk, at *page. */
+static int
+read_first(struct filler *f, const struct object *o, uint64_t chunk, const struct entry *en,
+    uint64_t *page, const uint8_t **content, struct err *e)
+{
+	struct place there;
+
+	*page = chunk * f->server->img->g.pages;
+	for (uint32_t i = 0; entry_is_zero(en, i); i++)
+		++*page;
+	return image_reader_place(f->reader, o, *page, &there, e) == -1 ||
+		       image_reader_get(f->reader, &there, content, e) == -1
+		   ? -1
+		   : 0;
+}
+
+/* The first page that can be had: 1; 0 if none is stored; -1. */
+static int
+find_first(
+    struct filler *f, size_t object, uint64_t *page, const uint8_t **content, struct err *e)
+{
+	const struct object *o = f->server->objects[object].object;
+	uint64_t n = image_chunks(f->server->img, o), from = 0, chunk;
+	struct err first = ERR_INIT;
+	struct entry en;
+	int more;
+
+	while (
+	    from < n && (more = image_reader_next(f->reader, o, from, &chunk, &en, e)) != 0) {
+		from = more == 1 ? chunk + 1 : image_reader_behind(f->reader);
+		if (more == 1 && read_first(f, o, chunk, &en, page, content, e) == 0)
+			return 1;
+		err_first(&first, e);
+		if (!damage_is_borne(f->server, e))
+			return -1;
+	}
+	/* With damage and nothing else there is nothing to be served. */
+	*e = first;
+	return e->kind == ERR_NONE ? 0 : -1;
+}
+
 int
 fill_first(struct filler *f, size_t object, struct err *e)
 {
 	struct served_object *o = &f->server->objects[object];
-	uint64_t page, chunk, off;
 	const uint8_t *content;
-	struct place there;
-	struct entry en;
-	int more;
+	uint64_t page;
+	int rc;
 
-	more = image_reader_next(f->reader, o->object, 0, &chunk, &en, e);
-	if (more == -1)
+	if (filler_lock(f, e) == -1)
 		return -1;
-	if (more == 0) {
+	rc = find_first(f, object, &page, &content, e);
+	if (rc == 0)
 		o->writes = true; /* there is nothing to write */
-		return 0;
-	}
-	page = chunk * f->server->img->g.pages;
-	for (uint32_t i = 0; entry_is_zero(&en, i); i++)
-		page++;
-	off = page * PAGE_GRANULE;
-	if (filler_lock(f, e) == -1 ||
-	    image_reader_place(f->reader, o->object, page, &there, e) == -1 ||
-	    image_reader_get(f->reader, &there, &content, e) == -1)
+	if (rc != 1)
+		return rc;
+	claims_take(&o->claims, page);
+	if (object_first_write(o, content, page * PAGE_GRANULE, e) == -1)
 		return -1;
-	claims_take(&o->claims, off / PAGE_GRANULE);
-	if (object_first_write(o, content, off, e) == -1)
-		return -1;
-	object_give(o, off / PAGE_GRANULE);
+	object_give(o, page);
 	stat_add(&f->stats.pages_background, 1);
 	return 0;
 }

@@ -115,16 +115,18 @@ hot_count(const struct filler *f, struct image_reader_stats *sum)
 static int
 not_listed(const struct server *s, size_t object, uint64_t page, struct err *e)
 {
-	return err_set(e, ERR_CORRUPT,
-	    "%s: %s: the page at %#llx is hot, and not among the hot pages", s->img->path,
-	    s->img->manifest.regions[object].name, (unsigned long long)(page * PAGE_GRANULE));
+	err_set(e, ERR_CORRUPT, "%s: %s: the page at %#llx is hot, and not among the hot pages",
+	    s->img->path, s->img->manifest.regions[object].name,
+	    (unsigned long long)(page * PAGE_GRANULE));
+	return err_damage(e);
 }
 
 int
 hot_not_stored(const struct server *s, uint64_t at, struct err *e)
 {
-	return err_set(e, ERR_CORRUPT, "%s: hot page %llu is not stored", s->img->path,
+	err_set(e, ERR_CORRUPT, "%s: hot page %llu is not stored", s->img->path,
 	    (unsigned long long)at);
+	return err_damage(e);
 }
 
 int
@@ -182,6 +184,17 @@ anything_left(const struct server *s, uint64_t chunk)
 	return false;
 }
 
+/* A chunk of hot pages that cannot be had, of which nobody waits for one.  Told of the first's.
+ */
+static int
+leave(struct server *s, uint64_t chunk, struct err *e)
+{
+	uint64_t at = MIN(chunk * s->img->g.pages, s->hot->list->nstored - 1);
+	const struct hot_page *p = &s->hot->list->pages[s->hot->number[at]];
+
+	return damage_leave(s, p->region, p->page / s->img->g.pages, e);
+}
+
 int
 hot_fill(struct filler *f, uint64_t chunk, const struct entry *en, stat_counter *count,
     struct err *e)
@@ -191,11 +204,13 @@ hot_fill(struct filler *f, uint64_t chunk, const struct entry *en, stat_counter 
 
 	if (!anything_left(f->server, chunk) || en->length == 0)
 		return 0;
-	if (filler_lock(f, e) == -1 || image_reader_load(f->reader, o, chunk, en, e) == -1)
+	if (filler_lock(f, e) == -1)
 		return -1;
+	if (image_reader_load(f->reader, o, chunk, en, e) == -1)
+		return leave(f->server, chunk, e);
 	rc = give_rest(f, f->reader, chunk, en, count, e);
 	filler_account(f);
-	return rc;
+	return rc == -1 ? leave(f->server, chunk, e) : 0;
 }
 
 static int
@@ -205,7 +220,9 @@ finish(struct filler *f, struct hot_chunk *c, struct err *e)
 	if (!c->pending || recording(f->server))
 		return 0;
 	c->pending = false;
-	return give_rest(f, c->reader, c->chunk, &c->entry, &f->stats.pages_around, e);
+	if (give_rest(f, c->reader, c->chunk, &c->entry, &f->stats.pages_around, e) == 0)
+		return 0;
+	return leave(f->server, c->chunk, e);
 }
 
 int
@@ -233,8 +250,7 @@ load(struct filler *f, struct hot_chunk *c, uint64_t chunk, struct err *e)
 	if (image_reader_entry(f->reader, o, chunk, &c->entry, e) == -1)
 		return -1;
 	if (c->entry.length == 0)
-		return err_set(e, ERR_CORRUPT, "%s: chunk %llu of the hot pages is not stored",
-		    f->server->img->path, (unsigned long long)chunk);
+		return hot_not_stored(f->server, chunk * f->server->img->g.pages, e);
 	if (image_reader_load(c->reader, o, chunk, &c->entry, e) == -1)
 		return -1;
 	c->chunk = chunk;
@@ -260,26 +276,38 @@ get_chunk(struct filler *f, uint64_t chunk, struct hot_chunk **c, bool *again, s
 	return load(f, *c, chunk, e);
 }
 
+/* Hot page `at`, and the chunk that it is in. */
+static int
+get_page(struct filler *f, uint32_t at, struct hot_chunk **c, bool *again, const uint8_t **page,
+    struct err *e)
+{
+	uint32_t q = at % f->server->img->g.pages;
+
+	if (get_chunk(f, at / f->server->img->g.pages, c, again, e) == -1)
+		return -1;
+	if (!entry_is_stored(&(*c)->entry, q))
+		return hot_not_stored(f->server, at, e);
+	return image_reader_page((*c)->reader, entry_rank(&(*c)->entry, q), page, e);
+}
+
 int
 hot_fault(struct filler *f, size_t object, uint64_t off, struct err *e)
 {
 	struct server *s = f->server;
-	uint32_t npages = s->img->g.pages, at = UINT32_MAX;
+	uint32_t at = UINT32_MAX;
 	struct placed page = { .page = off / PAGE_GRANULE, .region = (uint32_t)object };
 	struct hot_chunk *c;
 	bool again;
 
 	if (s->hot != NULL)
 		at = hot_find(s->hot->list, page.region, page.page);
-	if (at == UINT32_MAX)
-		return not_listed(s, object, page.page, e);
-	if (get_chunk(f, at / npages, &c, &again, e) == -1)
-		return -1;
-	if (!entry_is_stored(&c->entry, at % npages))
-		return hot_not_stored(s, at, e);
-	if (image_reader_page(c->reader, entry_rank(&c->entry, at % npages), &page.from, e) ==
-		-1 ||
-	    scatter_one(&f->hot->scatter, &page, e) == -1)
+	if (at == UINT32_MAX) {
+		not_listed(s, object, page.page, e);
+		return damage_poison(f, object, off, e);
+	}
+	if (get_page(f, at, &c, &again, &page.from, e) == -1)
+		return damage_poison(f, object, off, e);
+	if (scatter_one(&f->hot->scatter, &page, e) == -1)
 		return -1;
 	serve_stats_answer(&f->stats, ANSWER_HOT, f->began);
 	stat_add(&f->stats.faults_stored, 1);

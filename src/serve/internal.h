@@ -57,6 +57,7 @@ struct loaded {
 	uint64_t chunk;
 	struct entry entry;
 	uint32_t next; /* the rest begins at this page */
+	struct err damage; /* why its record cannot be read; ERR_NONE: it is loaded */
 	uint64_t when; /* counts up: the newest comes first, the oldest is dropped */
 	uint64_t wanted[CHUNK_PAGES_MAX / 64]; /* pages that others have taken and ask for */
 	unsigned nwanted;
@@ -142,6 +143,19 @@ struct served_process {
 	struct worker workers[FAULT_WORKERS_MAX];
 };
 
+/* damage.c: what of the image cannot be had. */
+struct damage {
+	atomic_bool powerless; /* this kernel cannot poison */
+	pthread_mutex_t lock; /* guards the rest */
+	struct {
+		size_t object;
+		uint64_t chunk;
+		bool asked; /* for a page of it */
+		char why[160]; /* the message begins so */
+	} told[16];
+	unsigned ntold;
+};
+
 struct server {
 	const struct image *img;
 	struct server_options options;
@@ -166,6 +180,7 @@ struct server {
 
 	struct loaded_set loaded;
 	struct filler rest_filler;
+	struct damage damage;
 
 	bool background_wanted;
 	struct backfill *background; /* background.c; NULL: there is none (yet) */
@@ -352,6 +367,32 @@ int wake_everywhere(struct server *s, size_t object, uint64_t off, uint64_t end,
 
 /* Maps a page that was given: again, or for the first time here. */
 int map_given(struct filler *f, const struct mapping *m, uint64_t off, struct err *e);
+
+/* ---- damage.c ---- */
+
+/* Says of memory that is taken into use if its pages cannot be poisoned, and should be. */
+void damage_announce(const struct server *s, const struct served_object *o);
+
+/* The same of a kernel with these features of userfaultfd. */
+void damage_features(struct server *s, uint64_t features);
+
+/* Whether it is no reason to fail that what *e tells of cannot be had: *e is none then. */
+bool damage_is_borne(const struct server *s, struct err *e);
+
+/* 0: the same for pages of this object, which can be poisoned; -1: the error stands. */
+int damage_bear(const struct server *s, size_t object, struct err *e);
+
+/* The same of a chunk for which nobody waits: who does is to find out by himself. */
+int damage_leave(struct server *s, size_t object, uint64_t chunk, struct err *e);
+
+/*
+ * The page at `off`, which the caller has taken, cannot be had, *e tells why: poisons it
+ * wherever it is mapped; -1 if the error stands.
+ */
+int damage_poison(struct filler *f, size_t object, uint64_t off, struct err *e);
+
+/* A page that is bad, in one mapping. */
+int poison_at(struct filler *f, const struct mapping *m, uint64_t off, struct err *e);
 
 /* ---- threads.c ---- */
 

@@ -322,7 +322,7 @@ has_rest(const struct server *s, const struct loaded *l)
 	const struct claims *c = &s->objects[l->object].claims;
 	uint64_t first = l->chunk * s->img->g.pages;
 
-	for (uint32_t i = l->next; i < s->img->g.pages; i++)
+	for (uint32_t i = l->next; l->damage.kind == ERR_NONE && i < s->img->g.pages; i++)
 		if (entry_is_stored(&l->entry, i) && !claims_taken(c, first + i))
 			return true;
 	return false;

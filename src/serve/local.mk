@@ -6,6 +6,7 @@ libgmem_a_SOURCES += \
 	%D%/batch.c %D%/batch.h \
 	%D%/claims.c %D%/claims.h \
 	%D%/copy.c \
+	%D%/damage.c %D%/damage.h \
 	%D%/discard.c \
 	%D%/eager.c \
 	%D%/engine.c %D%/engine.h \

@@ -133,9 +133,10 @@ leave_zeros(struct server *s, struct served_object *o, struct err *e)
 	if ((o->engine != SERVE_CONTINUE && o->engine != SERVE_MAP_CONTINUE) ||
 	    o->guest_memfd || s->recorder != NULL || atomic_load(&o->complete))
 		return 0;
+	/* Where the index cannot be read there may be pages: all of it is registered then. */
 	if (extents_find(
 		&o->extents, s->img, o->object, o->base, object_length(o), page_size, e) == -1)
-		return -1;
+		return damage_bear(s, (size_t)(o - s->objects), e);
 	for (size_t i = 0; i < o->extents.n; i++) {
 		const struct extent *x = &o->extents.list[i];
 
@@ -162,6 +163,7 @@ take_memory(struct server *s, size_t index, const struct served_memory *m, struc
 	if (leave_zeros(s, o, e) == -1)
 		return -1;
 	log_info("%s: engine %s", object->name, serve_engine_name(o->engine));
+	damage_announce(s, o);
 	if (o->engine != SERVE_EAGER || atomic_load(&o->complete))
 		return 0;
 	if (fill_now(s, index, e) == -1)
@@ -182,6 +184,7 @@ take_foreign(struct server *s, size_t index, uint64_t page_size, int claims, str
 	if (wanted != SERVE_AUTO && wanted != SERVE_COPY && wanted != SERVE_EAGER)
 		return wrong_engine(o, wanted, SERVE_COPY, e);
 	log_info("%s: engine %s", o->object->name, serve_engine_name(o->engine));
+	damage_announce(s, o);
 	return 0;
 }
 

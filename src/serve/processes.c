@@ -55,13 +55,15 @@ process_start(struct server *s, struct served_process *p, struct err *e)
 
 /* A dead server may have made it, or not. */
 static int
-handshake(const struct server *s, int uffd, struct err *e)
+handshake(struct server *s, int uffd, struct err *e)
 {
 	uint64_t features;
 	struct err unused;
 
-	if (uffd_handshake(uffd, &features, e) == 0)
+	if (uffd_handshake(uffd, &features, e) == 0) {
+		damage_features(s, features);
 		return 0;
+	}
 	return s->resuming && uffd_is_ready(uffd, &unused) ? uffd_block(uffd, e) : -1;
 }
 

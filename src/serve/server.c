@@ -103,6 +103,7 @@ server_new(struct server **out, const struct image *img, const struct server_opt
 	pthread_mutex_init(&s->asked_lock, NULL);
 	pthread_mutex_init(&s->fail_lock, NULL);
 	pthread_mutex_init(&s->stats_lock, NULL);
+	pthread_mutex_init(&s->damage.lock, NULL);
 	loaded_init(&s->loaded);
 	s->nobjects = img->manifest.nregions;
 	s->objects = calloc(s->nobjects + 1, sizeof(*s->objects));
@@ -294,5 +295,6 @@ server_free(struct server *s)
 	pthread_mutex_destroy(&s->asked_lock);
 	pthread_mutex_destroy(&s->fail_lock);
 	pthread_mutex_destroy(&s->stats_lock);
+	pthread_mutex_destroy(&s->damage.lock);
 	free(s);
 }

@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "format/trace.h"
 #include "image/image.h"
+#include "serve/damage.h"
 #include "serve/engine.h"
 #include "serve/object.h"
 #include "serve/pace.h"
@@ -25,7 +26,8 @@
  * unregistered: what is left then are zeros, which the kernel makes itself.
  *
  * After a failure nothing is answered any more, so that nobody runs on with a
- * page that is not there: the owner must end the processes.
+ * page that is not there: the owner must end the processes.  With ON_ERROR_POISON a page of the
+ * image that cannot be had is none, where it can be poisoned: then the server never completes.
  */
 struct server;
 
@@ -40,10 +42,11 @@ struct server_options {
 	struct prefetch_options prefetch; /* zero: none */
 	struct serve_place place; /* of the fault threads; zero: anywhere */
 	bool resume; /* goes on where another server has died: see server_resume */
+	enum on_error on_error; /* where a page of the image cannot be had */
 };
 
 enum server_state {
-	SERVER_FILLING, /* pages are missing */
+	SERVER_FILLING, /* pages are missing; for ever, if some of the image cannot be had */
 	SERVER_COMPLETE, /* every page is there, nothing is registered any more */
 	SERVER_FAILED,
 };

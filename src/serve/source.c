@@ -128,6 +128,9 @@ give_missing(struct server *s, size_t object, uint64_t page, struct err *e)
 	if (rc == 0 && f->reader != NULL && claims_take(&s->objects[object].claims, page)) {
 		rc = give(f, object, page, e);
 		filler_account(f);
+		/* Others may wait for it. */
+		if (rc == -1)
+			server_fail(s, e);
 	}
 	pthread_mutex_unlock(&s->asked_lock);
 	atomic_fetch_sub(&s->busy, 1);

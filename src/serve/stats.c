@@ -108,6 +108,8 @@ serve_stats_count(struct serve_stats *to, const struct serve_stats *from)
 	ADD(pages_prefetched);
 	ADD(pages_background);
 	ADD(pages_zero);
+	ADD(pages_poisoned);
+	ADD(pages_left);
 	ADD(crossings);
 	ADD(bytes_read);
 	ADD(bytes_decoded);

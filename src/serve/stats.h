@@ -67,6 +67,8 @@ struct serve_stats {
 	stat_counter pages_prefetched; /* of a list: hot pages, a trace */
 	stat_counter pages_background; /* by the background fill, or eagerly */
 	stat_counter pages_zero; /* of all these: zeros that were put there */
+	stat_counter pages_poisoned; /* that could not be had, and were asked for */
+	stat_counter pages_left; /* that could not be had when all others were there */
 	/* System calls made for giving pages: reads, writes, ioctls, yields. */
 	stat_counter crossings;
 	stat_counter bytes_read, bytes_decoded; /* of the image; its pages, plain */

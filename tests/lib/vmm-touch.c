@@ -16,10 +16,11 @@
  *					count one up in a word of each page; compare in order
  *	pages=LIST			these pages in this order: r7,w9 reads one, writes
  *another race=HOW,EVERY,N		touch, while every EVERYth page is discarded
- *	discard=HOW,EVERY dontneed	HOW: remove (madvise), punch (fallocate)
- *	part=HOW			discards a part of a page
- *	failures			calls that fail and must change nothing
- *	split				makes many small VMAs
+ *	bus				pages may be poisoned: who compares one notes it, goes
+ *on poisoned=LIST			exactly these pages were: 3,7 or none poisoned-in=LIST
+ *some of these pages were, and no others discard=HOW,EVERY dontneed	HOW: remove (madvise),
+ *punch (fallocate) part=HOW			discards a part of a page failures
+ *calls that fail and must change nothing split				makes many small VMAs
  *	syscalls			lets the kernel read and write the memory
  *	unmap middle cover		unmap all; a part; map something else over a part
  *	mremap				must be refused
@@ -33,6 +34,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -78,6 +80,7 @@ static struct {
 	unsigned writers; /* threads [0, writers) have counted … */
 	uint8_t *counts; /* … for each page: so often */
 	uint8_t *discarded; /* for each page: it is zeros now */
+	uint8_t *poisoned; /* for each page: reading it has raised SIGBUS */
 } vmm = { .fd = -1, .flags = MAP_SHARED };
 
 static void __attribute__((noreturn, format(printf, 2, 3)))
@@ -136,6 +139,44 @@ compare(const void *at, uint64_t page, bool or_zero)
 	}
 }
 
+/* ---- memory errors ---- */
+
+static __thread sigjmp_buf on_bus;
+static __thread volatile sig_atomic_t may_bus;
+
+static void
+bus_handler(int sig, siginfo_t *info, void *context)
+{
+	(void)context;
+	if (!may_bus || (info->si_code != BUS_MCEERR_AR && info->si_code != BUS_ADRERR)) {
+		signal(sig, SIG_DFL);
+		return;
+	}
+	siglongjmp(on_bus, 1);
+}
+
+static void
+do_bus(void)
+{
+	struct sigaction sa = { .sa_sigaction = bus_handler, .sa_flags = SA_SIGINFO };
+
+	expect(sigaction(SIGBUS, &sa, NULL) == 0, "sigaction");
+}
+
+/* What is poisoned is so whenever it is read, and nothing else is seen of it ever. */
+static void
+compare_or_bus(const void *at, uint64_t page)
+{
+	if (sigsetjmp(on_bus, 1) != 0) {
+		may_bus = 0;
+		vmm.poisoned[page] = 1;
+		return;
+	}
+	may_bus = 1;
+	compare(at, page, false);
+	may_bus = 0;
+}
+
 /* ---- mapping ---- */
 
 static void
@@ -153,9 +194,11 @@ use_memory(int fd)
 		vmm.unit = (unsigned)st.st_blksize / PATTERN_PAGE;
 	free(vmm.discarded);
 	free(vmm.counts);
+	free(vmm.poisoned);
+	vmm.poisoned = calloc(vmm.npages, 1);
 	vmm.discarded = calloc(vmm.npages, 1);
 	vmm.counts = calloc(vmm.npages, 1);
-	expect(vmm.discarded != NULL && vmm.counts != NULL, "calloc");
+	expect(vmm.discarded != NULL && vmm.counts != NULL && vmm.poisoned != NULL, "calloc");
 	vmm.nviews = 0;
 }
 
@@ -364,7 +407,7 @@ touch_main(void *arg)
 		else if (t->write)
 			atomic_fetch_add((_Atomic uint64_t *)(void *)at + 8 * t->index, 1);
 		else
-			compare(at, page, false);
+			compare_or_bus(at, page);
 	}
 	free(order);
 	return NULL;
@@ -413,7 +456,7 @@ verify(void)
 	for (size_t i = 0; i < n; i++) {
 		uint8_t *at = locate(i, &page);
 
-		compare(at, page, false);
+		compare_or_bus(at, page);
 	}
 }
 
@@ -772,6 +815,7 @@ static const struct {
 	{ "cover", cover_middle },
 	{ "mremap", refused_mremap },
 	{ "mlockall", do_mlockall },
+	{ "bus", do_bus },
 	{ "fork-read", fork_read },
 	{ "fork", go_on_in_child },
 	{ "join", do_join },
@@ -834,10 +878,53 @@ do_pages(const char *arg)
 			expected(page, want);
 			*(volatile uint64_t *)(void *)at = want[0];
 		} else {
-			compare(at, page, false);
+			compare_or_bus(at, page);
 		}
 		arg = *end == ',' ? end + 1 : end;
 	}
+}
+
+/* Lists those that are, if these are not. */
+static void
+do_poisoned(const char *arg)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *f = open_memstream(&text, &len);
+	const char *comma = "";
+
+	expect(f != NULL, "memory");
+	for (uint64_t page = 0; page < vmm.npages; page++) {
+		if (!vmm.poisoned[page])
+			continue;
+		fprintf(f, "%s%lu", comma, page);
+		comma = ",";
+	}
+	if (*comma == '\0')
+		fputs("none", f);
+	fclose(f);
+	if (strcmp(text, arg) != 0)
+		quit(66, "MISMATCH poisoned are %.200s", text);
+	free(text);
+}
+
+static void
+do_poisoned_in(const char *list)
+{
+	uint64_t n = 0;
+
+	for (uint64_t page = 0; page < vmm.npages; page++) {
+		const char *at = list;
+
+		n += vmm.poisoned[page];
+		while (vmm.poisoned[page] && strtoul(at, NULL, 10) != page) {
+			at = strchr(at, ',');
+			if (at++ == NULL)
+				quit(66, "MISMATCH page %lu is poisoned", page);
+		}
+	}
+	if (n == 0)
+		quit(66, "MISMATCH none is poisoned");
 }
 
 static void
@@ -891,6 +978,8 @@ static const struct {
 	{ "race=", start_race },
 	{ "discard=", start_discard },
 	{ "part=", do_part },
+	{ "poisoned=", do_poisoned },
+	{ "poisoned-in=", do_poisoned_in },
 	{ "pid=", write_pid },
 	{ "say=", do_say },
 	{ "wait=", do_wait },
