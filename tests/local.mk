@@ -42,6 +42,7 @@ inspect_tests = \
 	%D%/cli/inspect-confined.sh \
 	%D%/cli/inspect-damage.sh \
 	%D%/cli/inspect-extract.sh \
+	%D%/cli/inspect-filter.sh \
 	%D%/cli/inspect-host.sh \
 	%D%/cli/inspect-info.sh \
 	%D%/cli/expect-root.sh \
@@ -51,7 +52,7 @@ inspect_tests = \
 	%D%/cli/inspect-trace.sh
 dist_check_SCRIPTS += $(inspect_tests)
 TESTS += $(inspect_tests)
-EXTRA_DIST += %D%/lib/cli.sh
+EXTRA_DIST += %D%/lib/cli.sh %D%/lib/filter.sh
 
 # gmem-restore: vmm-touch plays a VMM and is an ordinary program, without sanitizers.
 check_PROGRAMS += vmm-image vmm-touch
@@ -167,6 +168,13 @@ snap_tests = \
 	%D%/vm/snap-qemu13.sh
 dist_check_SCRIPTS += $(snap_tests)
 TESTS += $(snap_tests)
+
+# What is left to a program that has given up what it can.
+check_PROGRAMS += test-confine
+TESTS += test-confine
+test_confine_SOURCES = %D%/unit/test-confine.c
+test_confine_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_confine_LDADD = $(UNIT_LDADD)
 
 # What kernels can do that are not here.
 check_PROGRAMS += test-host

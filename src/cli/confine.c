@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "cli/filter.h"
 
 /* The reports of sanitizers need /proc, descriptors and ptrace. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -149,6 +150,17 @@ limit(int resource, const char *what)
 		log_info("%s are not forbidden: %s", what, strerror(errno));
 }
 
+static void
+forbid_calls(enum filter which)
+{
+	struct err e = ERR_INIT;
+
+	if (filter_install(which, &e) == -1)
+		log_info("no filter of system calls: %s", e.msg);
+	else
+		log_debug("confined by a filter of system calls");
+}
+
 void
 confine(const char *folder)
 {
@@ -164,4 +176,5 @@ confine(const char *folder)
 	forbid_names(folder);
 	drop_capabilities(folder != NULL);
 	limit(RLIMIT_NOFILE, "new descriptors");
+	forbid_calls(folder != NULL ? FILTER_PUBLISH : FILTER_INSPECT);
 }

@@ -10,11 +10,11 @@
  *	no core file: it would hold the guest's memory;
  *	no descriptor can be opened any more (RLIMIT_NOFILE 0);
  *	Landlock: no file by name, no TCP, no signal and no abstract socket to
- *	anybody outside, as far as the kernel knows these.
+ *	anybody outside, as far as the kernel knows these;
+ *	a filter of system calls (filter.h), which kills the program for any other.
  *
  * What stays: descriptors that are open, memory, threads, and in `folder` (NULL:
  * nowhere) making, linking and removing files, to publish an output there.
- * A seccomp filter is not among these steps yet.
  *
  * Nothing of this can fail the program: what the kernel lacks is told at -v.
  * To be called before the first thread is started.

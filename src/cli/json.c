@@ -6,8 +6,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "base/fdio.h"
+
+void
+json_seed(void)
+{
+	size_t seed = 0;
+
+	(void)getrandom(&seed, sizeof(seed), GRND_NONBLOCK);
+	json_object_seed(seed); /* 0: jansson finds one itself */
+}
 
 json_t *
 json_output(void)

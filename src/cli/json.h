@@ -14,6 +14,9 @@
  * hashes are hex strings, byte counts are numbers.
  */
 
+/* Chooses jansson's secret, for which it would open /dev/urandom when that is forbidden. */
+void json_seed(void);
+
 /* A new object with its schema number, or NULL. */
 json_t *json_output(void);
 

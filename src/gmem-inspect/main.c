@@ -9,6 +9,7 @@
 #include "base/fdio.h"
 #include "base/log.h"
 #include "cli/confine.h"
+#include "cli/json.h"
 #include "cli/opt.h"
 #include "gmem-inspect/inspect.h"
 #include "gmem-inspect/text.h"
@@ -25,6 +26,7 @@ give_up_privileges(const char *output, const struct out *out, struct err *e)
 {
 	char *copy;
 
+	json_seed();
 	if (out == NULL || !out_seekable(out)) {
 		confine(NULL);
 		return 0;

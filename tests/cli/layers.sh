@@ -35,6 +35,7 @@ linux/userfaultfd.h: serve shim
 linux/kvm.h: memory
 jansson.h: vmm cli gmem-snap gmem-restore gmem-inspect
 curl/curl.h: vmm/http-curl.h
+seccomp.h: cli/filter.c
 getopt.h: cli gmem-snap gmem-restore gmem-inspect
 OWNERS
 }
