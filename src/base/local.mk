@@ -6,4 +6,5 @@ libgmem_a_SOURCES += \
 	%D%/err.c %D%/err.h \
 	%D%/fdio.c %D%/fdio.h \
 	%D%/log.c %D%/log.h \
-	%D%/pool.c %D%/pool.h
+	%D%/pool.c %D%/pool.h \
+	%D%/printable.c %D%/printable.h

@@ -9,6 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/ckd.h"
+#include "base/printable.h"
+
 static const char *log_program = "gmem";
 static enum log_level log_max = LOG_LEVEL_WARN;
 
@@ -29,17 +32,16 @@ static void __attribute__((format(printf, 2, 0)))
 log_line(const char *kind, const char *fmt, va_list ap)
 {
 	int saved = errno;
-	char line[1024];
-	int n;
+	char line[1024], text[1024];
 	size_t len;
+	int n;
 
+	if (vsnprintf(text, sizeof(text), fmt, ap) < 0)
+		*text = '\0';
 	n = snprintf(line, sizeof(line), "%s: %s", log_program, kind);
-	len = n < 0 ? 0 : (size_t)n;
-	n = vsnprintf(line + len, sizeof(line) - len - 1, fmt, ap);
-	if (n > 0)
-		len += (size_t)n;
-	if (len > sizeof(line) - 2)
-		len = sizeof(line) - 2;
+	len = n < 0 ? 0 : MIN((size_t)n, sizeof(line) / 2);
+	printable_copy(line + len, sizeof(line) - len - 1, text);
+	len += strlen(line + len);
 	line[len++] = '\n';
 	/* When this fails nobody is left to tell. */
 	if (write(STDERR_FILENO, line, len) == -1)

@@ -4,7 +4,8 @@
 
 /*
  * Talk on stderr: "gmem-snap: message", one write(2) a line, errno kept.
- * Messages carry no newline.  The level is set once at start, before threads.
+ * Messages carry no newline; what could move a cursor is shown as printable.h does.
+ * The level is set once at start, before threads.
  */
 enum log_level {
 	LOG_LEVEL_ERROR, /* -q */

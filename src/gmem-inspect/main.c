@@ -12,7 +12,6 @@
 #include "cli/json.h"
 #include "cli/opt.h"
 #include "gmem-inspect/inspect.h"
-#include "gmem-inspect/text.h"
 
 /* The file that the verb writes, or NULL. */
 static const char *
@@ -63,14 +62,10 @@ run_on_image(struct inspect *in, struct err *e)
 	return opt->verb->run(in, e);
 }
 
-/* Images may put anything into an error's text. */
 static int
 report(const struct err *e)
 {
-	char safe[2 * sizeof(e->msg)];
-
-	text_safe(safe, sizeof(safe), e->msg);
-	log_error("%s", safe);
+	log_error("%s", e->msg);
 	return err_status(e);
 }
 

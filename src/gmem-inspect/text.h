@@ -21,10 +21,7 @@ void text_put_argument(FILE *f, const char *text);
 /* How many columns text_put needs at most (for aligning). */
 int text_width(const char *text);
 
-/* Copies text to buf as text_put would print it, cut to fit. */
-void text_safe(char *buf, size_t cap, const char *text);
-
-/* The same for the text of an XML element. */
+/* What text_put prints, for the text of an XML element. */
 void text_xml(FILE *f, const char *text);
 
 /* A JSON string; what is no UTF-8 becomes U+FFFD.  NULL text is null. */

@@ -16,6 +16,7 @@
 #include "base/ckd.h"
 #include "base/err.h"
 #include "base/fdio.h"
+#include "base/log.h"
 #include "base/pool.h"
 #include "tap.h"
 
@@ -472,9 +473,52 @@ test_sanitize(void)
 	ok(status == 0, "fd_sanitize_std opens 0, 1 and 2 and nothing else");
 }
 
+/* ---- log ---- */
+
+/* What a message becomes on stderr. */
+static void
+test_log(const char *message, const char *wanted)
+{
+	char line[2048] = "";
+	int ends[2], saved = dup(STDERR_FILENO);
+	ssize_t n;
+
+	if (saved == -1 || pipe(ends) == -1)
+		return;
+	log_setup("me", LOG_LEVEL_ERROR);
+	dup2(ends[1], STDERR_FILENO);
+	log_error("%s", message);
+	dup2(saved, STDERR_FILENO);
+	close(saved);
+	close(ends[1]);
+	n = read(ends[0], line, sizeof(line) - 1);
+	close(ends[0]);
+	ok(n > 0 && strcmp(line, wanted) == 0, "logged: %.*s",
+	    (int)MIN(strlen(wanted) - 1, (size_t)40), wanted);
+}
+
+static void
+test_logs(void)
+{
+	char longest[3000], cut[1024] = "me: ";
+
+	test_log("a file: no", "me: a file: no\n");
+	test_log("red \x1b[31m\r\n\x7f", "me: red \\x1b[31m\\x0d\\x0a\\x7f\n");
+	test_log("gr\xc3\xbc\xc3\x9f", "me: gr\xc3\xbc\xc3\x9f\n");
+	test_log("\xc2\x9b"
+		 "31m \xff \xe2\x80\xae",
+	    "me: \\u{9b}31m \\xff \\u{202e}\n");
+	memset(longest, 'x', sizeof(longest));
+	longest[sizeof(longest) - 1] = '\0';
+	memset(cut + 4, 'x', sizeof(cut) - 6);
+	cut[sizeof(cut) - 2] = '\n';
+	test_log(longest, cut);
+}
+
 int
 main(void)
 {
+	test_logs();
 	test_err_messages();
 	test_err_status();
 	test_ckd();
