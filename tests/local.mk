@@ -26,7 +26,10 @@ test_image_LDADD = $(UNIT_LDADD)
 TESTS += test-image
 
 # gmem-inspect
-check_PROGRAMS += make-image make-trace spoil-image
+check_PROGRAMS += forge-page make-image make-trace spoil-image
+forge_page_SOURCES = %D%/lib/forge-page.c
+forge_page_CPPFLAGS = $(UNIT_CPPFLAGS)
+forge_page_LDADD = $(UNIT_LDADD)
 make_trace_SOURCES = %D%/lib/make-trace.c
 make_trace_CPPFLAGS = $(UNIT_CPPFLAGS)
 make_trace_LDADD = $(UNIT_LDADD)
@@ -41,6 +44,7 @@ inspect_tests = \
 	%D%/cli/inspect-cat.sh \
 	%D%/cli/inspect-confined.sh \
 	%D%/cli/inspect-damage.sh \
+	%D%/cli/inspect-deep.sh \
 	%D%/cli/inspect-extract.sh \
 	%D%/cli/inspect-filter.sh \
 	%D%/cli/inspect-host.sh \

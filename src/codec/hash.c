@@ -4,6 +4,7 @@
 #include "codec/hash.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <nettle/sha2.h>
@@ -40,6 +41,44 @@ hash_digest_pieces(uint8_t digest[DIGEST_SIZE], const struct hash_piece *pieces,
 	for (size_t i = 0; i < n; i++)
 		sha256_update(&ctx, pieces[i].len, pieces[i].buf);
 	sha256_digest(&ctx, DIGEST_SIZE, digest);
+}
+
+struct hash_stream {
+	struct sha256_ctx ctx;
+};
+
+struct hash_stream *
+hash_stream_new(void)
+{
+	struct hash_stream *s = malloc(sizeof(*s));
+
+	if (s != NULL)
+		hash_stream_begin(s);
+	return s;
+}
+
+void
+hash_stream_free(struct hash_stream *s)
+{
+	free(s);
+}
+
+void
+hash_stream_begin(struct hash_stream *s)
+{
+	sha256_init(&s->ctx);
+}
+
+void
+hash_stream_add(struct hash_stream *s, const void *buf, size_t len)
+{
+	sha256_update(&s->ctx, len, buf);
+}
+
+void
+hash_stream_end(struct hash_stream *s, uint8_t digest[DIGEST_SIZE])
+{
+	sha256_digest(&s->ctx, DIGEST_SIZE, digest);
 }
 
 void

@@ -23,6 +23,15 @@ struct hash_piece {
 
 void hash_digest_pieces(uint8_t digest[DIGEST_SIZE], const struct hash_piece *pieces, size_t n);
 
+/* SHA-256 of what comes bit by bit; may begin anew after its end. */
+struct hash_stream;
+
+struct hash_stream *hash_stream_new(void); /* begun; NULL: out of memory */
+void hash_stream_free(struct hash_stream *s); /* NULL is fine */
+void hash_stream_begin(struct hash_stream *s);
+void hash_stream_add(struct hash_stream *s, const void *buf, size_t len);
+void hash_stream_end(struct hash_stream *s, uint8_t digest[DIGEST_SIZE]);
+
 /* 64 digits, lower case, and a NUL. */
 #define DIGEST_TEXT_SIZE (2 * DIGEST_SIZE + 1)
 

@@ -94,6 +94,10 @@ put_object(struct cbor_out *out, const struct object *o)
 	if (o->page_size != 0)
 		field_put_uint(&map, "page_size", o->page_size);
 	field_put_segments(&map, o);
+	if (o->has_digest) {
+		cbor_map_key(&map, "sha256");
+		cbor_put_bytes(out, o->digest, DIGEST_SIZE);
+	}
 	field_put_unknown(&map, o->unknown);
 	cbor_map_end(&map);
 }
@@ -287,6 +291,16 @@ object_segments(struct arena *arena, void *to, struct cbor_in *in, struct err *e
 	return field_get_segments(arena, to, UINT64_MAX, in, e);
 }
 
+static int
+object_digest(struct arena *arena, void *to, struct cbor_in *in, struct err *e)
+{
+	struct object *o = to;
+
+	(void)arena;
+	o->has_digest = true;
+	return field_get_digest(o->digest, "sha256", in, e);
+}
+
 static const struct field object_keys[] = {
 	{ "name", object_name, true },
 	{ "kind", object_kind, true },
@@ -294,6 +308,7 @@ static const struct field object_keys[] = {
 	{ "index", object_index, true },
 	{ "page_size", object_page_size, false }, /* regions have it: object_check */
 	{ "segments", object_segments, false },
+	{ "sha256", object_digest, false },
 	{ NULL, NULL, false },
 };
 

@@ -31,6 +31,8 @@ struct object {
 	struct link top; /* of its index tree */
 	struct segment *segments;
 	size_t nsegments;
+	bool has_digest; /* of its content: image/content.h */
+	uint8_t digest[DIGEST_SIZE];
 	struct unknown *unknown;
 };
 

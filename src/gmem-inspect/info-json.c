@@ -67,6 +67,8 @@ objects(const struct manifest *m, const struct object *list, size_t n)
 			put_number(o, "page_size", list[i].page_size);
 			json_object_set_new(o, "segments", segments(&list[i]));
 		}
+		json_object_set_new(o, "sha256",
+		    list[i].has_digest ? json_digest(list[i].digest) : json_null());
 		json_array_append_new(array, o);
 	}
 	return array;

@@ -42,6 +42,7 @@ static const struct opt_program program = {
 	    "  stats    statistics of a restore, for people\n"
 	    "  plot     draw it as SVG: pages over time, and how long faults waited\n"
 	    "\n"
+	    "      --deep             verify: the SHA-256 of all content too\n"
 	    "      --expect-root HASH refuse any IMAGE but the one with this root hash\n"
 	    "      --force            replace an existing FILE\n"
 	    "      --image IMAGE      trace: what its pages are in this image\n"
@@ -65,8 +66,8 @@ static const struct opt_program program = {
 
 static const struct verb verbs[] = {
 	{ "info", verb_info, TAKES_JSON | TAKES_ROOT, "IMAGE", 1 },
-	{ "verify", verb_verify, TAKES_JSON | TAKES_THREADS | TAKES_PROGRESS | TAKES_ROOT,
-	    "IMAGE", 1 },
+	{ "verify", verb_verify,
+	    TAKES_JSON | TAKES_THREADS | TAKES_PROGRESS | TAKES_ROOT | TAKES_DEEP, "IMAGE", 1 },
 	{ "map", verb_map,
 	    TAKES_JSON | TAKES_REGION | TAKES_LIST | TAKES_SVG | TAKES_WIDTH | TAKES_FORCE |
 		TAKES_ROOT,
@@ -90,7 +91,8 @@ static const struct verb verbs[] = {
 #define NVERBS (sizeof(verbs) / sizeof(verbs[0]))
 
 enum {
-	KEY_EXPECT_ROOT = CHAR_MAX + 1,
+	KEY_DEEP = CHAR_MAX + 1,
+	KEY_EXPECT_ROOT,
 	KEY_FORCE,
 	KEY_HELP,
 	KEY_IMAGE,
@@ -108,6 +110,7 @@ enum {
 };
 
 static const struct option long_options[] = {
+	{ "deep", no_argument, NULL, KEY_DEEP },
 	{ "expect-root", required_argument, NULL, KEY_EXPECT_ROOT },
 	{ "force", no_argument, NULL, KEY_FORCE },
 	{ "help", no_argument, NULL, KEY_HELP },
@@ -154,6 +157,7 @@ static const struct {
 	{ TAKES_IMAGE, "--image" },
 	{ TAKES_MERGE, "--merge" },
 	{ TAKES_ROOT, "--expect-root" },
+	{ TAKES_DEEP, "--deep" },
 };
 
 #define NBITS (sizeof(bit_names) / sizeof(bit_names[0]))
@@ -242,6 +246,10 @@ take(struct parse *p, int key)
 	struct options *opt = p->opt;
 
 	switch (key) {
+	case KEY_DEEP:
+		opt->deep = true;
+		p->given |= TAKES_DEEP;
+		break;
 	case KEY_FORCE:
 		opt->force = true;
 		p->given |= TAKES_FORCE;

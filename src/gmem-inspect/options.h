@@ -26,7 +26,8 @@ enum option_bit {
 	TAKES_IMAGE = 1 << 11,
 	TAKES_MERGE = 1 << 12,
 	TAKES_ROOT = 1 << 13,
-	MAY_OUTPUT = 1 << 14, /* --output is standard output if it is not given */
+	TAKES_DEEP = 1 << 14,
+	MAY_OUTPUT = 1 << 15, /* --output is standard output if it is not given */
 };
 
 struct verb {
@@ -55,7 +56,7 @@ struct options {
 	const char *region, *state;
 	const char *output; /* "-" is stdout */
 	const char *svg; /* of map */
-	bool json, quiet, raw, list, force;
+	bool json, quiet, raw, list, force, deep;
 	unsigned threads;
 	unsigned width; /* cells in a row, 0: choose */
 	int progress_fd;

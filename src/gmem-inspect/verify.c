@@ -22,14 +22,15 @@ now(void)
 }
 
 static int
-verify_json(
-    const struct image *img, const struct verify_result *r, double seconds, struct err *e)
+verify_json(const struct image *img, const struct verify_result *r, bool deep, double seconds,
+    struct err *e)
 {
 	json_t *json = json_output();
 
 	json_object_set_new(json, "image", text_json(img->path));
 	json_object_set_new(json, "root", json_digest(img->root));
 	json_object_set_new(json, "whole", json_true());
+	json_object_set_new(json, "content", deep ? json_true() : json_null());
 	json_object_set_new(json, "size", json_integer((json_int_t)img->size));
 	json_object_set_new(json, "records", json_integer((json_int_t)r->records));
 	json_object_set_new(json, "pages", json_integer((json_int_t)r->pages));
@@ -41,14 +42,15 @@ verify_json(
 }
 
 static void
-verify_text(const struct image *img, const struct verify_result *r, double seconds)
+verify_text(const struct image *img, const struct verify_result *r, bool deep, double seconds)
 {
 	char content[16], speed[16];
 
 	text_put(stdout, img->path);
-	printf(": whole: %llu pages (%s) in %llu records and %llu index nodes, %.2f s",
-	    (unsigned long long)r->pages, opt_human(content, r->bytes),
-	    (unsigned long long)r->records, (unsigned long long)r->nodes, seconds);
+	printf(": whole%s: %llu pages (%s) in %llu records and %llu index nodes, %.2f s",
+	    deep ? ", and its content is what was saved" : "", (unsigned long long)r->pages,
+	    opt_human(content, r->bytes), (unsigned long long)r->records,
+	    (unsigned long long)r->nodes, seconds);
 	if (seconds > 0.01)
 		printf(" (%s/s)", opt_human(speed, (uint64_t)((double)r->bytes / seconds)));
 	printf("\n");
@@ -70,13 +72,14 @@ verb_verify(struct inspect *in, struct err *e)
 	int rc;
 
 	progress_start(&progress, "verify", opt->quiet, opt->progress_fd);
-	rc = image_verify(in->img, opt->threads, show_progress, &progress, &result, e);
+	rc = image_verify_with(in->img, opt->deep ? VERIFY_DEEP : 0, opt->threads,
+	    show_progress, &progress, &result, e);
 	progress_end(&progress, rc == 0);
 	if (rc == -1)
 		return -1;
 	if (opt->json)
-		return verify_json(in->img, &result, now() - start, e);
+		return verify_json(in->img, &result, opt->deep, now() - start, e);
 	if (!opt->quiet)
-		verify_text(in->img, &result, now() - start);
+		verify_text(in->img, &result, opt->deep, now() - start);
 	return 0;
 }

@@ -7,6 +7,7 @@
 
 #include "base/ckd.h"
 #include "base/pool.h"
+#include "image/content.h"
 #include "image/pack.h"
 
 #define JOB_SIZE (UINT64_C(1) << 20) /* bytes of memory, or one chunk if that is larger */
@@ -30,6 +31,9 @@ struct job {
 	size_t len; /* a multiple of the chunk size but at the object's end */
 	struct entry *entries; /* one a chunk */
 	uint8_t *records; /* one behind the other */
+	bool digest; /* the content is wanted */
+	uint8_t *items; /* image/content.h, one behind the other */
+	size_t items_len;
 };
 
 struct capture {
@@ -39,6 +43,7 @@ struct capture {
 	struct pool *pool;
 	struct entry *entries; /* of all slots */
 	uint8_t *records; /* of all slots; touched as far as needed */
+	uint8_t *items; /* the same */
 };
 
 /* Where in the object the next job begins. */
@@ -93,16 +98,23 @@ job_run(void *worker, void *arg, struct err *e)
 	uint8_t *record = job->records;
 	uint64_t hot[CHUNK_PAGES_MAX / 64], chunk = job->chunk;
 
+	job->items_len = 0;
 	for (size_t done = 0, n; done < job->len; done += n) {
 		n = MIN(w->read_size, job->len - done);
 		if (job->in->read(job->in->arg, w->buf, n, job->at + done, e) == -1)
 			return -1;
 		for (size_t off = 0; off < n; off += w->chunk_size, en++) {
-			hot_set_mask(job->hot.set, &w->g, job->hot.region, chunk++, hot);
-			if (packer_pack_cold(w->packer, w->buf + off,
-				MIN(n - off, w->chunk_size), hot, en, record, e) == -1)
+			size_t len = MIN(n - off, w->chunk_size);
+
+			hot_set_mask(job->hot.set, &w->g, job->hot.region, chunk, hot);
+			if (packer_pack_cold(
+				w->packer, w->buf + off, len, hot, en, record, e) == -1)
 				return -1;
 			record += en->length;
+			if (job->digest)
+				job->items_len += content_of_chunk(job->items + job->items_len,
+				    &w->g, chunk, w->buf + off, len, en);
+			chunk++;
 		}
 	}
 	return 0;
@@ -114,16 +126,19 @@ slots_init(struct capture *c, unsigned nslots, struct err *e)
 {
 	size_t nchunks = (size_t)(c->job_size / c->g.chunk_size);
 	size_t room = nchunks * packer_bound(&c->g);
+	size_t items = nchunks * content_items_max(&c->g);
 
 	c->entries = calloc(nslots * nchunks, sizeof(*c->entries));
 	c->records = malloc(nslots * room);
-	if (c->entries == NULL || c->records == NULL)
+	c->items = malloc(nslots * items);
+	if (c->entries == NULL || c->records == NULL || c->items == NULL)
 		return err_sys(e, "copying memory");
 	for (unsigned i = 0; i < nslots; i++) {
 		struct job *job = pool_slot_at(c->pool, i);
 
 		job->entries = c->entries + i * nchunks;
 		job->records = c->records + i * room;
+		job->items = c->items + i * items;
 	}
 	return 0;
 }
@@ -162,6 +177,7 @@ capture_free(struct capture *c)
 	pool_free(c->pool);
 	free(c->entries);
 	free(c->records);
+	free(c->items);
 	free(c);
 }
 
@@ -228,6 +244,7 @@ next_job(const struct capture *c, struct cursor *cur, struct job *job, struct er
 	}
 	job->in = cur->in;
 	job->hot = cur->hot;
+	job->digest = image_writer_wants_content(c->params.writer);
 	job->at = cur->offset + cur->next;
 	job->chunk = cur->next / c->g.chunk_size;
 	job->len = (size_t)MIN(cur->end - cur->next, c->job_size - cur->next % c->job_size);
@@ -254,6 +271,8 @@ collect(struct capture *c, struct err *e)
 			return -1;
 		record += en->length;
 	}
+	if (job->digest)
+		image_writer_content(c->params.writer, job->items, job->items_len);
 	end = job->chunk * c->g.chunk_size + job->len;
 	pool_release(c->pool);
 	return c->params.step(c->params.arg, end, e);

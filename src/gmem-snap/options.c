@@ -76,6 +76,8 @@ static const struct opt_program program = {
 	    "                         several times\n"
 	    "      --state NAME=FILE  put a file of VMM state into the image\n"
 	    "      --annotate K=V     put a note into the image\n"
+	    "      --digest           put a SHA-256 of all content into it, for gmem-inspect\n"
+	    "                         verify --deep\n"
 	    "      --timestamp        put the time of creation into the image\n"
 	    "      --chunk-size SIZE  what is compressed as one, 4K to 2M\n"
 	    "      --level N          compression level of zstd (default: 1)\n"
@@ -95,6 +97,7 @@ enum {
 	OPT_ANNOTATE = CHAR_MAX + 1,
 	OPT_CHUNK_SIZE,
 	OPT_DIFF,
+	OPT_DIGEST,
 	OPT_EXPECT_ROOT,
 	OPT_FILE,
 	OPT_FROM,
@@ -122,6 +125,7 @@ static struct option long_options[LONG_OPTIONS + DRIVERS_MAX + 1] = {
 	{ "annotate", required_argument, NULL, OPT_ANNOTATE },
 	{ "chunk-size", required_argument, NULL, OPT_CHUNK_SIZE },
 	{ "diff", required_argument, NULL, OPT_DIFF },
+	{ "digest", no_argument, NULL, OPT_DIGEST },
 	{ "expect-root", required_argument, NULL, OPT_EXPECT_ROOT },
 	{ "file", required_argument, NULL, OPT_FILE },
 	{ "force", no_argument, NULL, 'f' },
@@ -182,6 +186,7 @@ static const struct {
 	{ OPT_ANNOTATE, IMAGE, "--annotate goes with an image, not with --list" },
 	{ OPT_CHUNK_SIZE, IMAGE, "--chunk-size goes with an image, not with --list" },
 	{ OPT_DIFF, FILES, "--diff goes with --file" },
+	{ OPT_DIGEST, IMAGE, "--digest goes with an image, not with --list" },
 	{ OPT_EXPECT_ROOT, FROM, "--expect-root goes with --from" },
 	{ OPT_FILE, FILES, "--file excludes --list and other places of memory" },
 	{ 'f', IMAGE, "--force goes with an image, not with --list" },
@@ -420,6 +425,9 @@ set_image(struct options *o, int option, char *arg)
 		break;
 	case OPT_ANNOTATE:
 		add_annotation(o, arg);
+		break;
+	case OPT_DIGEST:
+		o->digest = true;
 		break;
 	case OPT_TIMESTAMP:
 		o->timestamp = true;

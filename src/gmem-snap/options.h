@@ -65,6 +65,7 @@ struct options {
 	unsigned nthreads;
 	int progress_fd; /* or -1 */
 	bool pause_less; /* the VM runs while its memory is saved */
+	bool digest; /* of the content of all objects */
 	bool force, timestamp, json;
 	enum log_level log_level;
 };

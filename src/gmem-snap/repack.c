@@ -8,6 +8,7 @@
 
 #include "base/ckd.h"
 #include "base/pool.h"
+#include "image/content.h"
 #include "image/pack.h"
 #include "image/reader.h"
 
@@ -28,6 +29,9 @@ struct job {
 	uint64_t at, end; /* bytes of the object; at: where a chunk of either image begins */
 	struct entry *entries; /* owned: one for each new chunk */
 	uint8_t *records; /* owned: one behind the other */
+	bool digest; /* the content is wanted */
+	uint8_t *items; /* owned: image/content.h, one behind the other */
+	size_t items_len;
 };
 
 struct repack {
@@ -80,7 +84,7 @@ worker_new(void **out, void *arg, struct err *e)
 
 /* Both images pack the chunk alike: its record is checked and copied.  1, 0 if not, -1. */
 static int
-copy_record(struct worker *w, const struct job *job, uint64_t chunk, const uint64_t *hot,
+copy_record(struct worker *w, struct job *job, uint64_t chunk, const uint64_t *hot,
     struct entry *en, uint8_t *record, struct err *e)
 {
 	const struct geometry *g = &w->r->g;
@@ -101,12 +105,15 @@ copy_record(struct worker *w, const struct job *job, uint64_t chunk, const uint6
 	    image_reader_pages(w->reader, entry_stored(en, g), &pages, e) == -1)
 		return -1;
 	memcpy(record, image_reader_record(w->reader), en->length);
+	if (job->digest)
+		job->items_len +=
+		    content_of_record(job->items + job->items_len, g, chunk, pages, en, NULL);
 	return 1;
 }
 
 static int
-pack_chunk(struct worker *w, const struct job *job, uint64_t at, struct entry *en,
-    uint8_t *record, struct err *e)
+pack_chunk(struct worker *w, struct job *job, uint64_t at, struct entry *en, uint8_t *record,
+    struct err *e)
 {
 	const struct geometry *g = &w->r->g;
 	size_t len = (size_t)MIN(job->object->size - at, g->chunk_size);
@@ -119,7 +126,12 @@ pack_chunk(struct worker *w, const struct job *job, uint64_t at, struct entry *e
 		return copied == -1 ? -1 : 0;
 	if (image_reader_read(w->reader, job->object, at, w->buf, len, e) == -1)
 		return -1;
-	return packer_pack_cold(w->packer, w->buf, len, hot, en, record, e);
+	if (packer_pack_cold(w->packer, w->buf, len, hot, en, record, e) == -1)
+		return -1;
+	if (job->digest)
+		job->items_len += content_of_chunk(
+		    job->items + job->items_len, g, at / g->chunk_size, w->buf, len, en);
+	return 0;
 }
 
 static int
@@ -130,6 +142,7 @@ job_run(void *worker, void *arg, struct err *e)
 	struct entry *en = job->entries;
 	uint8_t *record = job->records;
 
+	job->items_len = 0;
 	for (uint64_t at = job->at; at < job->end; at += w->r->g.chunk_size, en++) {
 		if (pack_chunk(w, job, at, en, record, e) == -1)
 			return -1;
@@ -150,8 +163,9 @@ slots_init(struct repack *r, struct err *e)
 
 		job->entries = calloc(nchunks, sizeof(*job->entries));
 		job->records = malloc(nchunks * packer_bound(&r->g));
+		job->items = malloc(nchunks * content_items_max(&r->g));
 		r->slots[i] = *job;
-		if (job->entries == NULL || job->records == NULL)
+		if (job->entries == NULL || job->records == NULL || job->items == NULL)
 			return err_sys(e, "copying the image");
 	}
 	return 0;
@@ -198,6 +212,7 @@ repack_free(struct repack *r)
 	for (unsigned i = 0; r->slots != NULL && i < r->nslots; i++) {
 		free(r->slots[i].entries);
 		free(r->slots[i].records);
+		free(r->slots[i].items);
 	}
 	image_reader_free(r->reader);
 	free(r->slots);
@@ -243,6 +258,8 @@ collect(struct repack *r, struct err *e)
 			return -1;
 		record += en->length;
 	}
+	if (job->digest)
+		image_writer_content(r->params.writer, job->items, job->items_len);
 	end = job->end;
 	pool_release(r->pool);
 	return r->params.step(r->params.arg, end, e);
@@ -267,6 +284,7 @@ copy_chunks(struct repack *r, const struct object *o, const struct hot_set *hot,
 		}
 		job->hot = hot;
 		job->region = region;
+		job->digest = image_writer_wants_content(r->params.writer);
 		more = next_job(r, o, &from, job, e);
 		if (more == -1)
 			return -1;

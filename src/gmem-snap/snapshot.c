@@ -129,7 +129,9 @@ snapshot_state(struct snapshot *s, int fd, uint64_t size, struct err *e)
 int
 snapshot_open(struct snapshot *s, const struct options *o, struct err *e)
 {
-	struct image_params params = { .replace = o->force, .hot = o->hot.n != 0 };
+	struct image_params params = {
+		.replace = o->force, .hot = o->hot.n != 0, .digest = o->digest
+	};
 
 	*s = (struct snapshot){
 		.o = o,

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/ckd.h"
+#include "image/content.h"
 #include "image/pack.h"
 
 struct stream {
@@ -16,6 +17,7 @@ struct stream {
 	uint8_t *chunk; /* gathered so far */
 	size_t have;
 	uint8_t *record;
+	uint8_t *items; /* image/content.h */
 	uint64_t done; /* bytes of whole chunks before that */
 };
 
@@ -32,9 +34,10 @@ stream_new(struct stream **out, struct image_writer *writer, int level, struct e
 	s->chunk_size = g->chunk_size;
 	s->chunk = malloc(g->chunk_size);
 	s->record = malloc(packer_bound(g));
-	if (s->chunk == NULL || s->record == NULL)
+	s->items = malloc(content_items_max(g));
+	if (s->chunk == NULL || s->record == NULL || s->items == NULL)
 		err_sys(e, "VMM state");
-	if (s->chunk == NULL || s->record == NULL ||
+	if (s->chunk == NULL || s->record == NULL || s->items == NULL ||
 	    packer_new(&s->packer, g, level, e) == -1) {
 		stream_free(s);
 		return -1;
@@ -51,6 +54,7 @@ stream_free(struct stream *s)
 	packer_free(s->packer);
 	free(s->chunk);
 	free(s->record);
+	free(s->items);
 	free(s);
 }
 
@@ -67,11 +71,16 @@ stream_begin(struct stream *s, const char *name, const char *kind, struct err *e
 static int
 flush(struct stream *s, struct err *e)
 {
+	uint64_t chunk = s->done / s->chunk_size;
 	struct entry en;
 
 	if (packer_pack(s->packer, s->chunk, s->have, &en, s->record, e) == -1 ||
-	    image_writer_chunk(s->writer, s->done / s->chunk_size, &en, s->record, e) == -1)
+	    image_writer_chunk(s->writer, chunk, &en, s->record, e) == -1)
 		return -1;
+	if (image_writer_wants_content(s->writer))
+		image_writer_content(s->writer, s->items,
+		    content_of_chunk(s->items, image_writer_geometry(s->writer), chunk,
+			s->chunk, s->have, &en));
 	s->done += s->have;
 	s->have = 0;
 	return 0;

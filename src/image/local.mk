@@ -1,5 +1,6 @@
 libgmem_a_SOURCES += \
 	%D%/cold.c %D%/cold.h \
+	%D%/content.c %D%/content.h \
 	%D%/hot.c %D%/hot.h \
 	%D%/hot-write.c %D%/hot-write.h \
 	%D%/image.c %D%/image.h \

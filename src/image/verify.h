@@ -17,6 +17,13 @@ struct verify_result {
 typedef void verify_progress(void *arg, uint64_t done, uint64_t total);
 
 /*
+ * What is checked beyond that: each region's and state's SHA-256 of its content, which the
+ * manifest has and so the root hash covers.  ERR_UNRECORDED, before anything is read, if one
+ * has none.
+ */
+#define VERIFY_DEEP 1u
+
+/*
  * Checks every byte of an open image: each index node and record, the counts
  * in the index, that the index and the hot table say the same, that nothing lies
  * between the parts, and that no two of them overlap.  The error is the first in
@@ -24,5 +31,9 @@ typedef void verify_progress(void *arg, uint64_t done, uint64_t total);
  */
 int image_verify(const struct image *img, unsigned nthreads, verify_progress *progress,
     void *arg, struct verify_result *result, struct err *e);
+
+/* The same with VERIFY_DEEP or 0. */
+int image_verify_with(const struct image *img, unsigned flags, unsigned nthreads,
+    verify_progress *progress, void *arg, struct verify_result *result, struct err *e);
 
 #endif

@@ -11,6 +11,7 @@
 #include "base/fdio.h"
 #include "format/header.h"
 #include "format/trailer.h"
+#include "image/content.h"
 #include "image/out.h"
 
 /*
@@ -37,6 +38,8 @@ struct image_writer {
 	uint8_t header[HEADER_SIZE];
 	struct object *object; /* being written, or NULL */
 	uint64_t next_chunk;
+	struct hash_stream *content; /* of the object, or NULL: no digests */
+	bool digesting; /* the object */
 	struct level levels[LEVELS_MAX];
 };
 
@@ -73,6 +76,10 @@ image_writer_new(
 	if (w == NULL)
 		return err_sys(e, "image writer");
 	w->hot = p->hot;
+	if (p->digest && (w->content = hash_stream_new()) == NULL) {
+		err_sys(e, "image writer");
+		goto fail;
+	}
 	w->manifest.level = p->level;
 	w->manifest.tool = "gmem " PACKAGE_VERSION;
 	w->manifest.codec = "zstd";
@@ -175,6 +182,7 @@ start(struct image_writer *w, struct object *o)
 {
 	w->object = o;
 	w->next_chunk = 0;
+	w->digesting = false;
 	for (unsigned k = 0; k < LEVELS_MAX; k++)
 		level_reset(&w->levels[k], 0);
 }
@@ -206,7 +214,22 @@ image_writer_begin(struct image_writer *w, const struct object *o, bool state, s
 		memcpy(to->segments, o->segments, o->nsegments * sizeof(*o->segments));
 	(*n)++;
 	start(w, to);
+	w->digesting = w->content != NULL && !o->has_digest;
+	if (w->digesting)
+		content_begin(w->content);
 	return 0;
+}
+
+bool
+image_writer_wants_content(const struct image_writer *w)
+{
+	return w->digesting;
+}
+
+void
+image_writer_content(struct image_writer *w, const uint8_t *items, size_t len)
+{
+	hash_stream_add(w->content, items, len);
 }
 
 int
@@ -290,6 +313,10 @@ image_writer_end(struct image_writer *w, uint64_t size, struct err *e)
 	if (level_flush(w, &w->levels[height], &top, e) == -1)
 		return -1;
 	o->top = top;
+	if (w->digesting) {
+		content_end(w->content, o->size, o->digest);
+		o->has_digest = true;
+	}
 	w->object = NULL;
 	return 0;
 }
@@ -343,6 +370,7 @@ image_writer_free(struct image_writer *w)
 	if (w == NULL)
 		return;
 	out_free(w->out);
+	hash_stream_free(w->content);
 	manifest_free(&w->manifest);
 	free(w);
 }

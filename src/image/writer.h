@@ -20,6 +20,8 @@ struct image_params {
 	uint32_t chunk_size;
 	int level; /* for the record; the packers compress */
 	bool replace; /* an existing file of that name */
+	bool digest; /* record a SHA-256 of each object's content, those of the hot section
+			excepted */
 	bool hot; /* there will be a hot section: image_writer_begin_hot */
 };
 
@@ -58,6 +60,16 @@ int image_writer_begin_hot(
  */
 int image_writer_chunk(struct image_writer *w, uint64_t chunk, const struct entry *en,
     const void *record, struct err *e);
+
+/*
+ * Whether the object that was begun wants its content digested, for image_writer_content: if
+ * params.digest asks for that, and it did not begin with a digest, of an image that is written
+ * anew say.  Of the hot section none does: the regions' digests cover it.
+ */
+bool image_writer_wants_content(const struct image_writer *w);
+
+/* Adds items (image/content.h) of the object's pages, all of them, in ascending order. */
+void image_writer_content(struct image_writer *w, const uint8_t *items, size_t len);
 
 /* Ends the object; size 0 keeps the one it began with. */
 int image_writer_end(struct image_writer *w, uint64_t size, struct err *e);

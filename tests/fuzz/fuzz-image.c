@@ -166,6 +166,24 @@ read_all(const struct image *img)
 	image_reader_free(r);
 }
 
+/* No content has a SHA-256 of zeros: what is wrong is found there, if not before. */
+static void
+read_deep(struct image *img)
+{
+	struct manifest *m = &img->manifest;
+	struct verify_result result;
+	struct err e = ERR_INIT;
+
+	for (size_t i = 0; i < m->nregions; i++)
+		m->regions[i].has_digest = true;
+	for (size_t i = 0; i < m->nstates; i++)
+		m->states[i].has_digest = true;
+	if (image_verify_with(img, VERIFY_DEEP, 2, NULL, NULL, &result, &e) == -1)
+		must(e.kind == ERR_CORRUPT);
+	else
+		must(m->nregions + m->nstates == 0);
+}
+
 int
 fuzz_one(const uint8_t *data, size_t size)
 {
@@ -187,6 +205,7 @@ fuzz_one(const uint8_t *data, size_t size)
 	reseal(copy, size, how);
 	if (image_open_fd(&img, to_memfd(copy, size), "fuzz", &e) == 0) {
 		read_all(img);
+		read_deep(img);
 		image_close(img);
 	} else {
 		must(e.kind == ERR_CORRUPT || e.kind == ERR_INCOMPLETE ||

@@ -443,6 +443,8 @@ full(struct object *regions, struct object *states)
 {
 	regions[0] = region;
 	states[0] = state;
+	states[0].has_digest = true;
+	memset(states[0].digest, 0xd1, DIGEST_SIZE);
 	return (struct manifest){
 		.tool = "gmem test",
 		.created = "2024-01-02T03:04:05Z",
@@ -465,8 +467,9 @@ same_object(const struct object *a, const struct object *b)
 	return strcmp(a->name, b->name) == 0 && strcmp(a->kind, b->kind) == 0 &&
 	       a->size == b->size && a->page_size == b->page_size &&
 	       memcmp(&a->top, &b->top, sizeof(a->top)) == 0 && a->nsegments == b->nsegments &&
-	       (a->nsegments == 0 ||
-		   memcmp(a->segments, b->segments, a->nsegments * sizeof(*a->segments)) == 0);
+	       (a->nsegments == 0 || memcmp(a->segments, b->segments,
+					 a->nsegments * sizeof(*a->segments)) == 0) &&
+	       a->has_digest == b->has_digest && memcmp(a->digest, b->digest, DIGEST_SIZE) == 0;
 }
 
 static void
@@ -484,7 +487,7 @@ test_manifest_round_trip(void)
 		strcmp(back.codec, m.codec) == 0 && back.level == -3,
 	    "and decoded: %s", e.msg);
 	ok(good && back.nregions == 1 && same_object(&back.regions[0], &region) &&
-		back.nstates == 1 && same_object(&back.states[0], &state),
+		back.nstates == 1 && same_object(&back.states[0], &states[0]),
 	    "regions and states come back");
 	ok(good && back.vmm.n == 1 && back.annotations.n == 2 &&
 		strcmp(pairs_get(&back.annotations, "aa"), pairs[1].value) == 0 &&
@@ -758,6 +761,10 @@ put_object(struct cbor_out *out, const struct object *o)
 			cbor_put_uint(out, o->segments[i].offset);
 			cbor_put_uint(out, o->segments[i].size);
 		}
+	}
+	if (o->has_digest) {
+		cbor_map_key(&map, "sha256");
+		cbor_put_bytes(out, o->digest, DIGEST_SIZE);
 	}
 	cbor_map_end(&map);
 }
