@@ -52,6 +52,7 @@ inspect_tests = \
 	%D%/cli/expect-root.sh \
 	%D%/cli/inspect-manners.sh \
 	%D%/cli/inspect-map.sh \
+	%D%/cli/inspect-sign.sh \
 	%D%/cli/inspect-stats.sh \
 	%D%/cli/inspect-trace.sh
 dist_check_SCRIPTS += $(inspect_tests)
