@@ -1,6 +1,7 @@
 libgmem_a_SOURCES += \
 	%D%/cold.c %D%/cold.h \
 	%D%/content.c %D%/content.h \
+	%D%/cover.h \
 	%D%/hot.c %D%/hot.h \
 	%D%/hot-write.c %D%/hot-write.h \
 	%D%/image.c %D%/image.h \

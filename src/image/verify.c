@@ -12,36 +12,11 @@
 #include "format/header.h"
 #include "format/trailer.h"
 #include "image/content.h"
+#include "image/cover.h"
 #include "image/hot.h"
 #include "image/reader.h"
 
 #define JOB_BYTES (UINT64_C(4) << 20) /* of guest memory per job */
-
-/*
- * The parts of a file lie one behind the other exactly if the places where they end are the
- * places where they begin, each as often, but for the first and the last.  As a sum of
- * what a key that nobody knows makes of these places, that takes no memory, and the parts
- * may come in any order.
- */
-struct cover {
-	uint64_t key, sum;
-};
-
-static uint64_t
-mix(const struct cover *c, uint64_t at)
-{
-	uint64_t x = at + c->key;
-
-	x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
-	return x ^ x >> 31;
-}
-
-static void
-cover_add(struct cover *c, uint64_t at, uint64_t len)
-{
-	c->sum += mix(c, at) - mix(c, at + len);
-}
 
 struct job {
 	const struct object *object;
@@ -360,7 +335,8 @@ verify_size(struct verify *v, struct err *e)
 
 	cover_add(&v->cover, 0, HEADER_SIZE);
 	cover_add(&v->cover, size - MIN(end, size), MIN(end, size));
-	if (known == size && v->cover.sum == mix(&v->cover, 0) - mix(&v->cover, size))
+	if (known == size &&
+	    v->cover.sum == cover_mix(&v->cover, 0) - cover_mix(&v->cover, size))
 		return 0;
 	if (known == size)
 		return err_set(e, ERR_CORRUPT,
