@@ -5,10 +5,12 @@
 
 #include <fcntl.h>
 #include <stdatomic.h>
-#include <stdbool.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/ckd.h"
 #include "base/log.h"
 
 /*
@@ -83,4 +85,88 @@ fuzz_memfd(const void *bytes, size_t size)
 
 	must(fd != -1 && pwrite(fd, bytes, size, 0) == (ssize_t)size);
 	return fd;
+}
+
+static int kept[2] = { -1, -1 };
+
+void
+fuzz_quiet(void)
+{
+	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+	must(null != -1 && fflush(stdout) == 0);
+	for (int i = 0; i < 2; i++) {
+		kept[i] = fcntl(i + 1, F_DUPFD_CLOEXEC, 3);
+		must(kept[i] != -1 && dup2(null, i + 1) != -1);
+	}
+	close(null);
+}
+
+void
+fuzz_loud(void)
+{
+	must(fflush(stdout) == 0);
+	for (int i = 0; i < 2; i++) {
+		must(dup2(kept[i], i + 1) != -1);
+		close(kept[i]);
+	}
+}
+
+unsigned
+fuzz_byte(struct fuzz_in *in)
+{
+	if (in->left == 0)
+		return 0;
+	in->left--;
+	return *in->p++;
+}
+
+unsigned
+fuzz_u16(struct fuzz_in *in)
+{
+	unsigned low = fuzz_byte(in);
+
+	return low | fuzz_byte(in) << 8;
+}
+
+const void *
+fuzz_take(struct fuzz_in *in, size_t *len)
+{
+	const uint8_t *p = in->p;
+
+	*len = MIN(*len, in->left);
+	in->p += *len;
+	in->left -= *len;
+	return p;
+}
+
+void
+fuzz_pair(int type, int ends[2])
+{
+	const int room = 256 << 10;
+
+	must(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) == 0);
+	for (int i = 0; i < 2; i++)
+		(void)setsockopt(ends[i], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+}
+
+bool
+fuzz_send(int sock, const void *bytes, size_t len, const int *fds, size_t nfds)
+{
+	union {
+		char buf[CMSG_SPACE(253 * sizeof(int))];
+		struct cmsghdr head;
+	} control = { 0 };
+	struct iovec iov = { (void *)(uintptr_t)bytes, len };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (nfds != 0) {
+		m.msg_control = control.buf;
+		m.msg_controllen = CMSG_SPACE(nfds * sizeof(int));
+		control.head.cmsg_level = SOL_SOCKET;
+		control.head.cmsg_type = SCM_RIGHTS;
+		control.head.cmsg_len = CMSG_LEN(nfds * sizeof(int));
+		memcpy(CMSG_DATA(&control.head), fds, nfds * sizeof(int));
+	}
+	return sendmsg(sock, &m, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)len;
 }

@@ -2,6 +2,7 @@
 #ifndef GMEM_TESTS_FUZZ_H
 #define GMEM_TESTS_FUZZ_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -34,5 +35,33 @@ unsigned fuzz_count_fds(void);
 
 /* A new memory object with these bytes; the caller's. */
 int fuzz_memfd(const void *bytes, size_t size);
+
+/* What is printed from here on goes nowhere, until fuzz_loud. */
+void fuzz_quiet(void);
+void fuzz_loud(void);
+
+/* ---- an input, from its beginning to its end: zeros behind that ---- */
+
+struct fuzz_in {
+	const uint8_t *p;
+	size_t left;
+};
+
+unsigned fuzz_byte(struct fuzz_in *in);
+unsigned fuzz_u16(struct fuzz_in *in); /* little endian */
+
+/* Up to len bytes, borrowed, their number in *len. */
+const void *fuzz_take(struct fuzz_in *in, size_t *len);
+
+/* ---- conversations ---- */
+
+/*
+ * Two connected sockets.  All that the peer will say is put into its end before anybody
+ * listens, and that end closed for writing, so that nobody waits.
+ */
+void fuzz_pair(int type, int ends[2]);
+
+/* Sends without waiting: false when there is no room, or nobody there. */
+bool fuzz_send(int sock, const void *bytes, size_t len, const int *fds, size_t nfds);
 
 #endif

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Fuzz targets: without --enable-fuzzers they replay their seeds.
 fuzz_targets = fuzz-cbor-manifest fuzz-cloud-hypervisor fuzz-entry-node fuzz-firecracker \
-	fuzz-header fuzz-image fuzz-qemu-mapped fuzz-qemu-stream fuzz-trace fuzz-trailer
+	fuzz-header fuzz-image fuzz-options fuzz-qemu-mapped fuzz-qemu-stream fuzz-qemu-text \
+	fuzz-qmp fuzz-stats fuzz-trace fuzz-trace-merge fuzz-trailer
 check_PROGRAMS += $(fuzz_targets) make-seeds
 
 check_LIBRARIES += libgmemfuzz.a
@@ -12,6 +13,11 @@ libgmemfuzz_a_SOURCES += %D%/replay.c
 TESTS += $(fuzz_targets)
 endif
 
+# What gmem-inspect does with files that are no images.
+inspect_stats = src/gmem-inspect/start.c src/gmem-inspect/start-svg.c src/gmem-inspect/start-text.c \
+	src/gmem-inspect/text.c
+inspect_trace = src/gmem-inspect/trace-count.c src/gmem-inspect/trace-json.c \
+	src/gmem-inspect/trace-merge.c src/gmem-inspect/trace-text.c src/gmem-inspect/text.c
 reseal = %D%/reseal.c %D%/reseal.h
 FUZZ_ADD = libgmemfuzz.a $(LDADD)
 FUZZ_LINK = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
@@ -55,6 +61,26 @@ fuzz_trace_LDFLAGS = $(FUZZ_LINK)
 fuzz_trailer_SOURCES = %D%/fuzz-trailer.c
 fuzz_trailer_LDADD = $(FUZZ_ADD)
 fuzz_trailer_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_options_SOURCES = %D%/fuzz-options.c
+fuzz_options_LDADD = $(FUZZ_ADD)
+fuzz_options_LDFLAGS = $(FUZZ_LINK) -Wl,--wrap=exit
+
+fuzz_qemu_text_SOURCES = %D%/fuzz-qemu-text.c
+fuzz_qemu_text_LDADD = $(FUZZ_ADD)
+fuzz_qemu_text_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_qmp_SOURCES = %D%/fuzz-qmp.c
+fuzz_qmp_LDADD = $(FUZZ_ADD)
+fuzz_qmp_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_stats_SOURCES = %D%/fuzz-stats.c $(inspect_stats)
+fuzz_stats_LDADD = $(FUZZ_ADD)
+fuzz_stats_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_trace_merge_SOURCES = %D%/fuzz-trace-merge.c $(inspect_trace)
+fuzz_trace_merge_LDADD = $(FUZZ_ADD)
+fuzz_trace_merge_LDFLAGS = $(FUZZ_LINK)
 
 make_seeds_SOURCES = %D%/make-seeds.c $(reseal)
 make_seeds_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests/lib
