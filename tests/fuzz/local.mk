@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Fuzz targets: without --enable-fuzzers they replay their seeds.
-fuzz_targets = fuzz-cbor-manifest fuzz-cloud-hypervisor fuzz-entry-node fuzz-firecracker \
+fuzz_targets = fuzz-cbor-manifest fuzz-ch-receive fuzz-cloud-hypervisor fuzz-entry-node fuzz-firecracker \
 	fuzz-header fuzz-image fuzz-options fuzz-qemu-mapped fuzz-qemu-stream fuzz-qemu-text \
 	fuzz-qmp fuzz-stats fuzz-trace fuzz-trace-merge fuzz-trailer
 check_PROGRAMS += $(fuzz_targets) make-seeds
@@ -25,6 +25,10 @@ FUZZ_LINK = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
 fuzz_cbor_manifest_SOURCES = %D%/fuzz-cbor-manifest.c
 fuzz_cbor_manifest_LDADD = $(FUZZ_ADD)
 fuzz_cbor_manifest_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_ch_receive_SOURCES = %D%/fuzz-ch-receive.c
+fuzz_ch_receive_LDADD = $(FUZZ_ADD)
+fuzz_ch_receive_LDFLAGS = $(FUZZ_LINK)
 
 fuzz_cloud_hypervisor_SOURCES = %D%/fuzz-cloud-hypervisor.c
 fuzz_cloud_hypervisor_LDADD = $(FUZZ_ADD)

@@ -6,13 +6,16 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/ckd.h"
 #include "base/fdio.h"
 #include "vmm/wait.h"
 
+#define READ_FIRST (64u << 10) /* bytes of a payload; then twice as many */
 #define FDS_MAX 253 /* descriptors in one message: unix(7) */
 
 /* Until the connection is ready for events, or the time (of wait_now_ms; -1: never) is over. */
@@ -81,6 +84,30 @@ ch_link_read(
 		}
 	}
 	return 0;
+}
+
+void *
+ch_link_read_new(const struct ch_link *l, uint64_t len, const char *what, struct err *e)
+{
+	uint64_t room = MIN(len, (uint64_t)READ_FIRST), done = 0;
+	char *buf = NULL, *bigger;
+
+	for (;;) {
+		bigger = realloc(buf, room);
+		if (bigger == NULL) {
+			err_sys(e, "%s of %" PRIu64 " bytes", what, len);
+			break;
+		}
+		buf = bigger;
+		if (ch_link_read(l, buf + done, room - done, NULL, what, e) == -1)
+			break;
+		if (room == len)
+			return buf;
+		done = room;
+		room = MIN(len, 2 * room);
+	}
+	free(buf);
+	return NULL;
 }
 
 /* Takes the descriptors of a message: the first into *fd if that is -1, the others are closed.

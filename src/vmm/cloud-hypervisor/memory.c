@@ -9,6 +9,7 @@
 #include <sys/statfs.h>
 
 #include "base/ckd.h"
+#include "format/layout.h"
 #include "vmm/json-read.h"
 #include "vmm/text.h"
 
@@ -232,9 +233,14 @@ by_address(const void *a, const void *b)
 static int
 check_apart(const struct ch_memory *m, struct err *e)
 {
+	uint64_t sum = 0;
+
 	for (size_t i = 0; i < m->n; i++) {
 		const struct ch_mapping *p = &m->v[i];
 
+		sum += p->size;
+		if (sum > OBJECT_SIZE_MAX)
+			return err_set(e, ERR_UNSUPPORTED, "more than 64 TiB of memory");
 		if (i + 1 < m->n && p->gpa + p->size > p[1].gpa)
 			return err_set(e, ERR_CORRUPT, "slots %u and %u overlap at %#" PRIx64,
 			    p->slot, p[1].slot, p[1].gpa);

@@ -196,15 +196,7 @@ put_state(struct ch_receiver *r, const char *name, const char *kind, const void 
 static void *
 take_payload(struct ch_receiver *r, const struct ch_request *m, struct err *e)
 {
-	void *payload = malloc(m->length);
-
-	if (payload == NULL)
-		err_sys(e, "%s of %" PRIu64 " bytes", ch_command_name(m->command), m->length);
-	else if (ch_link_read(
-		     &r->link, payload, m->length, NULL, ch_command_name(m->command), e) == 0)
-		return payload;
-	free(payload);
-	return NULL;
+	return ch_link_read_new(&r->link, m->length, ch_command_name(m->command), e);
 }
 
 static int

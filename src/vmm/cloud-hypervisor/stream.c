@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/bitmap.h"
 #include "base/ckd.h"
@@ -13,11 +14,11 @@
 #include "memory/create.h"
 
 #define PAGE_SIZE 4096
-#define STEP (1u << 20) /* bytes that are received at a time */
+#define STEP (256u << 10) /* bytes that are received at a time */
 
 struct piece {
 	int fd; /* owned */
-	bitmap_word *written; /* pages of 4 KiB that are there */
+	bitmap_word *written; /* pages of 4 KiB that are there; mapped, or MAP_FAILED */
 };
 
 struct ch_stream {
@@ -29,8 +30,10 @@ struct ch_stream {
 static int
 new_piece(struct piece *p, const struct ch_mapping *m, struct err *e)
 {
-	p->written = calloc(1, bitmap_bytes(m->size / PAGE_SIZE));
-	if (p->written == NULL)
+	/* Mapped: it costs what is used of it, however large the VMM says that it is. */
+	p->written = mmap(NULL, bitmap_bytes(m->size / PAGE_SIZE), PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p->written == MAP_FAILED)
 		return err_sys(e, "slot %u", m->slot);
 	return memory_create("gmem-stream", MEMORY_MEMFD, m->size, 0, &p->fd, e);
 }
@@ -50,7 +53,7 @@ ch_stream_new(struct ch_stream **out, const struct ch_memory *m, struct err *e)
 		return err_sys(e, "memory of the VM");
 	}
 	for (size_t i = 0; i < m->n; i++)
-		s->pieces[i].fd = -1;
+		s->pieces[i] = (struct piece){ .fd = -1, .written = MAP_FAILED };
 	for (size_t i = 0; i < m->n; i++)
 		if (new_piece(&s->pieces[i], &m->v[i], e) == -1) {
 			ch_stream_free(s);
@@ -67,7 +70,9 @@ ch_stream_free(struct ch_stream *s)
 		return;
 	for (size_t i = 0; s->pieces != NULL && i < s->memory->n; i++) {
 		fd_close(&s->pieces[i].fd);
-		free(s->pieces[i].written);
+		if (s->pieces[i].written != MAP_FAILED)
+			munmap(s->pieces[i].written,
+			    bitmap_bytes(s->memory->v[i].size / PAGE_SIZE));
 	}
 	free(s->pieces);
 	free(s->buf);
@@ -151,13 +156,9 @@ int
 ch_stream_receive(
     struct ch_stream *s, const struct ch_link *link, uint64_t length, struct err *e)
 {
-	uint8_t *table = malloc(length);
-	int r = 0;
+	uint8_t *table = ch_link_read_new(link, length, "ranges of memory", e);
+	int r = table != NULL ? 0 : -1;
 
-	if (table == NULL)
-		return err_sys(e, "Memory with %" PRIu64 " bytes of ranges", length);
-	if (ch_link_read(link, table, length, NULL, "ranges of memory", e) == -1)
-		r = -1;
 	for (uint64_t at = 0; r == 0 && at < length; at += CH_RANGE_SIZE) {
 		struct ch_range range;
 

@@ -83,7 +83,13 @@ struct ch_link {
 int ch_link_read(
     const struct ch_link *l, void *buf, size_t len, bool *eof, const char *what, struct err *e);
 
-/* The same with exactly one descriptor, which is the caller's. */
+/*
+ * The same into memory that is the caller's then, or NULL: as long as it has not come, it costs
+ * no more than three times of what has.
+ */
+void *ch_link_read_new(const struct ch_link *l, uint64_t len, const char *what, struct err *e);
+
+/* As ch_link_read, with exactly one descriptor, which is the caller's. */
 int ch_link_read_fd(
     const struct ch_link *l, void *buf, size_t len, int *fd, const char *what, struct err *e);
 
