@@ -59,13 +59,13 @@ thread_stop(pthread_t thread)
 		struct timespec until;
 
 		pthread_kill(thread, WAKE_SIGNAL);
-		clock_gettime(CLOCK_REALTIME, &until);
+		clock_gettime(CLOCK_MONOTONIC, &until);
 		until.tv_nsec += 1000000;
 		if (until.tv_nsec >= 1000000000) {
 			until.tv_nsec -= 1000000000;
 			until.tv_sec++;
 		}
-		if (pthread_timedjoin_np(thread, NULL, &until) == 0)
+		if (pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &until) == 0)
 			return;
 	}
 }
