@@ -27,6 +27,8 @@ static const char *const names[] = {
 	[PAUSE_STOP] = "stop",
 };
 
+#define RELEASE_TRIES 5
+#define RELEASE_NAP_MS 10
 #define NMETHODS (sizeof(names) / sizeof(names[0]))
 
 const char *
@@ -356,18 +358,31 @@ pause_process(
 	return -1;
 }
 
-int
-pause_release(const struct pause *p)
+/* 0, or an errno. */
+static int
+let_run(const struct pause *p)
 {
-	int saved = errno, r = 0, why;
+	int r = 0;
 
-	if (p->was_paused)
-		return 0;
 	if (p->method == PAUSE_STOP)
 		r = pidfd_send_signal(p->fd, SIGCONT, NULL, 0);
 	else if (p->method == PAUSE_FREEZER)
 		r = pwrite(p->fd, "0", 1, 0) == 1 ? 0 : -1;
-	why = r == 0 || errno == ESRCH || errno == ENODEV ? 0 : errno;
+	return r == 0 || errno == ESRCH || errno == ENODEV ? 0 : errno;
+}
+
+/* A VM that stays paused is the worst that can happen: nothing is left at one failure. */
+int
+pause_release(const struct pause *p)
+{
+	int saved = errno, why = 0;
+
+	for (int i = 0; i < RELEASE_TRIES && !p->was_paused; i++) {
+		why = let_run(p);
+		if (why == 0)
+			break;
+		poll(NULL, 0, RELEASE_NAP_MS);
+	}
 	errno = saved;
 	return why;
 }
