@@ -234,11 +234,14 @@ snapshot_memory(struct snapshot *s, struct err *e)
 int
 snapshot_commit(struct snapshot *s, struct err *e)
 {
-	if (stop_check(e) == -1 || image_writer_commit(s->writer, s->root, e) == -1)
+	int rc;
+
+	if (stop_check(e) == -1)
 		return -1;
+	rc = image_writer_commit(s->writer, s->root, e);
 	s->image_size = image_writer_size(s->writer);
-	s->committed = true;
-	return 0;
+	s->committed = image_writer_published(s->writer);
+	return rc;
 }
 
 int

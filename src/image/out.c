@@ -226,6 +226,18 @@ rename_new(const struct out *o, const char *name)
 	return 0;
 }
 
+/* What a signal has interrupted is tried again. */
+static int
+sync_file(int fd)
+{
+	int rc;
+
+	do
+		rc = fsync(fd);
+	while (rc == -1 && errno == EINTR);
+	return rc;
+}
+
 /* Gives the file its final name; without `replace` it takes nobody else's. */
 static int
 publish(struct out *o, const char *name, struct err *e)
@@ -249,6 +261,22 @@ publish(struct out *o, const char *name, struct err *e)
 	return 0;
 }
 
+/*
+ * The name survives a crash of the machine.  If it may not, a new file is gone again; one that
+ * has replaced another stays, for the other can't be brought back.
+ */
+static int
+sync_name(struct out *o, const char *name, struct err *e)
+{
+	o->published = true;
+	if (sync_file(o->dir) == 0)
+		return 0;
+	err_sys(e, "sync the folder of %s", o->path);
+	if (!o->replace && unlinkat(o->dir, name, 0) == 0)
+		o->published = false;
+	return -1;
+}
+
 int
 out_commit(struct out *o, struct err *e)
 {
@@ -257,7 +285,8 @@ out_commit(struct out *o, struct err *e)
 
 	if (o->stream) {
 		/* Pipes cannot be synced and say so. */
-		if (fsync(o->fd) == -1 && errno != EINVAL && errno != EROFS && errno != ENOTSUP)
+		if (sync_file(o->fd) == -1 && errno != EINVAL && errno != EROFS &&
+		    errno != ENOTSUP)
 			return err_sys(e, "sync %s", o->path);
 		o->published = true;
 		return 0;
@@ -265,19 +294,22 @@ out_commit(struct out *o, struct err *e)
 	if (o->hole && ftruncate(o->fd, (off_t)o->offset) == -1)
 		return err_sys(
 		    e, "%s: grow to %llu bytes", o->path, (unsigned long long)o->offset);
-	if (fsync(o->fd) == -1)
+	if (sync_file(o->fd) == -1)
 		return err_sys(e, "sync %s", o->path);
 	copy = strdup(o->path);
 	if (copy == NULL)
 		return err_sys(e, "%s", o->path);
 	rc = publish(o, basename(copy), e);
+	if (rc == 0)
+		rc = sync_name(o, basename(copy), e);
 	free(copy);
-	if (rc == -1)
-		return -1;
-	o->published = true;
-	if (fsync(o->dir) == -1)
-		return err_sys(e, "sync the folder of %s", o->path);
-	return 0;
+	return rc;
+}
+
+bool
+out_published(const struct out *o)
+{
+	return o->published;
 }
 
 void

@@ -39,6 +39,9 @@ int out_patch(struct out *o, const void *buf, size_t len, uint64_t off, struct e
 /* Syncs, gives the file its name, syncs the folder.  Then only out_free is left to do. */
 int out_commit(struct out *o, struct err *e);
 
+/* The file is complete and has its name, whatever out_commit has returned. */
+bool out_published(const struct out *o);
+
 /* Without out_commit the file is gone.  NULL is fine. */
 void out_free(struct out *o);
 

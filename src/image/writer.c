@@ -364,6 +364,12 @@ image_writer_commit(struct image_writer *w, uint8_t root[DIGEST_SIZE], struct er
 	return out_commit(w->out, e);
 }
 
+bool
+image_writer_published(const struct image_writer *w)
+{
+	return out_published(w->out);
+}
+
 void
 image_writer_free(struct image_writer *w)
 {

@@ -77,6 +77,9 @@ int image_writer_end(struct image_writer *w, uint64_t size, struct err *e);
 /* Writes what is missing and publishes the image.  root: its root hash. */
 int image_writer_commit(struct image_writer *w, uint8_t root[DIGEST_SIZE], struct err *e);
 
+/* There is a complete image of that name: image_writer_commit may have failed behind it. */
+bool image_writer_published(const struct image_writer *w);
+
 /* Bytes written so far. */
 uint64_t image_writer_size(const struct image_writer *w);
 
