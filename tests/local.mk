@@ -304,3 +304,13 @@ vmm_serve_SOURCES = %D%/lib/vmm-serve.c
 vmm_serve_LDADD =
 dist_check_SCRIPTS += %D%/vm/minivmm.sh
 TESTS += %D%/vm/minivmm.sh
+
+# All that can fail does: fail-call lets each system call of a command fail in turn.
+check_PROGRAMS += fail-call
+fail_call_SOURCES = %D%/lib/fail-call.c
+fail_call_CFLAGS = -std=gnu11 $(WARN_CFLAGS)
+fail_call_LDADD =
+failure_checks = %D%/failure/calls-restore.sh %D%/failure/calls-snap.sh %D%/failure/clocks.sh
+dist_check_SCRIPTS += $(failure_checks)
+TESTS += $(failure_checks)
+EXTRA_DIST += %D%/lib/failing.sh
