@@ -8,6 +8,7 @@ AM_TESTS_ENVIRONMENT = LC_ALL=C; export LC_ALL; \
 	abs_top_builddir='$(abs_top_builddir)'; export abs_top_builddir; \
 	abs_top_srcdir='$(abs_top_srcdir)'; export abs_top_srcdir; \
 	PATH='$(abs_top_builddir)':"$$PATH"; export PATH; \
+	GMEM_PAGE_SERVER='$(abs_top_builddir)/gmem-page-server'; export GMEM_PAGE_SERVER; \
 	MALLOC_CHECK_=3; export MALLOC_CHECK_; MALLOC_PERTURB_=85; export MALLOC_PERTURB_; \
 	GMEM_SANITIZERS='$(gmem_sanitizers)'; export GMEM_SANITIZERS;
 

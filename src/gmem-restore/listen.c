@@ -19,8 +19,9 @@
 #include "base/fdio.h"
 #include "base/log.h"
 #include "gmem-restore/listen-socket.h"
+#include "gmem-restore/page-server.h"
 #include "image/image.h"
-#include "serve/server.h"
+#include "serve/pager.h"
 #include "vmm/firecracker/handoff.h"
 
 /*
@@ -64,7 +65,7 @@ struct listener {
 /* ---- a child: one VMM ---- */
 
 struct served {
-	struct server *server;
+	struct pager *server;
 	struct prefetching prefetching;
 	int signals; /* a signalfd for SIGUSR2, if that ends recording; or -1 */
 	bool not_recorded;
@@ -94,13 +95,13 @@ look_at_recording(struct served *v, struct recording *r)
 static int
 finish(struct served *v, struct recording *r, const struct fc_peer *peer, struct err *e)
 {
-	struct server *s = v->server;
+	struct pager *s = v->server;
 	uint64_t count;
 
 	for (;;) {
 		struct pollfd p[3] = {
 			{ .fd = peer->pidfd, .events = POLLIN },
-			{ .fd = server_event_fd(s), .events = POLLIN },
+			{ .fd = pager_event_fd(s), .events = POLLIN },
 			{ .fd = v->signals, .events = POLLIN },
 		};
 
@@ -108,13 +109,13 @@ finish(struct served *v, struct recording *r, const struct fc_peer *peer, struct
 		if (poll(p, 3, record_timeout(r)) == -1 && errno != EINTR)
 			return err_sys(e, "poll");
 		look_at_recording(v, r);
-		if (p[1].revents != 0 &&
-		    read(server_event_fd(s), &count, sizeof(count)) == -1 && errno != EAGAIN)
+		if (p[1].revents != 0 && read(pager_event_fd(s), &count, sizeof(count)) == -1 &&
+		    errno != EAGAIN)
 			return err_sys(e, "eventfd");
 		/* A VMM that has ended leaves faults behind that fail. */
 		if (p[0].revents != 0)
 			return 0;
-		if (server_state(s, e) == SERVER_FAILED)
+		if (pager_state(s, e) == SERVER_FAILED)
 			return -1;
 	}
 }
@@ -137,12 +138,13 @@ give_memory(const struct listener *l, struct served *v, const struct fc_peer *pe
 
 	if (prefetching_open(&v->prefetching, &l->settings->prefetch, l->img, options.record,
 		&options.prefetch, e) == -1 ||
-	    server_new(&v->server, l->img, &options, e) == -1)
+	    pager_new(&v->server, page_server_path(), log_level(), e) == -1 ||
+	    pager_open(v->server, l->img, &options, e) == -1)
 		return -1;
 	*uffd = -1;
 	if (fc_serve(v->server, l->img, peer, regions, taken, e) == -1)
 		return -1;
-	return server_start(v->server, e);
+	return pager_start(v->server, e);
 }
 
 /* Its descriptor first: whatever fails later, it is known whether it gave one. */
@@ -166,8 +168,8 @@ serve_peer(const struct listener *l, struct fc_peer *peer, struct served *v, str
 	fd_close(&uffd);
 	note_record(record_finish(l->recording, v->server, rc == -1, &why), v, &why);
 	if (v->server != NULL)
-		server_stop(v->server);
-	server_free(v->server);
+		pager_stop(v->server);
+	pager_free(v->server);
 	prefetching_close(&v->prefetching);
 	return rc;
 }

@@ -37,7 +37,7 @@ before_incoming(void *arg, struct err *e)
 
 	if (r->l->handoff == NULL)
 		return 0;
-	if (!server_has_mappings(r->l->server))
+	if (!pager_has_mappings(r->l->server))
 		return err_set(e, ERR_FAILED,
 		    "the VMM has not mapped the guest's memory: does it use {mem}?");
 	return handoff_check(r->l->handoff, e);

@@ -6,7 +6,7 @@
 
 #include "base/err.h"
 #include "image/image.h"
-#include "serve/server.h"
+#include "serve/pager.h"
 #include "vmm/driver.h"
 #include "vmm/handoff.h"
 
@@ -17,7 +17,7 @@ struct load_qemu {
 	const struct object *state;
 	bool resume;
 	struct handoff *handoff; /* every mapping must be handed over first; NULL: eager */
-	struct server *server;
+	struct pager *server;
 	int vmm_pidfd, stop_fd; /* borrowed */
 };
 

@@ -9,6 +9,7 @@ gmem_restore_SOURCES = \
 	%D%/loader.c %D%/loader.h \
 	%D%/main.c \
 	%D%/options.c %D%/options.h \
+	%D%/page-server.c %D%/page-server.h \
 	%D%/prefetch.c %D%/prefetch.h \
 	%D%/record.c %D%/record.h \
 	%D%/report.c %D%/report.h %D%/report-json.c \

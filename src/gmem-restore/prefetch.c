@@ -107,11 +107,11 @@ prefetching_open(struct prefetching *p, const struct prefetch_settings *settings
 }
 
 void
-prefetching_look(struct prefetching *p, const struct server *s)
+prefetching_look(struct prefetching *p, const struct pager *s)
 {
 	struct pollfd poll_fd = { .fd = p->ready_fd, .events = POLLOUT };
 
-	if (p->ready_fd == -1 || s == NULL || !server_is_prefetched(s))
+	if (p->ready_fd == -1 || s == NULL || !pager_is_prefetched(s))
 		return;
 	/* Nobody is waited for who does not read. */
 	if (poll(&poll_fd, 1, 0) != 1 || (poll_fd.revents & POLLOUT) == 0 ||

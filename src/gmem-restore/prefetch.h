@@ -7,7 +7,7 @@
 
 #include "base/err.h"
 #include "image/image.h"
-#include "serve/server.h"
+#include "serve/pager.h"
 
 /* --prefetch, --cold-io and --ready-fd: what is given before anybody asks for it. */
 struct prefetch_settings {
@@ -37,7 +37,7 @@ int prefetching_open(struct prefetching *p, const struct prefetch_settings *sett
     const struct image *img, bool recording, struct prefetch_options *out, struct err *e);
 
 /* Tells who waits for it, once, when all is there. */
-void prefetching_look(struct prefetching *p, const struct server *s);
+void prefetching_look(struct prefetching *p, const struct pager *s);
 
 /* Without having told: it closes the descriptor. */
 void prefetching_close(struct prefetching *p);

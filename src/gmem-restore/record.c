@@ -85,10 +85,10 @@ tell(const struct recording *r, const struct trace *t)
 }
 
 static int
-end(struct recording *r, struct server *s, const char *why, struct err *e)
+end(struct recording *r, struct pager *s, const char *why, struct err *e)
 {
 	struct trace t;
-	int rc = server_record_take(s, &t, e);
+	int rc = pager_record_take(s, &t, e);
 
 	if (rc == 0) {
 		t.end = why;
@@ -103,9 +103,9 @@ end(struct recording *r, struct server *s, const char *why, struct err *e)
 
 /* Looked at again and again: the stretch begins anew when too much was touched in it. */
 static bool
-has_settled(struct recording *r, const struct server *s)
+has_settled(struct recording *r, uint64_t pages)
 {
-	uint64_t now = serve_now(), pages = server_record_pages(s);
+	uint64_t now = serve_now();
 
 	if (r->since == 0 || pages == 0 || pages - r->pages >= RECORD_SETTLED_PAGES) {
 		r->since = now;
@@ -116,9 +116,14 @@ has_settled(struct recording *r, const struct server *s)
 
 /* Why it is time to end, or NULL. */
 static const char *
-reason(struct recording *r, const struct server *s)
+reason(struct recording *r, struct pager *s)
 {
-	if (server_record_full(s))
+	uint64_t pages;
+	bool full;
+
+	if (!pager_record_look(s, &pages, &full))
+		return NULL;
+	if (full)
 		return TRACE_END_FULL;
 	if (r->ready)
 		return TRACE_END_READY;
@@ -127,13 +132,13 @@ reason(struct recording *r, const struct server *s)
 	if (r->settings->until == RECORD_TIME &&
 	    serve_now() - r->running >= r->settings->seconds * 1000 * NS_PER_MS)
 		return TRACE_END_TIME;
-	if (r->settings->until == RECORD_SETTLED && has_settled(r, s))
+	if (r->settings->until == RECORD_SETTLED && has_settled(r, pages))
 		return TRACE_END_SETTLED;
 	return NULL;
 }
 
 int
-record_look(struct recording *r, struct server *s, bool runs, struct err *e)
+record_look(struct recording *r, struct pager *s, bool runs, struct err *e)
 {
 	const char *why;
 
@@ -144,13 +149,13 @@ record_look(struct recording *r, struct server *s, bool runs, struct err *e)
 	why = reason(r, s);
 	if (why == NULL)
 		return 0;
-	if (server_record_end(s, e) == -1)
+	if (pager_record_end(s, e) == -1)
 		return -1;
 	return end(r, s, why, e);
 }
 
 int
-record_finish(struct recording *r, struct server *s, bool failed, struct err *e)
+record_finish(struct recording *r, struct pager *s, bool failed, struct err *e)
 {
 	if (r->out == NULL || s == NULL)
 		return 0;

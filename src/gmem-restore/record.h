@@ -7,7 +7,7 @@
 
 #include "base/err.h"
 #include "image/out.h"
-#include "serve/server.h"
+#include "serve/pager.h"
 
 /* --record: what the VM touches first goes into a trace, gmem-trace(5). */
 
@@ -56,10 +56,10 @@ int record_timeout(const struct recording *r);
  * Ends recording and writes the trace if it is time to; runs: the VM does.  Then everything
  * goes on, also after an error.
  */
-int record_look(struct recording *r, struct server *s, bool runs, struct err *e);
+int record_look(struct recording *r, struct pager *s, bool runs, struct err *e);
 
 /* The VMM has ended, or was stopped: what was recorded until then is written, if anything. */
-int record_finish(struct recording *r, struct server *s, bool failed, struct err *e);
+int record_finish(struct recording *r, struct pager *s, bool failed, struct err *e);
 
 /* Without a trace, if none was written. */
 void record_close(struct recording *r);

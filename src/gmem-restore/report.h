@@ -9,7 +9,7 @@
 #include "gmem-restore/self.h"
 #include "gmem-restore/series.h"
 #include "image/image.h"
-#include "serve/server.h"
+#include "serve/pager.h"
 #include "vmm/driver.h"
 
 /* When things happened; CLOCK_MONOTONIC, ns, 0: not (yet). */
@@ -29,6 +29,7 @@ struct report {
 	bool recorded; /* touches were, while a list was prefetched: */
 	uint64_t hits, touched; /* pages of the list that were touched, and all that were */
 	struct self self;
+	struct pager_self pager;
 	size_t nsamples;
 	struct sample samples[SERIES_MAX];
 };

@@ -24,11 +24,12 @@
 #include "gmem-restore/guest.h"
 #include "gmem-restore/load-qemu.h"
 #include "gmem-restore/loader.h"
+#include "gmem-restore/page-server.h"
 #include "gmem-restore/record.h"
 #include "gmem-restore/report.h"
 #include "gmem-restore/series.h"
 #include "image/image.h"
-#include "serve/server.h"
+#include "serve/pager.h"
 #include "serve/uffd.h"
 #include "vmm/handoff.h"
 #include "vmm/launch.h"
@@ -37,14 +38,15 @@
  * One restore, from opening the image to the VMM's exit status.
  *
  * This process opens everything, starts the VMM as its child, and from then on
- * only waits: the page server, the hand-off and the loading of the VMM's state
- * have their threads.  Whatever goes wrong while the VMM runs ends the VMM.
+ * only waits: the page server is a process of its own, which a thread keeps
+ * (serve/pager.h); the hand-off and the loading of the VMM's state have theirs.  Whatever goes
+ * wrong while the VMM runs ends the VMM.
  */
 struct restore {
 	const struct options *o;
 	struct image *img;
 	struct guest guest;
-	struct server *server;
+	struct pager *server;
 	struct handoff *handoff; /* NULL: the VMM gets memory that is complete */
 	int handoff_end; /* the VMM's, with --handoff-fd; else -1 */
 	struct driven driven; /* .driver NULL: it is no VMM that is driven over its API */
@@ -199,7 +201,7 @@ new_server(struct restore *r, struct err *e)
 
 	if (prefetching_open(&r->prefetching, &r->o->prefetch, r->img, options.record,
 		&options.prefetch, e) == -1 ||
-	    server_new(&r->server, r->img, &options, e) == -1 ||
+	    pager_open(r->server, r->img, &options, e) == -1 ||
 	    (r->o->stats != NULL && series_start(&r->series, r->server, e) == -1))
 		return -1;
 	for (size_t i = 0; i < r->img->manifest.nregions; i++) {
@@ -208,7 +210,7 @@ new_server(struct restore *r, struct err *e)
 			.fd = m->fd, .page_size = m->page_size, .bitmap = -1
 		};
 
-		if (m->used && server_add_memory(r->server, i, &memory, e) == -1)
+		if (m->used && pager_add_memory(r->server, i, &memory, e) == -1)
 			return -1;
 	}
 	return 0;
@@ -267,19 +269,6 @@ take_signals(struct restore *r, struct err *e)
 	return r->signals == -1 ? err_sys(e, "signalfd") : 0;
 }
 
-/* Somebody has truncated memory that we have mapped, or there is no huge page left. */
-static void __attribute__((noreturn)) on_bus_error(int sig)
-{
-	static const char text[] =
-	    "gmem-restore: guest memory, or its bitmap, was truncated by the VMM, or there was "
-	    "no page left for it; the VMM was stopped\n";
-
-	(void)sig;
-	if (write(STDERR_FILENO, text, sizeof(text) - 1) == -1)
-		_exit(STATUS_FAILED);
-	_exit(STATUS_FAILED);
-}
-
 /* It brings its memory to its driver. */
 static int
 open_driven(struct restore *r, const struct object *state, struct err *e)
@@ -306,6 +295,9 @@ prepare(struct restore *r, struct err *e)
 	bool eager = r->o->engine == SERVE_EAGER;
 	const struct object *state;
 
+	/* First of all: it takes a moment, and nobody waits for it yet. */
+	if (pager_new(&r->server, page_server_path(), r->o->level, e) == -1)
+		return -1;
 	if (image_open_expected(&r->img, r->o->image, r->o->expect_root, e) == -1 ||
 	    take_arguments(r, e) == -1 || find_state(r, &state, e) == -1)
 		return -1;
@@ -320,10 +312,9 @@ prepare(struct restore *r, struct err *e)
 	if (eager && !brings_memory(r))
 		return 0;
 	r->served = true;
-	signal(SIGBUS, on_bus_error);
 	if ((r->driven.driver != NULL ? open_driven(r, state, e) : new_handoff(r, e)) == -1)
 		return -1;
-	return server_start(r->server, e);
+	return pager_start(r->server, e);
 }
 
 /* ---- starting it ---- */
@@ -405,10 +396,10 @@ start_loader(struct restore *r, struct err *e)
 static const char *
 engine_name(const struct restore *r)
 {
-	enum serve_engine engine = server_engine(r->server, 0);
+	enum serve_engine engine = pager_engine(r->server, 0);
 
 	for (size_t i = 1; i < r->img->manifest.nregions; i++)
-		if (server_engine(r->server, i) != engine)
+		if (pager_engine(r->server, i) != engine)
 			return "mixed";
 	if (engine == SERVE_AUTO && r->times.load.loaded != 0)
 		return "sent";
@@ -423,13 +414,13 @@ make_report(struct restore *r, struct report *report)
 		loader_times(r->loader, &r->times.load);
 	report->engine = engine_name(r);
 	if (r->series != NULL)
-		report->nsamples =
-		    series_take(r->series, &report->stats, &r->times.server, report->samples);
+		report->nsamples = series_take(r->series, &report->stats, &r->times.server,
+		    &report->pager, report->samples);
 	else
-		server_stats(r->server, &report->stats, &r->times.server);
-	report->recorded = server_prefetch_hits(r->server, &report->hits, &report->touched);
+		pager_stats(r->server, &report->stats, &r->times.server, &report->pager);
+	report->recorded = pager_prefetch_hits(r->server, &report->hits, &report->touched);
 	report->times = r->times;
-	self_look(&report->self);
+	self_look(&report->self, &report->pager);
 }
 
 static void
@@ -455,7 +446,8 @@ reap(struct restore *r)
 	int status;
 	pid_t pid;
 
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+	/* Those of this thread: the page server is another's. */
+	while ((pid = waitpid(-1, &status, WNOHANG | __WNOTHREAD)) > 0) {
 		if (pid == r->child) {
 			r->child = 0;
 			r->status = status;
@@ -472,15 +464,15 @@ has_children(void)
 {
 	siginfo_t info;
 
-	return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+	return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WNOTHREAD) == 0;
 }
 
 /* Whether the VMM has come by its memory, ours or its own. */
 static bool
 has_memory(const struct restore *r)
 {
-	return server_has_mappings(r->server) ||
-	       (brings_memory(r) && server_has_memory(r->server));
+	return pager_has_mappings(r->server) ||
+	       (brings_memory(r) && pager_has_memory(r->server));
 }
 
 /* The VMM is given its pages while it runs, or says hello at least. */
@@ -556,9 +548,9 @@ handle_server(struct restore *r, struct err *e)
 {
 	uint64_t count;
 
-	if (read(server_event_fd(r->server), &count, sizeof(count)) == -1 && errno != EAGAIN)
+	if (read(pager_event_fd(r->server), &count, sizeof(count)) == -1 && errno != EAGAIN)
 		return err_sys(e, "eventfd");
-	switch (server_state(r->server, e)) {
+	switch (pager_state(r->server, e)) {
 	case SERVER_FAILED:
 		return -1;
 	case SERVER_COMPLETE:
@@ -603,7 +595,7 @@ patience(const struct restore *r)
 	uint64_t since = r->handoff != NULL ? handoff_last_memory(r->handoff) : 0, waited;
 
 	/* Drivers have limits of their own. */
-	if (limit == 0 || r->driven.driver != NULL || server_has_memory(r->server))
+	if (limit == 0 || r->driven.driver != NULL || pager_has_memory(r->server))
 		return -1;
 	if (since == UINT64_MAX) /* it is being filled: ask again */
 		return CHECK_MS;
@@ -668,7 +660,7 @@ supervise(struct restore *r, struct err *e)
 	while (!is_over(r)) {
 		struct pollfd polls[] = {
 			{ .fd = r->signals, .events = POLLIN },
-			{ .fd = serves(r) ? server_event_fd(r->server) : -1, .events = POLLIN },
+			{ .fd = serves(r) ? pager_event_fd(r->server) : -1, .events = POLLIN },
 			{ .fd = r->loading ? loader_event_fd(r->loader) : -1,
 			    .events = POLLIN },
 		};
@@ -694,7 +686,7 @@ supervise(struct restore *r, struct err *e)
 		}
 	}
 	/* A VMM that was refused may end before we are told why. */
-	return server_state(r->server, e) == SERVER_FAILED ? -1 : 0;
+	return pager_state(r->server, e) == SERVER_FAILED ? -1 : 0;
 }
 
 /* ---- the end ---- */
@@ -784,16 +776,17 @@ same_status(int status)
 static void
 restore_fini(struct restore *r)
 {
+	/* First: whoever waits for pages need not any more. */
+	pager_stop(r->server);
 	if (r->loader != NULL)
 		loader_stop(r->loader);
 	series_free(r->series);
-	server_stop(r->server);
 	driven_close(&r->driven);
 	loader_free(r->loader);
 	handoff_free(r->handoff);
 	record_close(&r->recording);
 	fd_close(&r->handoff_end);
-	server_free(r->server);
+	pager_free(r->server);
 	prefetching_close(&r->prefetching);
 	fd_close(&r->signals);
 	fd_close(&r->pidfd);

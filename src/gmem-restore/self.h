@@ -4,7 +4,12 @@
 
 #include <stdint.h>
 
-/* What this process takes.  Memory in bytes, 0 where /proc does not tell. */
+#include "serve/pager.h"
+
+/*
+ * What this process and its page server take, together.  Memory in bytes, 0 where /proc does
+ * not tell; of page servers that are no more only the CPU counts.
+ */
 struct self {
 	uint64_t user_us, system_us; /* CPU */
 	uint64_t rss_max; /* resident at most, guest memory that it has mapped included */
@@ -12,6 +17,6 @@ struct self {
 	uint64_t rss_shmem; /* claims, and guest memory that it has mapped, now */
 };
 
-void self_look(struct self *self);
+void self_look(struct self *self, const struct pager_self *pager);
 
 #endif

@@ -14,7 +14,7 @@
 #define FIRST_STEP_NS UINT64_C(1000000)
 
 struct series {
-	struct server *server;
+	struct pager *server;
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t stopped;
@@ -101,8 +101,8 @@ series_main(void *arg)
 
 	pthread_mutex_lock(&t->lock);
 	while (stats != NULL && state == SERVER_FILLING && await_step(t, &next)) {
-		state = server_state(t->server, &e);
-		server_counts(t->server, stats);
+		state = pager_state(t->server, &e);
+		pager_counts(t->server, stats);
 		new = sample_of(stats, serve_now());
 		add(t, &new);
 	}
@@ -124,7 +124,7 @@ start_thread(struct series *t, struct err *e)
 }
 
 int
-series_start(struct series **out, struct server *s, struct err *e)
+series_start(struct series **out, struct pager *s, struct err *e)
 {
 	struct series *t = calloc(1, sizeof(*t));
 	pthread_condattr_t clock;
@@ -151,13 +151,13 @@ series_start(struct series **out, struct server *s, struct err *e)
 
 size_t
 series_take(struct series *t, struct serve_stats *stats, struct server_times *times,
-    struct sample list[SERIES_MAX])
+    struct pager_self *self, struct sample list[SERIES_MAX])
 {
 	struct sample new;
 	size_t n;
 
 	pthread_mutex_lock(&t->lock);
-	server_stats(t->server, stats, times);
+	pager_stats(t->server, stats, times, self);
 	new = sample_of(stats, serve_now());
 	add(t, &new);
 	n = t->n;

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
-#include "serve/server.h"
+#include "serve/pager.h"
 
 /*
  * What was given by when: a thread looks at the server's counters, every millisecond at
@@ -26,14 +26,14 @@ struct sample {
 struct series;
 
 /* The server is borrowed. */
-int series_start(struct series **out, struct server *s, struct err *e);
+int series_start(struct series **out, struct pager *s, struct err *e);
 
 /*
  * The server's statistics, and the samples up to just these: the last one has the same
  * numbers.  At most SERIES_MAX of them go to list.
  */
 size_t series_take(struct series *t, struct serve_stats *stats, struct server_times *times,
-    struct sample list[SERIES_MAX]);
+    struct pager_self *self, struct sample list[SERIES_MAX]);
 
 /* Stops the thread; NULL is fine. */
 void series_free(struct series *t);

@@ -10,7 +10,7 @@
 #include "base/err.h"
 #include "image/image.h"
 #include "memory/source.h"
-#include "serve/server.h"
+#include "serve/pager.h"
 
 /*
  * A kind of VMM that is driven from outside, over the API it has anyway: told to save itself
@@ -84,7 +84,7 @@ struct vmm_sink {
 
 struct vmm_load {
 	const struct image *img;
-	struct server *server; /* new: the driver brings its memory */
+	struct pager *server; /* new: the driver brings its memory */
 	const char *api; /* the VMM's API socket as we reach it; NULL: its arguments tell */
 	char *const *argv; /* of the VMM */
 	const struct object *state; /* the one that was asked for, or NULL */

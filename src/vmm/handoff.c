@@ -56,7 +56,7 @@ struct client {
 };
 
 struct handoff {
-	struct server *server;
+	struct pager *server;
 	char path[64];
 	int listener;
 	int wake_fd; /* its clients have changed, or it is to stop */
@@ -274,12 +274,12 @@ take_memory(struct handoff *h, struct client *c, const struct request *r,
 	region->offset = m->offset;
 	pthread_mutex_unlock(&h->lock);
 	atomic_store(&h->last_memory, UINT64_MAX);
-	rc = server_add_memory(h->server, m->region, &memory, e);
+	rc = pager_add_memory(h->server, m->region, &memory, e);
 	atomic_store(&h->last_memory, serve_now());
 	if (rc == -1)
 		return -1;
 	log_info("process %d brings memory %s", (int)c->pid, region->name);
-	if (server_is_complete(h->server, m->region))
+	if (pager_is_complete(h->server, m->region))
 		reply->flags = GMEM_COMPLETE;
 	return 0;
 }
@@ -293,12 +293,12 @@ take_userfaultfd(struct handoff *h, struct client *c, struct request *r, struct 
 	if (fd == -1 || c->served)
 		return err_set(e, ERR_CORRUPT, "hand-off: process %d sent %s userfaultfd",
 		    (int)c->pid, c->served ? "another" : "no");
-	if (!server_has_memory(h->server))
+	if (!pager_has_memory(h->server))
 		return err_set(e, ERR_CORRUPT,
 		    "hand-off: process %d sent a userfaultfd before the memory of all regions",
 		    (int)c->pid);
 	r->fds[0] = -1;
-	if (server_add_process(h->server, fd, &id, e) == -1)
+	if (pager_add_process(h->server, fd, &id, e) == -1)
 		return -1;
 	pthread_mutex_lock(&h->lock);
 	c->id = id;
@@ -322,7 +322,7 @@ take_mapping(struct handoff *h, struct client *c, const struct gmem_message *m, 
 		    "VMM has it at %#llx",
 		    h->regions[m->region].name, (unsigned long long)known,
 		    (unsigned long long)(m->guest_address - m->offset));
-	if (server_add_mapping(
+	if (pager_add_mapping(
 		h->server, c->id, m->address, m->length, m->region, m->offset, e) == -1)
 		return -1;
 	pthread_mutex_lock(&h->lock);
@@ -351,12 +351,12 @@ handle(struct handoff *h, struct client *c, struct request *r, struct gmem_messa
 	case GMEM_MAP:
 		return take_mapping(h, c, m, e);
 	case GMEM_UNMAP:
-		server_remove_mapping(h->server, c->id, m->address, m->length);
+		pager_remove_mapping(h->server, c->id, m->address, m->length);
 		return 0;
 	case GMEM_DISCARD:
-		return server_discard(h->server, m->region, m->offset, m->length, e);
+		return pager_discard(h->server, m->region, m->offset, m->length, e);
 	case GMEM_FAULT:
-		return server_fault(h->server, m->region, m->offset, e);
+		return pager_fault(h->server, m->region, m->offset, e);
 	case GMEM_REFUSE:
 		text_make_printable(r->m.text);
 		return err_set(e, ERR_FAILED, "%s", m->text);
@@ -381,7 +381,7 @@ answer(struct handoff *h, struct client *c, struct err *e)
 		rc = welcome(h, c, e);
 	else if (handle(h, c, &r, &reply, e) == -1 ||
 		 send_reply(c, &iov, 1, NULL, 0, e) == -1 ||
-		 (r.m.type == GMEM_FAULT && server_fault_rest(h->server, e) == -1))
+		 (r.m.type == GMEM_FAULT && pager_fault_rest(h->server, e) == -1))
 		rc = -1;
 	request_fini(&r);
 	return rc == -1 ? -1 : 1;
@@ -398,7 +398,7 @@ converse(struct handoff *h, struct client *c)
 
 	if (rc == -1) {
 		/* Somebody's memory is not served: nobody may run on. */
-		server_fail(h->server, &e);
+		pager_fail(h->server, &e);
 		reply_error(&reply, &e);
 		(void)send_reply(c, &iov, 1, NULL, 0, &unused);
 	}
@@ -460,7 +460,7 @@ check_left(struct handoff *h, struct client *c, struct err *e)
 {
 	struct err unused;
 
-	if (!c->holds || server_state(h->server, &unused) != SERVER_FILLING)
+	if (!c->holds || pager_state(h->server, &unused) != SERVER_FILLING)
 		return 0;
 	if (c->owns)
 		return err_set(e, ERR_FAILED,
@@ -479,9 +479,9 @@ client_stays(struct handoff *h, struct client *c)
 	bool served = c->served;
 
 	if (check_left(h, c, &e) == -1)
-		server_fail(h->server, &e);
+		pager_fail(h->server, &e);
 	else if (served && !c->owns)
-		server_remove_process(h->server, c->id);
+		pager_remove_process(h->server, c->id);
 	pthread_mutex_lock(&h->lock);
 	c->served = false;
 	c->holds &= c->owns; /* complete, and still its memory: it is waited for */
@@ -493,7 +493,7 @@ static void
 client_end(struct handoff *h, struct client *c)
 {
 	if (c->served)
-		server_remove_process(h->server, c->id);
+		pager_remove_process(h->server, c->id);
 	pthread_mutex_lock(&h->lock);
 	fd_close(&c->sock);
 	fd_close(&c->lifeline);
@@ -684,7 +684,7 @@ make_pair(struct handoff *h, int *end, struct err *e)
 }
 
 int
-handoff_new(struct handoff **out, struct server *server, const struct handoff_region *regions,
+handoff_new(struct handoff **out, struct pager *server, const struct handoff_region *regions,
     size_t n, int *end, struct err *e)
 {
 	struct handoff *h;
@@ -766,7 +766,7 @@ shows_region(const struct handoff *h, uint32_t i, const struct memory_object *o,
 	uint64_t end = MIN(m->offset + m->len, r->offset + align_up(r->size, r->page_size));
 
 	if (r->dev != o->dev || r->ino != o->ino || start >= end ||
-	    server_is_complete(h->server, i))
+	    pager_is_complete(h->server, i))
 		return false;
 	*part =
 	    (struct memory_mapping){ .hva = m->hva + (start - m->offset), .len = end - start };
@@ -786,7 +786,7 @@ is_served(const struct handoff *h, pid_t pid, const struct memory_mapping *m)
 		if (!c->used || c->pid != pid)
 			continue;
 		if ((c->owns && !c->mapped && fresh) ||
-		    (c->served && server_covers(h->server, c->id, m->hva, m->len)))
+		    (c->served && pager_covers(h->server, c->id, m->hva, m->len)))
 			return true;
 	}
 	return false;
@@ -848,7 +848,8 @@ check_once(struct handoff *h, struct err *e)
 		if (ino == 0 || memory_users(dev, ino, &pids, &n, &unreadable, &unused) == -1)
 			continue;
 		for (size_t k = 0; k < n && rc == 0; k++)
-			if (pids[k] != getpid())
+			/* The page server maps it, and is nobody who would read zeros. */
+			if (pids[k] != getpid() && !pager_is_process(h->server, pids[k]))
 				rc = check_process(h, pids[k], e);
 		free(pids);
 	}

@@ -7,7 +7,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
-#include "serve/server.h"
+#include "serve/pager.h"
 
 /*
  * The server's side of the gmem hand-off (gmem-handoff.h): listens on a socket
@@ -32,7 +32,7 @@ struct handoff_region {
  * cannot reach the path, its end of a conversation that is open already, which the
  * caller closes; or NULL.
  */
-int handoff_new(struct handoff **out, struct server *server,
+int handoff_new(struct handoff **out, struct pager *server,
     const struct handoff_region *regions, size_t n, int *end, struct err *e);
 
 /* The path for the environment of the VMM. */

@@ -6,7 +6,8 @@ requires qemu-system-x86_64 timeout
 
 examples=$abs_top_srcdir/examples
 GMEM_SHIM=${abs_top_builddir:?}/gmem-shim.so
-export GMEM_SHIM
+GMEM_PAGE_SERVER=$abs_top_builddir/gmem-page-server
+export GMEM_SHIM GMEM_PAGE_SERVER
 
 restore=
 end() {

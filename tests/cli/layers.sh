@@ -21,6 +21,7 @@ cli: format codec base
 gmem-snap: cli vmm serve memory image format codec base
 gmem-restore: cli vmm serve memory image format codec base
 gmem-inspect: cli vmm serve memory image format codec base
+gmem-page-server: cli serve memory image format codec base
 RULES
 }
 

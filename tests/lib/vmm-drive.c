@@ -22,7 +22,7 @@
 
 #include "base/log.h"
 #include "image/image.h"
-#include "serve/server.h"
+#include "serve/pager.h"
 #include "vmm/driver.h"
 
 /* ---- a sink for what is saved ---- */
@@ -173,7 +173,7 @@ load_into(const struct vmm_driver *driver, const struct vmm_load *how, struct er
 	pid_t pid;
 	int r;
 
-	if (driver->open(&session, how, e) == -1 || server_start(how->server, e) == -1)
+	if (driver->open(&session, how, e) == -1 || pager_start(how->server, e) == -1)
 		return -1;
 	pid = launch((char **)(uintptr_t)how->argv);
 	r = driver->load(session, pid, &times, e);
@@ -200,12 +200,12 @@ load(const struct vmm_driver *driver, const char *path, int ms, char **argv, str
 	if (image_open(&img, path, e) == -1)
 		return -1;
 	how.img = img;
-	r = server_new(&how.server, img, &options, e);
-	if (r == 0) {
+	r = pager_new(&how.server, getenv("GMEM_PAGE_SERVER"), LOG_LEVEL_WARN, e);
+	if (r == 0)
+		r = pager_open(how.server, img, &options, e);
+	if (r == 0)
 		r = load_into(driver, &how, e);
-		server_stop(how.server);
-		server_free(how.server);
-	}
+	pager_free(how.server);
 	image_close(img);
 	return r;
 }

@@ -5,7 +5,8 @@
 . "${abs_top_srcdir:?}/tests/lib/cli.sh"
 requires socat
 GMEM_SHIM=${abs_top_builddir:?}/gmem-shim.so
-export GMEM_SHIM
+GMEM_PAGE_SERVER=$abs_top_builddir/gmem-page-server
+export GMEM_SHIM GMEM_PAGE_SERVER
 qemu13=$("$abs_top_srcdir/tests/guest/build-qemu13" 2>"$tmp/build") ||
     skip_all "no QEMU of Debian 13: $(tail -n 1 "$tmp/build")"
 PATH=${qemu13%/*}:$PATH

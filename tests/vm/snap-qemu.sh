@@ -4,7 +4,8 @@
 . "${abs_top_srcdir:?}/tests/lib/cli.sh"
 requires qemu-system-x86_64 socat
 GMEM_SHIM=${abs_top_builddir:?}/gmem-shim.so
-export GMEM_SHIM
+GMEM_PAGE_SERVER=$abs_top_builddir/gmem-page-server
+export GMEM_SHIM GMEM_PAGE_SERVER
 
 dir=$tmp/dir
 mkdir "$dir"

@@ -144,10 +144,10 @@ give_page(struct ch_fault *f, const struct ch_range *r, struct err *e)
 	region = f->p.regions[i];
 	offset = r->gpa - m->gpa;
 	count_asked(f, i, offset, r->length);
-	server_record_ask(f->p.server, region, offset, r->length);
+	pager_record_ask(f->p.server, region, offset, r->length);
 	if (f->p.fds == NULL)
 		return send_pages(f, &f->p.img->manifest.regions[region], offset, r->length, e);
-	if (server_provide(f->p.server, region, offset, r->length, e) == -1)
+	if (pager_provide(f->p.server, region, offset, r->length, e) == -1)
 		return -1;
 	return ch_link_respond(&f->link, true, 0, e);
 }
@@ -306,7 +306,7 @@ fault_main(void *arg)
 		log_debug("the VMM has asked for all of its memory");
 	if (r == -1 && e.kind != ERR_INTERRUPTED) {
 		err_wrap(&e, "giving pages");
-		server_fail(f->p.server, &e);
+		pager_fail(f->p.server, &e);
 	}
 	return NULL;
 }

@@ -7,7 +7,7 @@
 
 #include "base/err.h"
 #include "image/image.h"
-#include "serve/server.h"
+#include "serve/pager.h"
 #include "vmm/cloud-hypervisor/memory.h"
 
 /*
@@ -20,7 +20,7 @@ struct ch_fault;
 /* Where pages come from.  All borrowed, until ch_fault_stop. */
 struct ch_pages {
 	const struct image *img;
-	struct server *server;
+	struct pager *server;
 	const struct ch_memory *memory;
 	const size_t *regions; /* which of the image each mapping is */
 	const int *fds; /* what is behind each; NULL: it is the VMM's own, pages are sent */

@@ -165,7 +165,7 @@ make_memory(struct session *s, size_t i, struct err *e)
 		m->file_offset + m->size, huge ? o->page_size : 0, &s->fds[i], e) == -1)
 		return -1;
 	memory.fd = s->fds[i];
-	return server_add_memory(s->how->server, s->regions[i], &memory, e);
+	return pager_add_memory(s->how->server, s->regions[i], &memory, e);
 }
 
 /*
@@ -195,7 +195,7 @@ is_complete(const struct session *s)
 	if (s->fds == NULL)
 		return false;
 	for (size_t i = 0; i < s->memory.n; i++)
-		if (!server_is_complete(s->how->server, s->regions[i]))
+		if (!pager_is_complete(s->how->server, s->regions[i]))
 			return false;
 	return true;
 }
@@ -381,7 +381,7 @@ provide(struct session *s, size_t i, struct err *e)
 		if (r == -1 || check_stop(s, e) == -1)
 			return -1;
 		end = MIN(align_up(run.gpa + run.length, page), o->size);
-		if (server_provide(s->how->server, s->regions[i], start, end - start, e) == -1)
+		if (pager_provide(s->how->server, s->regions[i], start, end - start, e) == -1)
 			return -1;
 	}
 	return 0;

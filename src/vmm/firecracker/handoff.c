@@ -322,7 +322,7 @@ check_registered(const struct fc_peer *peer, const struct fc_regions *r, struct 
 
 /* One piece of the VMM's memory, which may go over several regions of the image. */
 static int
-map_piece(struct server *s, const struct image *img, unsigned id, const struct fc_region *r,
+map_piece(struct pager *s, const struct image *img, unsigned id, const struct fc_region *r,
     struct err *e)
 {
 	uint64_t begin = 0; /* of the region in the memory file */
@@ -332,7 +332,7 @@ map_piece(struct server *s, const struct image *img, unsigned id, const struct f
 		uint64_t from = MAX(begin, r->offset);
 		uint64_t to = MIN(begin + size, r->offset + r->size);
 
-		if (from < to && server_add_mapping(s, id, r->hva + (from - r->offset),
+		if (from < to && pager_add_mapping(s, id, r->hva + (from - r->offset),
 				     to - from, i, from - begin, e) == -1)
 			return -1;
 		begin += size;
@@ -341,7 +341,7 @@ map_piece(struct server *s, const struct image *img, unsigned id, const struct f
 }
 
 int
-fc_serve(struct server *s, const struct image *img, const struct fc_peer *peer,
+fc_serve(struct pager *s, const struct image *img, const struct fc_peer *peer,
     const struct fc_regions *regions, int uffd, struct err *e)
 {
 	unsigned id;
@@ -351,11 +351,11 @@ fc_serve(struct server *s, const struct image *img, const struct fc_peer *peer,
 		return -1;
 	}
 	for (size_t i = 0; i < img->manifest.nregions; i++)
-		if (server_add_foreign(s, i, regions->page_size, -1, e) == -1) {
+		if (pager_add_foreign(s, i, regions->page_size, e) == -1) {
 			fd_close(&uffd);
 			return -1;
 		}
-	if (server_adopt_process(s, uffd, -1, &id, e) == -1)
+	if (pager_adopt_process(s, uffd, &id, e) == -1)
 		return -1;
 	for (size_t i = 0; i < regions->n; i++)
 		if (map_piece(s, img, id, &regions->v[i], e) == -1)

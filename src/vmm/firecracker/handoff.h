@@ -8,7 +8,7 @@
 
 #include "base/err.h"
 #include "image/image.h"
-#include "serve/server.h"
+#include "serve/pager.h"
 #include "vmm/firecracker/message.h"
 
 /*
@@ -50,7 +50,7 @@ int fc_receive(struct fc_peer *peer, const struct fc_wait *w, struct fc_regions 
  * Serves that memory of the peer from now on; takes the userfaultfd, also on failure.  The
  * regions of the image are the memory file, one after the other.
  */
-int fc_serve(struct server *s, const struct image *img, const struct fc_peer *peer,
+int fc_serve(struct pager *s, const struct image *img, const struct fc_peer *peer,
     const struct fc_regions *regions, int uffd, struct err *e);
 
 #endif

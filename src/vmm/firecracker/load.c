@@ -318,7 +318,7 @@ take_memory(struct session *s, struct err *e)
 	free(regions);
 	/* It waits for us then, and has nothing to say itself. */
 	if (rc == -1 && e->kind != ERR_INTERRUPTED && !dies(s))
-		server_fail(s->how->server, e);
+		pager_fail(s->how->server, e);
 	return rc == 0 ? 0 : -1;
 }
 

@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fdio.h"
+#include "serve/pager-internal.h"
+
+/* The thread that keeps a page server: starts it, hears it, and puts another in its place. */
+
+#define LIFE_NS UINT64_C(1000000000) /* who lives so long has not died at once */
+#define PAUSE_MS 10 /* after each that died at once, one more of these */
+
+/* With the lock. */
+void
+pager_announce(struct pager *p)
+{
+	uint64_t one = 1;
+
+	pthread_cond_broadcast(&p->changed);
+	/* An eventfd takes this, or is readable already. */
+	if (write(p->event_fd, &one, sizeof(one)) == -1)
+		return;
+}
+
+/* There will be no page server any more. */
+static void
+give_up(struct pager *p, const struct err *e)
+{
+	pthread_mutex_lock(&p->lock);
+	p->up = false;
+	p->over = true;
+	err_first(&p->failure, e);
+	if (!p->stopping)
+		atomic_store(&p->state, SERVER_FAILED);
+	pager_announce(p);
+	pthread_mutex_unlock(&p->lock);
+}
+
+static bool
+is_stopping(struct pager *p)
+{
+	bool stopping;
+
+	pthread_mutex_lock(&p->lock);
+	stopping = p->stopping;
+	pthread_mutex_unlock(&p->lock);
+	return stopping;
+}
+
+/* ---- what it tells ---- */
+
+static bool
+is_event(const struct pager_event *ev, ssize_t n, const int fds[PAGER_FDS_MAX])
+{
+	return n == (ssize_t)sizeof(*ev) && ev->version == PAGER_VERSION &&
+	       ev->type == PAGER_EVENT && ev->state <= SERVER_FAILED && fds[0] == -1;
+}
+
+static void
+note(struct pager *p, const struct pager_event *ev)
+{
+	struct err e = ERR_INIT;
+
+	pthread_mutex_lock(&p->lock);
+	if (ev->prefetched != 0)
+		atomic_store(&p->prefetched, true);
+	if (ev->state == SERVER_FAILED) {
+		pager_error_get(&e, &ev->error);
+		err_first(&p->failure, &e);
+	}
+	/* A failure stays one. */
+	if (ev->state != SERVER_FILLING && atomic_load(&p->state) != SERVER_FAILED)
+		atomic_store(&p->state, (int)ev->state);
+	pager_announce(p);
+	pthread_mutex_unlock(&p->lock);
+}
+
+/* One message; false: it has hung up, or talks nonsense. */
+static bool
+hear(struct pager *p)
+{
+	struct err unused = ERR_INIT;
+	struct pager_event ev;
+	int fds[PAGER_FDS_MAX];
+	ssize_t n = pager_receive(p->child.control, &ev, sizeof(ev), fds, &unused);
+
+	if (n <= 0)
+		return false;
+	if (!is_event(&ev, n, fds)) {
+		pager_close_fds(fds);
+		return false;
+	}
+	note(p, &ev);
+	return true;
+}
+
+/* Listens until it is dead (true), or until there is something else to do. */
+static bool
+watch(struct pager *p)
+{
+	struct pollfd polls[] = {
+		{ .fd = p->wake_fd, .events = POLLIN },
+		{ .fd = p->child.control, .events = POLLIN },
+		{ .fd = p->child.pidfd, .events = POLLIN },
+		{ .fd = p->stop_fd, .events = POLLIN },
+	};
+	uint64_t count;
+
+	for (;;) {
+		if (poll(polls, 4, -1) == -1)
+			continue;
+		if (polls[3].revents != 0)
+			return false;
+		if (polls[0].revents != 0 &&
+		    read(p->wake_fd, &count, sizeof(count)) == sizeof(count))
+			return false;
+		/* Its last words come first. */
+		if (polls[1].revents != 0 && !hear(p)) {
+			/* One that has hung up is none any more. */
+			child_kill(&p->child);
+			polls[1].fd = -1;
+		} else if (polls[1].revents == 0 && polls[2].revents != 0) {
+			return true;
+		}
+	}
+}
+
+/* ---- one after the other ---- */
+
+/* With the lock: until nobody is asking any more, who may have something to note. */
+static void
+await_askers(struct pager *p)
+{
+	for (unsigned i = 0; i < PAGER_CHANNELS; i++) {
+		while (p->channels[i].busy)
+			pthread_cond_wait(&p->changed, &p->lock);
+		fd_close(&p->channels[i].sock);
+	}
+}
+
+/* What it has told is what it has done, but for its CPU, which the kernel knows. */
+static void
+add_past(struct pager *p, const struct pager_end *end)
+{
+	struct server_times *to = &p->past->times, *from = &p->told->times;
+
+	serve_stats_merge(&p->past->stats, &p->told->stats);
+	p->past->user_us += end->user_us;
+	p->past->system_us += end->system_us;
+	if (to->first_mapping == 0)
+		to->first_mapping = from->first_mapping;
+	if (to->first_fault == 0)
+		to->first_fault = from->first_fault;
+	if (to->prefetched == 0)
+		to->prefetched = from->prefetched;
+	if (to->complete == 0)
+		to->complete = from->complete;
+	memset(p->told, 0, sizeof(*p->told));
+}
+
+/* It is dead, or about to be: waits for that. */
+static void
+bury(struct pager *p, struct pager_child *c, struct err *how)
+{
+	struct pager_end end = { .how = ERR_INIT };
+
+	child_bury(c, p->program, &end);
+	pthread_mutex_lock(&p->lock);
+	if (c == &p->child) {
+		p->up = false;
+		await_askers(p);
+		add_past(p, &end);
+	}
+	fd_close(&c->pidfd);
+	fd_close(&c->control);
+	c->pid = 0;
+	pthread_mutex_unlock(&p->lock);
+	*how = end.how;
+}
+
+static int
+start(struct pager *p, struct pager_child *c, struct err *e)
+{
+	int rc;
+
+	pthread_mutex_lock(&p->lock);
+	rc = child_start(c, p, e);
+	pthread_mutex_unlock(&p->lock);
+	return rc;
+}
+
+/* It answers from now on. */
+static void
+be_up(struct pager *p)
+{
+	pthread_mutex_lock(&p->lock);
+	p->up = true;
+	p->generation++;
+	pager_announce(p);
+	pthread_mutex_unlock(&p->lock);
+}
+
+/* The new one goes on; or is dead, and why. */
+static int
+go_on(struct pager *p, struct err *e)
+{
+	if (child_open(&p->child, p, true, e) == -1 || pager_replay(p, &p->child, e) == -1)
+		return -1;
+	be_up(p);
+	return 0;
+}
+
+/* ---- when one has died ---- */
+
+/* Of deaths in a row, each at once. */
+struct deaths {
+	unsigned n;
+	uint64_t born; /* when the last one went on */
+	uint64_t given; /* pages, when the one before died */
+};
+
+/* With one more; false: they are too many. */
+static bool
+count_death(struct pager *p, struct deaths *d)
+{
+	uint64_t given;
+
+	pthread_mutex_lock(&p->lock);
+	given = journal_given(&p->journal);
+	p->restarts++;
+	pthread_mutex_unlock(&p->lock);
+	if (given != d->given || serve_now() - d->born > LIFE_NS)
+		d->n = 0;
+	d->given = given;
+	return ++d->n < PAGER_DEATHS;
+}
+
+/* The more of them have died, the longer; false: the owner wants no other one. */
+static bool
+pause_between(struct pager *p, unsigned n)
+{
+	struct pollfd stop = { .fd = p->stop_fd, .events = POLLIN };
+
+	if (n > 1)
+		poll(&stop, 1, (int)(n - 1) * PAUSE_MS);
+	return !is_stopping(p);
+}
+
+static int
+too_many(const struct err *how, struct err *e)
+{
+	*e = *how;
+	return err_wrap(
+	    e, "the page server died %u times in a row; the last time", PAGER_DEATHS);
+}
+
+/* One that can't go on, for that reason; if it had ended by itself, how that was tells more. */
+static void
+end(struct pager *p, const struct err *why, struct err *how)
+{
+	bool by_itself = child_has_ended(&p->child);
+
+	child_kill(&p->child);
+	bury(p, &p->child, how);
+	if (!by_itself)
+		*how = *why;
+}
+
+/*
+ * Puts another one in the place of one that is dead.  0; -1 with *e: there will be none.
+ * *how: the way in which the last one has ended.
+ */
+static int
+succeed(struct pager *p, struct deaths *d, struct err *how, struct err *e)
+{
+	struct err why = ERR_INIT;
+
+	for (;;) {
+		if (!count_death(p, d))
+			return too_many(how, e);
+		log_warn("%s; another one goes on", how->msg);
+		if (!pause_between(p, d->n))
+			return err_set(e, ERR_FAILED, "the page server has stopped");
+		d->born = serve_now();
+		if (start(p, &p->child, how) == -1)
+			continue;
+		if (child_await_hello(&p->child, p->program, p->stop_fd, &why) == 0 &&
+		    go_on(p, &why) == 0)
+			return 0;
+		end(p, &why, how);
+	}
+}
+
+static bool
+has_failed(struct pager *p)
+{
+	return atomic_load(&p->state) == SERVER_FAILED;
+}
+
+/* ---- replacing one that lives ---- */
+
+/* The new one runs before the old one is asked to end. */
+static int
+prepare_next(struct pager *p, struct err *e)
+{
+	struct err unused;
+
+	if (start(p, &p->next, e) == -1)
+		return -1;
+	if (child_await_hello(&p->next, p->program, p->stop_fd, e) == 0)
+		return 0;
+	child_kill(&p->next);
+	bury(p, &p->next, &unused);
+	return -1;
+}
+
+static void
+change_places(struct pager *p)
+{
+	pthread_mutex_lock(&p->lock);
+	p->child = p->next;
+	p->next = PAGER_CHILD_NONE;
+	pthread_mutex_unlock(&p->lock);
+}
+
+/* Who is about to end; without waiting for long. */
+static void
+ask_last_stats(struct pager *p)
+{
+	struct pager_stats *s = calloc(1, sizeof(*s));
+	struct pager_call c = { .request = { .version = PAGER_VERSION, .type = PAGER_STATS },
+		.tail = s,
+		.tail_len = sizeof(*s),
+		.hurry = true };
+	struct err unused;
+	int sock = -1;
+
+	if (s != NULL && pager_connect(p->child.control, &sock, &unused) == 0 &&
+	    pager_exchange(sock, &c, &unused) == 1 && c.reply.failed == 0) {
+		pthread_mutex_lock(&p->lock);
+		memcpy(p->told, s, sizeof(*s));
+		pthread_mutex_unlock(&p->lock);
+	}
+	fd_close(&sock);
+	free(s);
+}
+
+/* 0; 1: the new one has died, and *how; requests that are not answered are asked again. */
+static int
+replace(struct pager *p, struct err *how)
+{
+	struct err e = ERR_INIT, unused;
+
+	if (prepare_next(p, &e) == -1) {
+		log_error("%s; the old one goes on", e.msg);
+		return 0;
+	}
+	ask_last_stats(p);
+	pthread_mutex_lock(&p->lock);
+	p->up = false;
+	pthread_mutex_unlock(&p->lock);
+	child_dismiss(&p->child);
+	bury(p, &p->child, &unused);
+	change_places(p);
+	pthread_mutex_lock(&p->lock);
+	p->restarts++;
+	pthread_mutex_unlock(&p->lock);
+	if (go_on(p, &e) == 0) {
+		log_info("another page server goes on, process %d", (int)p->child.pid);
+		return 0;
+	}
+	end(p, &e, how);
+	return 1;
+}
+
+/* ---- the thread ---- */
+
+/* Until the owner wants it, or nothing any more: false. */
+static bool
+await_wanted(struct pager *p)
+{
+	bool wanted;
+
+	pthread_mutex_lock(&p->lock);
+	while (!p->wanted && !p->stopping)
+		pthread_cond_wait(&p->changed, &p->lock);
+	wanted = p->wanted && !p->stopping;
+	pthread_mutex_unlock(&p->lock);
+	return wanted;
+}
+
+static bool
+take_replace(struct pager *p)
+{
+	bool replace;
+
+	pthread_mutex_lock(&p->lock);
+	replace = p->replace;
+	p->replace = false;
+	pthread_mutex_unlock(&p->lock);
+	return replace;
+}
+
+/* Until the owner wants no more (0), or there is none any more (-1). */
+static int
+keep(struct pager *p, struct err *e)
+{
+	struct deaths deaths = { .born = serve_now() };
+	struct err how = ERR_INIT;
+
+	for (;;) {
+		bool dead = watch(p);
+
+		if (is_stopping(p))
+			return 0;
+		if (dead)
+			bury(p, &p->child, &how);
+		else if (!take_replace(p) || has_failed(p) || replace(p, &how) == 0)
+			continue;
+		if (has_failed(p)) {
+			*e = how;
+			return -1;
+		}
+		if (succeed(p, &deaths, &how, e) == -1)
+			return -1;
+	}
+}
+
+/* The first one.  What it says is wrong no other one could mend; but it may be killed. */
+static int
+begin(struct pager *p, struct err *e)
+{
+	struct deaths deaths = { .born = serve_now() };
+	struct err how = ERR_INIT;
+
+	if (child_await_hello(&p->child, p->program, p->stop_fd, e) == 0 &&
+	    child_open(&p->child, p, false, e) == 0) {
+		be_up(p);
+		return 0;
+	}
+	end(p, e, &how);
+	if (e->sysno != EPIPE || is_stopping(p))
+		return -1;
+	return succeed(p, &deaths, &how, e);
+}
+
+void *
+pager_main(void *arg)
+{
+	struct pager *p = arg;
+	struct err e = ERR_INIT, unused;
+
+	if (start(p, &p->child, &e) == -1) {
+		give_up(p, &e);
+		return NULL;
+	}
+	if (await_wanted(p) && (begin(p, &e) == -1 || keep(p, &e) == -1))
+		give_up(p, &e);
+	if (p->child.pid != 0) {
+		child_dismiss(&p->child);
+		bury(p, &p->child, &unused);
+	}
+	return NULL;
+}

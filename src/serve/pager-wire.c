@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include "serve/pager-wire.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/fdio.h"
+
+#define SCM_RIGHTS_MAX 253 /* descriptors in one message: unix(7) */
+
+int
+pager_send(int sock, const struct pager_message *m, struct err *e)
+{
+	union {
+		char buf[CMSG_SPACE(PAGER_FDS_MAX * sizeof(int))];
+		struct cmsghdr head;
+	} control = { 0 };
+	struct iovec iov[] = {
+		{ (void *)(uintptr_t)m->head, m->head_len },
+		{ (void *)(uintptr_t)m->tail, m->tail_len },
+	};
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = m->tail_len != 0 ? 2 : 1 };
+	ssize_t n;
+
+	if (m->nfds != 0) {
+		msg.msg_control = control.buf;
+		msg.msg_controllen = CMSG_SPACE(m->nfds * sizeof(int));
+		control.head.cmsg_level = SOL_SOCKET;
+		control.head.cmsg_type = SCM_RIGHTS;
+		control.head.cmsg_len = CMSG_LEN(m->nfds * sizeof(int));
+		memcpy(CMSG_DATA(&control.head), m->fds, m->nfds * sizeof(int));
+	}
+	do
+		n = sendmsg(sock, &msg, MSG_NOSIGNAL);
+	while (n == -1 && errno == EINTR);
+	return n == -1 ? err_sys(e, "send") : 0;
+}
+
+/* False: there are more than anybody sends. */
+static bool
+take_fds(struct msghdr *msg, int fds[PAGER_FDS_MAX])
+{
+	unsigned n = 0;
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c != NULL; c = CMSG_NXTHDR(msg, c)) {
+		size_t len = c->cmsg_len - CMSG_LEN(0);
+		int fd;
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t at = 0; at + sizeof(fd) <= len; at += sizeof(fd)) {
+			memcpy(&fd, CMSG_DATA(c) + at, sizeof(fd));
+			if (n < PAGER_FDS_MAX)
+				fds[n] = fd;
+			else
+				fd_close(&fd);
+			n++;
+		}
+	}
+	return n <= PAGER_FDS_MAX;
+}
+
+ssize_t
+pager_receive(int sock, void *buf, size_t size, int fds[PAGER_FDS_MAX], struct err *e)
+{
+	union {
+		char buf[CMSG_SPACE(SCM_RIGHTS_MAX * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { buf, size };
+	struct msghdr msg = { .msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.buf,
+		.msg_controllen = sizeof(control.buf) };
+	bool few;
+	ssize_t n;
+
+	for (unsigned i = 0; i < PAGER_FDS_MAX; i++)
+		fds[i] = -1;
+	do
+		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+	while (n == -1 && errno == EINTR);
+	if (n == -1 && (errno == ECONNRESET || errno == EPIPE))
+		return 0;
+	if (n == -1)
+		return err_sys(e, "receive");
+	few = take_fds(&msg, fds);
+	if (few && (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0)
+		return n;
+	pager_close_fds(fds);
+	return err_set(e, ERR_CORRUPT, "a message of %zd bytes that is none", n);
+}
+
+void
+pager_close_fds(int fds[PAGER_FDS_MAX])
+{
+	for (unsigned i = 0; i < PAGER_FDS_MAX; i++)
+		fd_close(&fds[i]);
+}
+
+void
+pager_error_set(struct pager_error *to, const struct err *from)
+{
+	*to = (struct pager_error){ .kind = (uint32_t)from->kind, .sysno = from->sysno };
+	snprintf(to->msg, sizeof(to->msg), "%s", from->msg);
+}
+
+void
+pager_error_get(struct err *to, const struct pager_error *from)
+{
+	/* It is not for the page server to say that somebody wants out. */
+	bool known = from->kind > ERR_NONE && from->kind < ERR_INTERRUPTED;
+
+	to->kind = known ? (enum err_kind)from->kind : ERR_FAILED;
+	to->sysno = from->sysno;
+	snprintf(to->msg, sizeof(to->msg), "%.*s", (int)sizeof(from->msg) - 1, from->msg);
+	for (char *c = to->msg; *c != '\0'; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = '?';
+}
