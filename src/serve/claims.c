@@ -69,7 +69,7 @@ claims_init(struct claims *c, int fd, uint64_t npages, struct err *e)
 		return -1;
 	}
 	c->head = c->map;
-	c->taken = (bitmap_word *)((char *)c->map + HEAD_BYTES);
+	c->taken = (void *)((char *)c->map + HEAD_BYTES);
 	c->given = c->taken + bitmap_bytes(npages) / sizeof(bitmap_word);
 	c->bad = c->given + bitmap_bytes(npages) / sizeof(bitmap_word);
 	c->doubted = c->bad + bitmap_bytes(npages) / sizeof(bitmap_word);
