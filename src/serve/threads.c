@@ -55,17 +55,16 @@ thread_kick(pid_t tid)
 void
 thread_stop(pthread_t thread)
 {
-	for (;;) {
-		struct timespec until;
+	struct timespec nap = { .tv_nsec = 50000 };
 
+	/* Not pthread_clockjoin_np: ThreadSanitizer does not know it for the end of a thread.
+	 */
+	for (;;) {
 		pthread_kill(thread, WAKE_SIGNAL);
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_nsec += 1000000;
-		if (until.tv_nsec >= 1000000000) {
-			until.tv_nsec -= 1000000000;
-			until.tv_sec++;
-		}
-		if (pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &until) == 0)
+		if (pthread_tryjoin_np(thread, NULL) == 0)
 			return;
+		nanosleep(&nap, NULL);
+		if (nap.tv_nsec < 1000000)
+			nap.tv_nsec *= 2;
 	}
 }
