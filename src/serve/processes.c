@@ -53,6 +53,19 @@ process_start(struct server *s, struct served_process *p, struct err *e)
 	return 0;
 }
 
+/* What the kernel can do, if it cannot be learned from this one any more. */
+static void
+ask_another(struct server *s)
+{
+	uint64_t features;
+	struct err unused;
+	int fd;
+
+	if (uffd_create(&fd, &unused) == 0 && uffd_handshake(fd, &features, &unused) == 0)
+		damage_features(s, features);
+	fd_close(&fd);
+}
+
 /* A dead server may have made it, or not. */
 static int
 handshake(struct server *s, int uffd, struct err *e)
@@ -64,7 +77,11 @@ handshake(struct server *s, int uffd, struct err *e)
 		damage_features(s, features);
 		return 0;
 	}
-	return s->resuming && uffd_is_ready(uffd, &unused) ? uffd_block(uffd, e) : -1;
+	if (!s->resuming || !uffd_is_ready(uffd, &unused))
+		return -1;
+	if (s->options.on_error == ON_ERROR_POISON)
+		ask_another(s);
+	return uffd_block(uffd, e);
 }
 
 static int

@@ -37,6 +37,7 @@
  *   leaves them alone.  Only where that does not work (object.c warns of it then) they are
  *   stored to again.
  *
+ * Pages that are bad stay so (damage.c): they were marked before they were poisoned anywhere.
  * Pages that are given and not taken were about to be removed (claims_remove): they are zeros.
  * Pages that were given and are not there were discarded, as ever.
  *
