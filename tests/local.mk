@@ -130,6 +130,7 @@ TESTS += $(ch_tests)
 restore_tests = \
 	%D%/peers/driven-others.sh \
 	%D%/cli/restore-damaged.sh \
+	%D%/cli/private.sh \
 	%D%/cli/restore-handoff.sh \
 	%D%/cli/restore-kill.sh \
 	%D%/cli/restore-manners.sh \

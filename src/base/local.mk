@@ -2,6 +2,7 @@ libgmem_a_SOURCES += \
 	%D%/arena.c %D%/arena.h \
 	%D%/bitmap.h \
 	%D%/ckd.h \
+	%D%/cores.c %D%/cores.h \
 	%D%/mix.h \
 	%D%/err.c %D%/err.h \
 	%D%/fdio.c %D%/fdio.h \

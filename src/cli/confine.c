@@ -111,33 +111,56 @@ forbid_names(const char *folder)
 
 /* ---- the rest ---- */
 
+#define BIT(cap) (UINT64_C(1) << (cap))
+
+/*
+ * In a folder that is somebody else's, root could not even give its file a name without it.
+ * Landlock keeps that power inside the folder.
+ */
+#define TO_PUBLISH BIT(CAP_DAC_OVERRIDE)
+
+#ifndef CAP_CHECKPOINT_RESTORE
+#define CAP_CHECKPOINT_RESTORE 40
+#endif
+
+/*
+ * To look into another user's process and to stop it, to reach its sockets and to make files
+ * that are its own; CAP_CHECKPOINT_RESTORE is for /proc/PID/map_files.
+ */
+#define TO_ATTACH                                                                              \
+	(BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH) | BIT(CAP_FOWNER) | \
+	    BIT(CAP_KILL) | BIT(CAP_IPC_LOCK) | BIT(CAP_SYS_PTRACE) |                          \
+	    BIT(CAP_CHECKPOINT_RESTORE))
+
 static bool
 has_capability(const struct __user_cap_data_struct data[2], unsigned cap)
 {
 	return (data[cap / 32].permitted >> (cap % 32) & 1) != 0;
 }
 
-/*
- * In a folder that is somebody else's, root could not even give its file a name
- * without CAP_DAC_OVERRIDE.  Landlock keeps that power inside the folder.
- */
+/* All but those in `keep`, a bit for each. */
 static void
-drop_capabilities(bool publish)
+drop_capabilities(uint64_t keep)
 {
 	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct have[2] = { 0 }, keep[2] = { 0 };
+	struct __user_cap_data_struct data[2] = { 0 };
+	bool bounds;
 
-	if (syscall(SYS_capget, &head, have) == -1) {
+	if (syscall(SYS_capget, &head, data) == -1) {
 		log_info("capabilities are kept: %s", strerror(errno));
 		return;
 	}
+	bounds = has_capability(data, CAP_SETPCAP);
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-	if (has_capability(have, CAP_SETPCAP))
-		for (unsigned long cap = 0; prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0; cap++)
-			;
-	if (publish && has_capability(have, CAP_DAC_OVERRIDE))
-		keep[0].permitted = keep[0].effective = 1u << CAP_DAC_OVERRIDE;
-	if (syscall(SYS_capset, &head, keep) == -1)
+	for (unsigned cap = 0; bounds && prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
+		if (cap >= 64 || (keep >> cap & 1) == 0)
+			prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+	for (unsigned i = 0; i < 2; i++) {
+		data[i].permitted &= (uint32_t)(keep >> (32 * i));
+		data[i].effective &= data[i].permitted;
+		data[i].inheritable = 0;
+	}
+	if (syscall(SYS_capset, &head, data) == -1)
 		log_info("capabilities are kept: %s", strerror(errno));
 }
 
@@ -161,6 +184,17 @@ forbid_calls(enum filter which)
 		log_debug("confined by a filter of system calls");
 }
 
+/* For ever, and for whatever is started. */
+static void
+forbid_privileges(void)
+{
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1)
+		log_info("new privileges are not forbidden: %s", strerror(errno));
+	/* A core that goes to a pipe ignores the limit. */
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	limit(RLIMIT_CORE, "core files");
+}
+
 void
 confine(const char *folder)
 {
@@ -168,13 +202,18 @@ confine(const char *folder)
 		log_info("not confined: built with a sanitizer");
 		return;
 	}
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1)
-		log_info("new privileges are not forbidden: %s", strerror(errno));
-	/* A core that goes to a pipe ignores the limit. */
-	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-	limit(RLIMIT_CORE, "core files");
+	forbid_privileges();
 	forbid_names(folder);
-	drop_capabilities(folder != NULL);
+	drop_capabilities(folder != NULL ? TO_PUBLISH : 0);
 	limit(RLIMIT_NOFILE, "new descriptors");
 	forbid_calls(folder != NULL ? FILTER_PUBLISH : FILTER_INSPECT);
+}
+
+void
+confine_attaching(void)
+{
+	if (SANITIZED)
+		return;
+	forbid_privileges();
+	drop_capabilities(TO_ATTACH);
 }

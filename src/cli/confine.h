@@ -21,4 +21,12 @@
  */
 void confine(const char *folder);
 
+/*
+ * What a program can give up that is to look into other processes, at its very start: new
+ * privileges, core files, being looked into itself by others of its user, and all
+ * capabilities but those that it takes to save another user's VM.  Landlock would forbid
+ * it to look into any process.
+ */
+void confine_attaching(void);
+
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <config.h>
 
+#include "base/cores.h"
 #include "base/fdio.h"
 #include "base/log.h"
 #include "cli/opt.h"
@@ -13,6 +14,7 @@ main(int argc, char **argv)
 	struct options options;
 
 	fd_sanitize_std();
+	cores_forbid();
 	log_setup("gmem-restore", LOG_LEVEL_WARN);
 	options_parse(&options, argc, argv);
 	log_setup("gmem-restore", options.level);

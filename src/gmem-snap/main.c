@@ -6,8 +6,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/cores.h"
 #include "base/fdio.h"
 #include "base/log.h"
+#include "cli/confine.h"
 #include "cli/opt.h"
 #include "gmem-snap/list.h"
 #include "gmem-snap/options.h"
@@ -152,9 +154,11 @@ main(int argc, char **argv)
 	int status;
 
 	fd_sanitize_std();
+	cores_forbid();
 	log_setup("gmem-snap", LOG_LEVEL_WARN);
 	options_parse(&o, argc, argv);
 	log_setup("gmem-snap", o.log_level);
+	confine_attaching();
 	if (stop_init(&e) == -1) {
 		log_error("%s", e.msg);
 		status = err_status(&e);

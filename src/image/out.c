@@ -31,12 +31,19 @@ struct out {
 static int
 open_stream(struct out *o, struct err *e)
 {
+	struct stat st;
+
 	o->stream = true;
 	if (strcmp(o->path, "-") == 0)
 		o->fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
 	else
-		o->fd = open(o->path, O_WRONLY | O_CLOEXEC);
-	return o->fd == -1 ? err_sys(e, "open %s", o->path) : 0;
+		o->fd = open(o->path, O_WRONLY | O_NOCTTY | O_CLOEXEC);
+	if (o->fd == -1)
+		return err_sys(e, "open %s", o->path);
+	/* It was none: what is written over in place of it is somebody's. */
+	if (strcmp(o->path, "-") != 0 && (fstat(o->fd, &st) == -1 || S_ISREG(st.st_mode)))
+		return err_set(e, ERR_FAILED, "%s: has become a file meanwhile", o->path);
+	return 0;
 }
 
 /* A name beside the final one that nobody else uses. */

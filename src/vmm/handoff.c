@@ -27,6 +27,7 @@
 #include "gmem-handoff.h"
 #include "format/layout.h"
 #include "memory/process.h"
+#include "vmm/peer.h"
 #include "vmm/text.h"
 
 #define CLIENTS_MAX 256u
@@ -410,9 +411,9 @@ converse(struct handoff *h, struct client *c)
 static void
 client_accept(struct handoff *h)
 {
-	struct ucred cred;
-	socklen_t len = sizeof(cred);
 	struct client *c = NULL;
+	struct peer peer = { .pidfd = -1 };
+	struct err unused;
 	int sock;
 
 	sock = accept4(h->listener, NULL, NULL, SOCK_CLOEXEC);
@@ -421,15 +422,18 @@ client_accept(struct handoff *h)
 	for (unsigned i = 0; i < CLIENTS_MAX && c == NULL; i++)
 		if (!h->clients[i].used)
 			c = &h->clients[i];
-	if (c == NULL || getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) == -1 ||
-	    (cred.uid != geteuid() && cred.uid != 0)) {
-		log_warn("hand-off: a connection was turned away");
+	if (c == NULL || peer_of(sock, &peer, &unused) == -1 ||
+	    (peer.uid != geteuid() && peer.uid != 0)) {
+		log_warn(
+		    "hand-off: a connection of user %u was turned away", (unsigned)peer.uid);
+		fd_close(&peer.pidfd);
 		close(sock);
 		return;
 	}
 	pthread_mutex_lock(&h->lock);
-	*c = (struct client){ .used = true, .sock = sock, .pid = cred.pid, .lifeline = -1 };
-	c->pidfd = pidfd_open(cred.pid, 0);
+	*c = (struct client){
+		.used = true, .sock = sock, .pid = peer.pid, .pidfd = peer.pidfd, .lifeline = -1
+	};
 	pthread_mutex_unlock(&h->lock);
 }
 
@@ -633,7 +637,8 @@ open_socket(struct handoff *h, struct err *e)
 		return err_sys(e, "make a folder in /tmp");
 	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/handoff", dir);
 	h->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (h->listener == -1 ||
+	/* Its mode before it has a name. */
+	if (h->listener == -1 || fchmod(h->listener, 0600) == -1 ||
 	    bind(h->listener, (struct sockaddr *)&addr, sizeof(addr)) == -1 ||
 	    listen(h->listener, 16) == -1)
 		err_sys(e, "listen on %s", addr.sun_path);

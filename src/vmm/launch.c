@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/cores.h"
 #include "base/fdio.h"
 #include "gmem-handoff.h"
 
@@ -84,6 +85,7 @@ become(const struct launch *l, char *const *envp, pid_t parent, int report)
 	for (size_t i = 0; i < l->nkeep && error == 0; i++)
 		if (fcntl(l->keep[i], F_SETFD, 0) == -1)
 			error = errno;
+	cores_allow();
 	if (error == 0) {
 		execvpe(l->argv[0], l->argv, envp);
 		error = errno;

@@ -22,7 +22,7 @@ struct launch {
 
 /*
  * Forks and executes; the child has no signal blocked, ignores those that we
- * ignore, and dies by SIGKILL when this thread's process dies.  On failure *status is one of
+ * ignore, may leave the core file that cores_forbid has forbidden us, and dies by SIGKILL when this thread's process dies.  On failure *status is one of
  * the above.
  */
 int launch_start(const struct launch *l, pid_t *pid, int *status, struct err *e);

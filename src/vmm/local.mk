@@ -29,6 +29,7 @@ libgmem_a_SOURCES += \
 	%D%/http-curl.c %D%/http-curl.h \
 	%D%/json-read.c %D%/json-read.h \
 	%D%/launch.c %D%/launch.h \
+	%D%/peer.c %D%/peer.h \
 	%D%/qemu/qemu.c %D%/qemu/qemu.h %D%/qemu/impl.h \
 	%D%/qemu/check.c \
 	%D%/qemu/facts.c \

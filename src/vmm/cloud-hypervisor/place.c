@@ -35,7 +35,7 @@ give_to(const char *path, uid_t uid, struct err *e)
 int
 ch_place_make(struct ch_place *p, struct err *e)
 {
-	const char *parent = getenv("TMPDIR");
+	const char *parent = secure_getenv("TMPDIR");
 
 	if (parent == NULL || *parent != '/' ||
 	    strlen(parent) + sizeof("/gmem-XXXXXX") > sizeof(p->dir))
@@ -86,7 +86,9 @@ ch_place_listen(const struct ch_place *p, uid_t uid, int *fd, struct err *e)
 	*fd = socket_at(p, &sa, e);
 	if (*fd == -1)
 		return -1;
-	if (bind(*fd, (struct sockaddr *)&sa, sizeof(sa)) == -1 || listen(*fd, 8) == -1)
+	/* Its mode before it has a name. */
+	if (fchmod(*fd, 0600) == -1 || bind(*fd, (struct sockaddr *)&sa, sizeof(sa)) == -1 ||
+	    listen(*fd, 8) == -1)
 		err_sys(e, "listen on %s", p->path);
 	else if (give_to(p->path, uid, e) == 0 && ch_place_give(p, uid, e) == 0)
 		return 0;

@@ -173,6 +173,8 @@ is_the_vmm(struct saver *s, int fd)
 
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == -1)
 		return false;
+	if (peer.uid != s->uid && peer.uid != 0)
+		return false;
 	if (s->pid == 0 || peer.pid == 0 || peer.pid == s->pid)
 		return true;
 	s->stranger = peer.pid;

@@ -9,18 +9,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/ckd.h"
 #include "base/fdio.h"
 #include "memory/served.h"
+#include "vmm/peer.h"
 #include "vmm/wait.h"
-
-#ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77 /* Linux 6.5 */
-#endif
 
 #define FDS_MAX 64 /* that we take; the kernel passes 253 */
 #define PIECE (64u << 10)
@@ -34,31 +30,19 @@
 
 /* ---- who it is ---- */
 
-/* The pidfd of the very process that has connected, if the kernel tells. */
-static int
-find_pidfd(int sock, pid_t pid)
-{
-	int pidfd;
-	socklen_t len = sizeof(pidfd);
-
-	if (getsockopt(sock, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) == 0)
-		return pidfd;
-	return pid > 0 ? pidfd_open(pid, 0) : -1;
-}
-
 static int
 identify(struct fc_peer *peer, struct err *e)
 {
-	struct ucred cred;
-	socklen_t len = sizeof(cred);
+	struct peer who;
 
-	if (getsockopt(peer->sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) == -1)
-		return err_sys(e, "who has connected");
-	peer->pid = cred.pid;
-	peer->uid = cred.uid;
-	peer->pidfd = find_pidfd(peer->sock, cred.pid);
+	if (peer_of(peer->sock, &who, e) == -1)
+		return -1;
+	peer->pid = who.pid;
+	peer->uid = who.uid;
+	peer->pidfd = who.pidfd;
 	if (peer->pidfd == -1)
-		return err_sys(e, "process %d, which has connected", (int)cred.pid);
+		return err_set(e, ERR_FAILED, "process %d, which has connected, has ended",
+		    (int)who.pid);
 	return 0;
 }
 
