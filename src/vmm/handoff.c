@@ -360,7 +360,8 @@ handle(struct handoff *h, struct client *c, struct request *r, struct gmem_messa
 		return pager_fault(h->server, m->region, m->offset, e);
 	case GMEM_REFUSE:
 		text_make_printable(r->m.text);
-		return err_set(e, ERR_FAILED, "%s", m->text);
+		return err_set(e, ERR_FAILED, "%s",
+		    m->text[0] != '\0' ? m->text : "the VMM can't go on, and does not say why");
 	default:
 		return err_set(e, ERR_CORRUPT, "hand-off: request %u is not known", m->type);
 	}
