@@ -136,13 +136,11 @@ ch_api_info(const struct ch_api *a, char state[CH_STATE_MAX], json_t **config, s
 	if (get(a, "vm.info", &reply, e) == -1)
 		return -1;
 	r = copy_text(state, CH_STATE_MAX, reply, "state");
-	if (config != NULL)
+	if (r == 0 && config != NULL)
 		*config = json_incref(json_object_get(reply, "config"));
 	json_decref(reply);
 	if (r == 0)
 		return 0;
-	if (config != NULL)
-		json_decref(*config);
 	return err_set(e, ERR_CORRUPT, "vm.info: it does not tell the VM's state");
 }
 
