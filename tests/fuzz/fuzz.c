@@ -12,6 +12,7 @@
 
 #include "base/ckd.h"
 #include "base/log.h"
+#include "gmem-handoff.h"
 
 /*
  * Between libFuzzer (or replay.c) and a target: counts what an input has allocated and not
@@ -169,4 +170,44 @@ fuzz_send(int sock, const void *bytes, size_t len, const int *fds, size_t nfds)
 		memcpy(CMSG_DATA(&control.head), fds, nfds * sizeof(int));
 	}
 	return sendmsg(sock, &m, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)len;
+}
+
+bool
+fuzz_send_packet(int sock, struct fuzz_in *in, const int fds[FUZZ_FDS])
+{
+	static uint8_t bytes[UINT16_MAX];
+	size_t nfds = fuzz_byte(in) % 71, len;
+	unsigned first = fuzz_byte(in);
+	int list[70];
+	const void *p;
+
+	if (in->left == 0)
+		return false;
+	for (size_t i = 0; i < nfds; i++)
+		list[i] = fds[(first + i) % FUZZ_FDS];
+	len = fuzz_u16(in);
+	p = fuzz_take(in, &len);
+	memset(bytes, 0, sizeof(struct gmem_message));
+	if (len != 0)
+		memcpy(bytes, p, len);
+	if ((first & 128) != 0)
+		len = MAX(len, sizeof(struct gmem_message));
+	return fuzz_send(sock, bytes, len, list, nfds);
+}
+
+const int *
+fuzz_fds(void)
+{
+	static int fds[FUZZ_FDS];
+	int ends[2];
+
+	if (fds[0] != 0)
+		return fds;
+	fds[0] = fuzz_memfd("memory", 6);
+	fds[1] = fuzz_memfd("state", 5);
+	fds[2] = open("/dev/null", O_RDWR | O_CLOEXEC);
+	must(ftruncate(fds[0], 16 << 20) == 0 && fds[2] != -1 && pipe(ends) == 0);
+	fds[3] = ends[0];
+	close(ends[1]);
+	return fds;
 }

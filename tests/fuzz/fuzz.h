@@ -64,4 +64,15 @@ void fuzz_pair(int type, int ends[2]);
 /* Sends without waiting: false when there is no room, or nobody there. */
 bool fuzz_send(int sock, const void *bytes, size_t len, const int *fds, size_t nfds);
 
+/*
+ * One packet of an input that is a list of them: how many descriptors, from which of the four
+ * on, its length in two bytes, itself.  Shorter ones (bit 7 of the second byte) get zeros
+ * behind them up to a struct gmem_message.  False at the end, or as fuzz_send.
+ */
+#define FUZZ_FDS 4
+bool fuzz_send_packet(int sock, struct fuzz_in *in, const int fds[FUZZ_FDS]);
+
+/* Descriptors for it, which stay: memory of 16 MiB, a short file, /dev/null, a pipe. */
+const int *fuzz_fds(void);
+
 #endif

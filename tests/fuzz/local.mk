@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Fuzz targets: without --enable-fuzzers they replay their seeds.
-fuzz_targets = fuzz-cbor-manifest fuzz-ch-receive fuzz-cloud-hypervisor fuzz-entry-node fuzz-firecracker \
-	fuzz-header fuzz-image fuzz-options fuzz-qemu-mapped fuzz-qemu-stream fuzz-qemu-text \
+fuzz_targets = fuzz-cbor-manifest fuzz-ch-receive fuzz-cloud-hypervisor fuzz-control \
+	fuzz-entry-node fuzz-firecracker fuzz-handoff fuzz-handoff-client \
+	fuzz-header fuzz-http fuzz-image fuzz-options fuzz-qemu-mapped fuzz-qemu-stream fuzz-qemu-text \
 	fuzz-qmp fuzz-stats fuzz-trace fuzz-trace-merge fuzz-trailer
 check_PROGRAMS += $(fuzz_targets) make-seeds
 
@@ -34,6 +35,18 @@ fuzz_cloud_hypervisor_SOURCES = %D%/fuzz-cloud-hypervisor.c
 fuzz_cloud_hypervisor_LDADD = $(FUZZ_ADD)
 fuzz_cloud_hypervisor_LDFLAGS = $(FUZZ_LINK)
 
+fuzz_control_SOURCES = %D%/fuzz-control.c
+fuzz_control_LDADD = $(FUZZ_ADD)
+fuzz_control_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_handoff_SOURCES = %D%/fuzz-handoff.c
+fuzz_handoff_LDADD = $(FUZZ_ADD)
+fuzz_handoff_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_handoff_client_SOURCES = %D%/fuzz-handoff-client.c
+fuzz_handoff_client_LDADD = $(FUZZ_ADD)
+fuzz_handoff_client_LDFLAGS = $(FUZZ_LINK)
+
 fuzz_entry_node_SOURCES = %D%/fuzz-entry-node.c
 fuzz_entry_node_LDADD = $(FUZZ_ADD)
 fuzz_entry_node_LDFLAGS = $(FUZZ_LINK)
@@ -45,6 +58,10 @@ fuzz_firecracker_LDFLAGS = $(FUZZ_LINK)
 fuzz_header_SOURCES = %D%/fuzz-header.c
 fuzz_header_LDADD = $(FUZZ_ADD)
 fuzz_header_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_http_SOURCES = %D%/fuzz-http.c
+fuzz_http_LDADD = $(FUZZ_ADD)
+fuzz_http_LDFLAGS = $(FUZZ_LINK)
 
 fuzz_image_SOURCES = %D%/fuzz-image.c $(reseal)
 fuzz_image_LDADD = $(FUZZ_ADD)
