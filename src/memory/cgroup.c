@@ -14,25 +14,31 @@
 
 #define SMALL_FILE ((size_t)16 << 20) /* bytes; none of these files comes near */
 
-/* The line "0::/path" of /proc/PID/cgroup. */
+bool
+cgroup_text_path(char *text, char path[PATH_MAX])
+{
+	char *line;
+
+	while ((line = strsep(&text, "\n")) != NULL)
+		if (strncmp(line, "0::/", 4) == 0)
+			return (size_t)snprintf(path, PATH_MAX, "%s", line + 3) < PATH_MAX;
+	return false;
+}
+
 static int
 read_path(pid_t pid, char path[PATH_MAX], struct err *e)
 {
-	char name[64], *text, *line, *rest;
-	int r = -1;
+	char name[64], *text;
+	bool found;
 
 	snprintf(name, sizeof(name), "/proc/%d/cgroup", (int)pid);
 	if (fd_slurp(name, SMALL_FILE, &text, NULL, e) == -1)
 		return -1;
-	rest = text;
-	while (r == -1 && (line = strsep(&rest, "\n")) != NULL)
-		if (strncmp(line, "0::/", 4) == 0)
-			r = (size_t)snprintf(path, PATH_MAX, "%s", line + 3) < PATH_MAX ? 0
-											: -1;
+	found = cgroup_text_path(text, path);
 	free(text);
-	if (r == -1)
-		err_set(e, ERR_FAILED, "process %d is in no cgroup of version 2", (int)pid);
-	return r;
+	if (found)
+		return 0;
+	return err_set(e, ERR_FAILED, "process %d is in no cgroup of version 2", (int)pid);
 }
 
 /* Undoes the \040 of mountinfo, in place. */
@@ -66,11 +72,10 @@ below(const char *path, const char *root)
 	return path + len;
 }
 
-/* One line of mountinfo: the folder of path there, if it is a cgroup2 mount that has it. */
-static bool
-try_mount(char *line, const char *path, char dir[PATH_MAX])
+bool
+cgroup_text_mount(char *line, const char *path, char dir[PATH_MAX])
 {
-	char *fields[5], *rest = line, probe[PATH_MAX + 32];
+	char *fields[5], *rest = line;
 	const char *sub;
 	int n;
 
@@ -87,7 +92,15 @@ try_mount(char *line, const char *path, char dir[PATH_MAX])
 	if (sub == NULL)
 		return false;
 	n = snprintf(dir, PATH_MAX, "%s%s", fields[4], sub);
-	if (n < 0 || n >= PATH_MAX)
+	return n >= 0 && n < PATH_MAX;
+}
+
+static bool
+try_mount(char *line, const char *path, char dir[PATH_MAX])
+{
+	char probe[PATH_MAX + 32];
+
+	if (!cgroup_text_mount(line, path, dir))
 		return false;
 	snprintf(probe, sizeof(probe), "%s/cgroup.procs", dir);
 	return access(probe, F_OK) == 0;

@@ -23,6 +23,14 @@ bool cgroup_has_us(const struct cgroup *cg);
 /* Whether pid is the only process in the cgroup and nothing is below it. */
 bool cgroup_is_alone(const struct cgroup *cg, pid_t pid);
 
+/*
+ * What /proc says, pure; the texts are cut into pieces.  The path of the line "0::/path" of
+ * /proc/PID/cgroup; and, if a line of mountinfo is a cgroup2 mount that has the path, its
+ * folder there.
+ */
+bool cgroup_text_path(char *text, char path[PATH_MAX]);
+bool cgroup_text_mount(char *line, const char *path, char dir[PATH_MAX]);
+
 /* Opens a file of the cgroup, close-on-exec; -1 and errno. */
 int cgroup_open_file(const struct cgroup *cg, const char *name, int flags);
 

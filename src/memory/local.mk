@@ -12,6 +12,7 @@ libgmem_a_SOURCES += \
 	%D%/pause.c %D%/pause.h \
 	%D%/process.c %D%/process.h \
 	%D%/served.c %D%/served.h \
+	%D%/smaps.c %D%/smaps.h \
 	%D%/source.c %D%/source.h \
 	%D%/source-layers.c %D%/source-layers.h
 

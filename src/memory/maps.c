@@ -17,18 +17,22 @@
 int
 maps_open(struct maps *m, pid_t pid, struct err *e)
 {
-	char path[64];
+	char path[64], *text;
 	size_t len;
 
 	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
-	m->pid = pid;
-	if (fd_slurp(path, MAPS_MAX, &m->text, &len, e) == -1)
+	if (fd_slurp(path, MAPS_MAX, &text, &len, e) == -1)
 		return -1;
-	for (char *p = m->text; (p = memchr(p, '\n', len - (size_t)(p - m->text))) != NULL; p++)
-		*p = '\0';
-	m->next = m->text;
-	m->end = m->text + len;
+	maps_take(m, pid, text, len);
 	return 0;
+}
+
+void
+maps_take(struct maps *m, pid_t pid, char *text, size_t len)
+{
+	for (char *p = text; (p = memchr(p, '\n', len - (size_t)(p - text))) != NULL; p++)
+		*p = '\0';
+	*m = (struct maps){ .pid = pid, .text = text, .next = text, .end = text + len };
 }
 
 void
@@ -58,10 +62,10 @@ number(const char **at, int base, char end, uint64_t *out)
 	return true;
 }
 
-/* start-end perms offset major:minor inode, then blanks and the path. */
-static bool
-parse(const char *line, const char *end, struct maps_entry *out)
+bool
+maps_parse(const char *line, struct maps_entry *out)
 {
+	const char *end = line + strlen(line);
 	uint64_t major_no, minor_no, ino;
 	char *stop;
 
@@ -88,10 +92,10 @@ int
 maps_next(struct maps *m, struct maps_entry *out, struct err *e)
 {
 	while (m->next < m->end) {
-		const char *line = m->next, *end = line + strlen(line);
+		const char *line = m->next;
 
-		m->next = end + 1;
-		if (!parse(line, end, out))
+		m->next = line + strlen(line) + 1;
+		if (!maps_parse(line, out))
 			return err_set(e, ERR_FAILED, "/proc/%d/maps: cannot read '%.100s'",
 			    (int)m->pid, line);
 		if (out->ino != 0)

@@ -27,6 +27,15 @@ struct maps_entry {
 int maps_open(struct maps *m, pid_t pid, struct err *e);
 void maps_close(struct maps *m);
 
+/* The same of such a text, malloc'd and NUL-terminated behind its len bytes, which it takes. */
+void maps_take(struct maps *m, pid_t pid, char *text, size_t len);
+
+/*
+ * A line, without its end: start-end perms offset major:minor inode, then blanks and the path,
+ * which is borrowed from it.  False if it is none.
+ */
+bool maps_parse(const char *line, struct maps_entry *out);
+
 /* Begins again at the first mapping of the same copy. */
 void maps_rewind(struct maps *m);
 

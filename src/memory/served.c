@@ -4,82 +4,30 @@
 #include "memory/served.h"
 
 #include <dirent.h>
-#include <errno.h>
-#include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/ckd.h"
-#include "memory/maps.h"
-
-/* Whether the address is in a mapping of the object, by the list of mappings. */
-static int
-is_ours(struct maps *m, uint64_t hva, dev_t dev, ino_t ino, struct err *e)
-{
-	struct maps_entry entry;
-	int more;
-
-	maps_rewind(m);
-	while ((more = maps_next(m, &entry, e)) == 1)
-		if (hva >= entry.start && hva < entry.end)
-			return maps_is(m, &entry, dev, ino) ? 1 : 0;
-	return more;
-}
-
-/* "VmFlags: rd wr … um ui": missing pages or minor faults go to a userfaultfd. */
-static bool
-has_userfaultfd(const char *line)
-{
-	return strncmp(line, "VmFlags:", 8) == 0 &&
-	       (strstr(line, " um") != NULL || strstr(line, " ui") != NULL);
-}
-
-/* Goes through smaps: each mapping's line is followed by lines about it. */
-static int
-search(FILE *smaps, struct maps *m, dev_t dev, ino_t ino, bool *served, struct err *e)
-{
-	uint64_t start, end, hva = 0;
-	char *line = NULL;
-	size_t room = 0;
-	int ours = 0;
-
-	while (ours != -1 && !*served && getline(&line, &room, smaps) != -1) {
-		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &start, &end) == 2)
-			hva = start;
-		else if (has_userfaultfd(line))
-			ours = is_ours(m, hva, dev, ino, e);
-		*served = ours == 1;
-	}
-	free(line);
-	return ours == -1 ? -1 : 0;
-}
+#include "memory/smaps.h"
 
 int
 memory_is_served(pid_t pid, dev_t dev, ino_t ino, bool *served, struct err *e)
 {
-	char path[64];
-	struct maps m;
-	FILE *smaps;
-	int r;
+	const struct maps m = { .pid = pid };
+	struct smaps_entry entry;
+	struct smaps s;
+	int more = 0;
 
-	snprintf(path, sizeof(path), "/proc/%d/smaps", (int)pid);
-	smaps = fopen(path, "re");
-	if (smaps == NULL)
-		return err_sys(e, "open %s", path);
-	if (maps_open(&m, pid, e) == -1) {
-		fclose(smaps);
+	if (smaps_open(&s, pid, e) == -1)
 		return -1;
-	}
 	*served = false;
-	r = search(smaps, &m, dev, ino, served, e);
-	if (r == 0 && ferror(smaps))
-		r = err_set(e, ERR_FAILED, "%s: cannot be read", path);
-	maps_close(&m);
-	fclose(smaps);
-	return r;
+	while (!*served && (more = smaps_next(&s, &entry, e)) == 1)
+		*served = (smaps_has(&entry, "um") || smaps_has(&entry, "ui")) &&
+			  maps_is(&m, &entry.map, dev, ino);
+	smaps_close(&s);
+	return *served || more == 0 ? 0 : -1;
 }
 
 /* How much of [start, end) is within the ranges. */
@@ -101,32 +49,21 @@ int
 memory_is_registered(
     pid_t pid, const struct memory_range *ranges, size_t n, bool *registered, struct err *e)
 {
-	uint64_t start = 0, end = 0, missing = 0, s, t;
-	char path[64], *line = NULL;
-	size_t room = 0;
-	FILE *smaps;
-	int rc = 0;
+	struct smaps_entry entry;
+	uint64_t missing = 0;
+	struct smaps s;
+	int more;
 
-	snprintf(path, sizeof(path), "/proc/%d/smaps", (int)pid);
-	smaps = fopen(path, "re");
-	if (smaps == NULL)
-		return err_sys(e, "open %s", path);
+	if (smaps_open(&s, pid, e) == -1)
+		return -1;
 	for (size_t i = 0; i < n; i++)
 		missing += ranges[i].len;
-	while (getline(&line, &room, smaps) != -1) {
-		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &s, &t) == 2) {
-			start = s;
-			end = t;
-		} else if (strncmp(line, "VmFlags:", 8) == 0 && strstr(line, " um") != NULL) {
-			missing -= within(start, end, ranges, n);
-		}
-	}
-	if (ferror(smaps))
-		rc = err_set(e, ERR_FAILED, "%s: cannot be read", path);
+	while ((more = smaps_next(&s, &entry, e)) == 1)
+		if (smaps_has(&entry, "um"))
+			missing -= within(entry.map.start, entry.map.end, ranges, n);
+	smaps_close(&s);
 	*registered = missing == 0;
-	free(line);
-	fclose(smaps);
-	return rc;
+	return more;
 }
 
 bool

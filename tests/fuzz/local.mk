@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Fuzz targets: without --enable-fuzzers they replay their seeds.
 fuzz_targets = fuzz-cbor-manifest fuzz-ch-receive fuzz-cloud-hypervisor fuzz-control \
-	fuzz-entry-node fuzz-firecracker fuzz-handoff fuzz-handoff-client \
-	fuzz-header fuzz-http fuzz-image fuzz-options fuzz-qemu-mapped fuzz-qemu-stream fuzz-qemu-text \
-	fuzz-qmp fuzz-stats fuzz-trace fuzz-trace-merge fuzz-trailer
+	fuzz-entry-node fuzz-firecracker fuzz-handoff fuzz-handoff-client fuzz-header \
+	fuzz-http fuzz-image fuzz-options fuzz-proc fuzz-qemu-mapped fuzz-qemu-stream \
+	fuzz-qemu-text fuzz-qmp fuzz-stats fuzz-trace fuzz-trace-merge fuzz-trailer
 check_PROGRAMS += $(fuzz_targets) make-seeds
 
 check_LIBRARIES += libgmemfuzz.a
@@ -66,6 +66,10 @@ fuzz_http_LDFLAGS = $(FUZZ_LINK)
 fuzz_image_SOURCES = %D%/fuzz-image.c $(reseal)
 fuzz_image_LDADD = $(FUZZ_ADD)
 fuzz_image_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_proc_SOURCES = %D%/fuzz-proc.c
+fuzz_proc_LDADD = $(FUZZ_ADD)
+fuzz_proc_LDFLAGS = $(FUZZ_LINK)
 
 fuzz_qemu_mapped_SOURCES = %D%/fuzz-qemu-mapped.c
 fuzz_qemu_mapped_LDADD = $(FUZZ_ADD)
