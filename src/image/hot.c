@@ -23,10 +23,8 @@ _Static_assert(HOT_PAGES_MAX < HOT_ZERO, "numbers of pages are not the mark of z
 
 struct hot_cache {
 	pthread_mutex_t lock;
-	bool loaded; /* what follows is there, and does not change any more */
-	struct hot_list list;
-	struct hot_page *pages;
-	uint32_t *slots; /* HOT_ZERO: free */
+	bool loaded; /* the table is there, and does not change any more */
+	struct hot_table table;
 };
 
 uint64_t
@@ -60,8 +58,7 @@ hot_cache_free(struct hot_cache *c)
 	if (c == NULL)
 		return;
 	pthread_mutex_destroy(&c->lock);
-	free(c->pages);
-	free(c->slots);
+	hot_table_free(&c->table);
 	free(c);
 }
 
@@ -102,41 +99,81 @@ hot_find(const struct hot_list *l, uint32_t region, uint64_t page)
 /* ---- loading ---- */
 
 static int
-check_page(const struct image *img, const struct hot_page *p, struct err *e)
+check_page(const struct hot_table *t, const struct hot_page *p, struct err *e)
 {
-	const struct manifest *m = &img->manifest;
-
-	if (p->region >= m->nregions)
-		return err_set(e, ERR_CORRUPT, "region %u of %zu", p->region, m->nregions);
-	if (p->page >= div_up(m->regions[p->region].size, PAGE_GRANULE))
+	if (p->region >= t->nregions)
+		return err_set(e, ERR_CORRUPT, "region %u of %zu", p->region, t->nregions);
+	if (p->page >= div_up(t->regions[p->region].size, PAGE_GRANULE))
 		return err_set(e, ERR_CORRUPT, "page %llu is behind the end of %s",
-		    (unsigned long long)p->page, m->regions[p->region].name);
+		    (unsigned long long)p->page, t->regions[p->region].name);
 	return 0;
 }
 
-/* Takes page number `number` of the list, whose fields are set. */
+/* Takes the next page of the list, whose fields are set. */
 static int
-add_page(const struct image *img, struct hot_cache *c, uint32_t number, struct err *e)
+add_page(struct hot_table *t, struct err *e)
 {
-	const struct hot_page *p = &c->pages[number];
+	const struct hot_page *p = &t->pages[t->list.n];
 	uint32_t slot;
 
-	if (check_page(img, p, e) == -1)
-		return err_wrap(e, "entry %u", number);
-	slot = find_slot(&c->list, p->region, p->page);
-	if (c->slots[slot] != HOT_ZERO)
-		return err_set(e, ERR_CORRUPT, "entries %u and %u are the same page",
-		    c->slots[slot], number);
-	c->slots[slot] = number;
+	if (check_page(t, p, e) == -1)
+		return err_wrap(e, "entry %zu", t->list.n);
+	slot = find_slot(&t->list, p->region, p->page);
+	if (t->slots[slot] != HOT_ZERO)
+		return err_set(e, ERR_CORRUPT, "entries %u and %zu are the same page",
+		    t->slots[slot], t->list.n);
+	t->slots[slot] = (uint32_t)t->list.n++;
+	return 0;
+}
+
+int
+hot_table_new(
+    struct hot_table *t, const struct object *regions, size_t nregions, size_t n, struct err *e)
+{
+	uint32_t nslots = 2;
+
+	while (nslots < 2 * n)
+		nslots *= 2;
+	*t = (struct hot_table){ .regions = regions, .nregions = nregions, .room = n };
+	t->pages = malloc(n * sizeof(*t->pages));
+	t->slots = malloc(nslots * sizeof(*t->slots));
+	if (t->pages == NULL || t->slots == NULL) {
+		hot_table_free(t);
+		return err_sys(e, "hot table");
+	}
+	for (uint32_t i = 0; i < nslots; i++)
+		t->slots[i] = HOT_ZERO;
+	t->list.pages = t->pages;
+	t->list.slots = t->slots;
+	t->list.nslots = nslots;
+	return 0;
+}
+
+void
+hot_table_free(struct hot_table *t)
+{
+	free(t->pages);
+	free(t->slots);
+	*t = (struct hot_table){ 0 };
+}
+
+int
+hot_table_add(struct hot_table *t, const uint8_t *entries, size_t n, struct err *e)
+{
+	for (size_t i = 0; i < n && t->list.n < t->room; i++) {
+		hot_decode(&t->pages[t->list.n], le64dec(entries + i * HOT_ENTRY_SIZE),
+		    &t->list.nstored);
+		if (add_page(t, e) == -1)
+			return -1;
+	}
 	return 0;
 }
 
 static int
-read_table(const struct image *img, struct hot_cache *c, struct image_reader *r, size_t n,
-    struct err *e)
+read_table(const struct image *img, struct hot_table *t, struct image_reader *r, struct err *e)
 {
 	const struct object *table = &img->manifest.hot->table;
-	uint32_t at = 0, number = 0;
+	const struct object *stored = &img->manifest.hot->pages;
 	uint8_t buf[PAGE_GRANULE];
 
 	for (uint64_t off = 0; off < table->size; off += sizeof(buf)) {
@@ -144,58 +181,33 @@ read_table(const struct image *img, struct hot_cache *c, struct image_reader *r,
 
 		if (image_reader_read(r, table, off, buf, len, e) == -1)
 			return -1;
-		for (size_t i = 0; i < len; i += HOT_ENTRY_SIZE, number++) {
-			hot_decode(&c->pages[number], le64dec(buf + i), &at);
-			if (add_page(img, c, number, e) == -1)
-				return err_wrap(e, "%s: %s", img->path, table->name);
-		}
+		if (hot_table_add(t, buf, len / HOT_ENTRY_SIZE, e) == -1)
+			return err_wrap(e, "%s: %s", img->path, table->name);
 	}
-	if (at != img->manifest.hot->pages.size / PAGE_GRANULE)
+	if (t->list.nstored != stored->size / PAGE_GRANULE)
 		return err_set(e, ERR_CORRUPT, "%s: %s: %u pages are not zero, %llu are stored",
-		    img->path, table->name, at,
-		    (unsigned long long)(img->manifest.hot->pages.size / PAGE_GRANULE));
-	c->list.n = n;
-	c->list.nstored = at;
-	c->list.object = at != 0 ? &img->manifest.hot->pages : NULL;
+		    img->path, table->name, t->list.nstored,
+		    (unsigned long long)(stored->size / PAGE_GRANULE));
+	t->list.object = t->list.nstored != 0 ? stored : NULL;
 	return 0;
 }
 
 static int
-allocate(struct hot_cache *c, size_t n, struct err *e)
+load(const struct image *img, struct hot_table *t, struct err *e)
 {
-	uint32_t nslots = 2;
-
-	while (nslots < 2 * n)
-		nslots *= 2;
-	c->pages = malloc(n * sizeof(*c->pages));
-	c->slots = malloc(nslots * sizeof(*c->slots));
-	if (c->pages == NULL || c->slots == NULL)
-		return err_sys(e, "hot table");
-	for (uint32_t i = 0; i < nslots; i++)
-		c->slots[i] = HOT_ZERO;
-	c->list.pages = c->pages;
-	c->list.slots = c->slots;
-	c->list.nslots = nslots;
-	return 0;
-}
-
-static int
-load(const struct image *img, struct hot_cache *c, struct err *e)
-{
-	size_t n = img->manifest.hot->table.size / HOT_ENTRY_SIZE; /* manifest_check */
+	const struct manifest *m = &img->manifest;
+	size_t n = m->hot->table.size / HOT_ENTRY_SIZE; /* manifest_check */
 	struct image_reader *r;
 	int rc;
 
 	if (image_reader_new(&r, img, e) == -1)
 		return -1;
-	rc = allocate(c, n, e) == -1 ? -1 : read_table(img, c, r, n, e);
-	image_reader_free(r);
-	if (rc == -1) {
-		free(c->pages);
-		free(c->slots);
-		c->pages = NULL;
-		c->slots = NULL;
+	rc = hot_table_new(t, m->regions, m->nregions, n, e);
+	if (rc == 0 && read_table(img, t, r, e) == -1) {
+		hot_table_free(t);
+		rc = -1;
 	}
+	image_reader_free(r);
 	return rc;
 }
 
@@ -210,10 +222,10 @@ image_hot(const struct image *img, const struct hot_list **list, struct err *e)
 		return 0;
 	pthread_mutex_lock(&c->lock);
 	if (!c->loaded)
-		rc = load(img, c, e);
+		rc = load(img, &c->table, e);
 	c->loaded = rc == 0;
 	pthread_mutex_unlock(&c->lock);
 	if (rc == 0)
-		*list = &c->list;
+		*list = &c->table.list;
 	return rc;
 }

@@ -42,6 +42,23 @@ int image_hot(const struct image *img, const struct hot_list **list, struct err 
 /* The number of a page among those of the hot object; UINT32_MAX: it is not there. */
 uint32_t hot_find(const struct hot_list *l, uint32_t region, uint64_t page);
 
+/*
+ * The table itself, as it is read: entries of HOT_ENTRY_SIZE bytes that nobody vouches for.
+ * Each is checked; more than n are not looked at.
+ */
+struct hot_table {
+	const struct object *regions; /* borrowed */
+	size_t nregions, room;
+	struct hot_list list; /* of the pages that came */
+	struct hot_page *pages; /* owned */
+	uint32_t *slots; /* owned; HOT_ZERO: free */
+};
+
+int hot_table_new(struct hot_table *t, const struct object *regions, size_t nregions, size_t n,
+    struct err *e);
+int hot_table_add(struct hot_table *t, const uint8_t *entries, size_t n, struct err *e);
+void hot_table_free(struct hot_table *t);
+
 /* Used by image.c: frees what image_hot has made. */
 struct hot_cache;
 struct hot_cache *hot_cache_new(void);

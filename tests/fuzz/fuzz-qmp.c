@@ -102,7 +102,8 @@ ask(struct qmp *q, unsigned how)
 	json_decref(vm.settings.capabilities);
 	if ((how & 8) != 0 && qemu_facts(&vm, &facts, &e) == 0)
 		qemu_facts_fini(&facts);
-	if ((how & 16) != 0) {
+	/* It looks through /proc, which takes its time. */
+	if (how % 32 == 16) {
 		(void)qemu_find_ram(&vm, &e);
 		qemu_free_ram(&vm);
 	}

@@ -2,7 +2,7 @@
 # Fuzz targets: without --enable-fuzzers they replay their seeds.
 fuzz_targets = fuzz-cbor-manifest fuzz-ch-receive fuzz-cloud-hypervisor fuzz-control \
 	fuzz-entry-node fuzz-firecracker fuzz-handoff fuzz-handoff-client fuzz-header \
-	fuzz-http fuzz-image fuzz-options fuzz-proc fuzz-qemu-mapped fuzz-qemu-stream \
+	fuzz-hot-table fuzz-http fuzz-image fuzz-options fuzz-proc fuzz-qemu-mapped fuzz-qemu-stream \
 	fuzz-qemu-text fuzz-qmp fuzz-stats fuzz-trace fuzz-trace-merge fuzz-trailer
 check_PROGRAMS += $(fuzz_targets) make-seeds
 
@@ -58,6 +58,10 @@ fuzz_firecracker_LDFLAGS = $(FUZZ_LINK)
 fuzz_header_SOURCES = %D%/fuzz-header.c
 fuzz_header_LDADD = $(FUZZ_ADD)
 fuzz_header_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_hot_table_SOURCES = %D%/fuzz-hot-table.c
+fuzz_hot_table_LDADD = $(FUZZ_ADD)
+fuzz_hot_table_LDFLAGS = $(FUZZ_LINK)
 
 fuzz_http_SOURCES = %D%/fuzz-http.c
 fuzz_http_LDADD = $(FUZZ_ADD)
