@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <libgen.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,6 +79,7 @@ main(int argc, char **argv)
 	int rc, status;
 
 	fd_sanitize_std();
+	signal(SIGXFSZ, SIG_IGN); /* write(2) tells as well */
 	options_parse(&opt, argc, argv);
 	rc = opt.image == NULL ? opt.verb->run(&in, &e) : run_on_image(&in, &e);
 	status = rc == -1 ? report(&e) : STATUS_OK;

@@ -395,6 +395,7 @@ take_signals(struct listener *l, struct err *e)
 	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN); /* of who read our log: the VMMs go on */
+	signal(SIGXFSZ, SIG_IGN); /* write(2) tells as well */
 	signal(SIGCHLD, SIG_DFL); /* ignored, we would not be told how children ended */
 	sigemptyset(&set);
 	sigaddset(&set, SIGCHLD);

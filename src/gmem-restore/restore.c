@@ -61,7 +61,7 @@ struct restore {
 	struct timeline times;
 	struct prefetching prefetching;
 	struct recording recording;
-	bool record_failed; /* it could not be written */
+	bool file_failed; /* a trace or statistics could not be written */
 	struct series *series; /* NULL: nobody wants statistics */
 };
 
@@ -251,7 +251,9 @@ new_handoff(struct restore *r, struct err *e)
 	return rc;
 }
 
-/* From here on signals are read, not taken; SIGPIPE is neither, and not the VMM's to inherit.
+/*
+ * From here on signals are read, not taken; SIGPIPE and SIGXFSZ are neither, and not the VMM's
+ * to inherit: write(2) tells as well.
  */
 static int
 take_signals(struct restore *r, struct err *e)
@@ -265,6 +267,7 @@ take_signals(struct restore *r, struct err *e)
 		sigaddset(&set, handled[i]);
 	r->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	sigaddset(&set, SIGPIPE);
+	sigaddset(&set, SIGXFSZ);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	return r->signals == -1 ? err_sys(e, "signalfd") : 0;
 }
@@ -432,8 +435,10 @@ write_report(struct restore *r, bool last)
 	if (report == NULL)
 		return;
 	make_report(r, report);
-	if (r->o->stats != NULL && report_write(report, r->o->stats, &e) == -1)
+	if (r->o->stats != NULL && report_write(report, r->o->stats, &e) == -1) {
 		log_error("%s", e.msg);
+		r->file_failed |= last;
+	}
 	if (last)
 		report_log(report);
 	free(report);
@@ -635,7 +640,7 @@ look_at_recording(struct restore *r)
 
 	if (record_look(&r->recording, r->server, runs, &e) == -1) {
 		log_error("%s", e.msg);
-		r->record_failed = true;
+		r->file_failed = true;
 	}
 }
 
@@ -646,7 +651,7 @@ finish_recording(struct restore *r, bool failed)
 
 	if (record_finish(&r->recording, r->server, failed, &e) == -1) {
 		log_error("%s", e.msg);
-		r->record_failed = true;
+		r->file_failed = true;
 	}
 }
 
@@ -838,5 +843,5 @@ restore_run(const struct options *o)
 	restore_fini(&r);
 	if (e.kind != ERR_NONE)
 		return status;
-	return r.record_failed && r.status == 0 ? STATUS_FAILED : same_status(r.status);
+	return r.file_failed && r.status == 0 ? STATUS_FAILED : same_status(r.status);
 }

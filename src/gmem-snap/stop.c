@@ -69,6 +69,7 @@ stop_init(struct err *e)
 	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) == -1)
 		return err_sys(e, "pipe");
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
 	signal(SIGALRM, on_alarm);
 	for (size_t i = 0; i < NSIGNALS; i++)
 		if (take(signals[i].sig, on_signal, SA_RESTART | (int)SA_RESETHAND, e) == -1)

@@ -14,7 +14,7 @@
  */
 #define STOP_GRACE_S 20
 
-/* Takes the signals, and ignores SIGPIPE. */
+/* Takes the signals, and ignores SIGPIPE and SIGXFSZ: write(2) tells as well. */
 int stop_init(struct err *e);
 
 /* Readable once somebody asked. */
