@@ -226,7 +226,7 @@ test_serve_source_LDADD = $(UNIT_LDADD)
 
 # base, format, codec, image
 format_unit_tests = test-base test-codec test-format test-format-hostile test-hot \
-	test-hot-manifest test-trace test-writer
+	test-hot-manifest test-near test-trace test-writer
 check_PROGRAMS += $(format_unit_tests)
 TESTS += $(format_unit_tests)
 
@@ -253,6 +253,10 @@ test_writer_LDADD = $(UNIT_LDADD)
 test_hot_manifest_SOURCES = %D%/unit/test-hot-manifest.c
 test_hot_manifest_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_hot_manifest_LDADD = $(UNIT_LDADD)
+
+test_near_SOURCES = %D%/unit/test-near.c
+test_near_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_near_LDADD = $(UNIT_LDADD)
 
 test_hot_SOURCES = %D%/unit/test-hot.c $(reseal)
 test_hot_CPPFLAGS = $(UNIT_CPPFLAGS) -I$(srcdir)/tests/fuzz

@@ -69,6 +69,22 @@ read_cached(struct cold *c, uint8_t *buf, uint64_t off, size_t len)
 	return n == (ssize_t)len;
 }
 
+static bool
+byte_cached(const struct cold *c, uint64_t off)
+{
+	char byte;
+	struct iovec iov = { &byte, 1 };
+
+	return preadv2(c->img->fd, &iov, 1, (off_t)off, RWF_NOWAIT) == 1;
+}
+
+bool
+cold_at_hand(struct cold *c, uint64_t off, size_t len)
+{
+	return c->how != COLD_DIRECT && len > 0 && byte_cached(c, off) &&
+	       byte_cached(c, off + len - 1);
+}
+
 /* How many bytes of the file are in the buffer from the aligned offset on; 0: it can't. */
 static size_t
 read_direct(const struct cold *c, uint8_t *buf, uint64_t from, size_t want)

@@ -56,6 +56,9 @@ cold_room(size_t len)
 int cold_read(
     struct cold *c, uint8_t *buf, uint64_t off, size_t len, const uint8_t **at, struct err *e);
 
+/* Whether reading there takes the disk from nobody: its ends are in the page cache. */
+bool cold_at_hand(struct cold *c, uint64_t off, size_t len);
+
 /* [off, off + len) will be read soon. */
 void cold_soon(const struct cold *c, uint64_t off, uint64_t len);
 

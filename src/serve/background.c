@@ -1,20 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <config.h>
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "base/ckd.h"
 #include "base/log.h"
-#include "serve/aside.h"
-#include "serve/batch.h"
-#include "serve/hot.h"
-#include "serve/internal.h"
-#include "serve/pace.h"
+#include "serve/backfill.h"
 
-/* Giving what nobody asks for, in the background behind the faults. */
-#define PIECE (UINT64_C(4) << 20) /* of guest memory, between looking around */
+/* The thread behind the faults: it sees to it that all is given, and then lets go. */
 #define BATCH ((size_t)256 << 10) /* of pages that are decoded together, or one chunk */
 
 /*
@@ -22,25 +16,6 @@
  * memory is complete some day, and the faults hardly notice.
  */
 #define SHARE 3
-
-/*
- * The start of a VM is its own: whatever is read or decoded for nobody takes the disk and the
- * CPUs from the VMM, from its state, and from faults.  So this begins when nobody has asked for
- * anything for a while, or has gone on asking for long.
- */
-#define QUIET_NS UINT64_C(200000000)
-#define START_NS UINT64_C(3000000000)
-
-struct backfill {
-	struct server *server;
-	pthread_t thread;
-	bool started;
-	struct cold cold;
-	struct aside aside; /* decodes; its priority is low */
-	struct batch batch;
-	struct pace pace;
-	uint64_t left; /* pages that cannot be had, or may be such */
-};
 
 static void
 nap_us(long us)
@@ -79,101 +54,7 @@ fill_one(struct filler *f, size_t object, uint64_t chunk, const struct entry *en
 	return rc;
 }
 
-/* ---- in the background ---- */
-
-/* What has no place in the VMM cannot be given; eagerly others do it.  False: the server is
- * stopped or has failed. */
-static bool
-await_mapped(struct server *s)
-{
-	while (!atomic_load(s->options.engine == SERVE_EAGER ? &s->filled : &s->mapped)) {
-		if (atomic_load(&s->stop) || atomic_load(&s->state) == SERVER_FAILED)
-			return false;
-		nap_us(1000);
-	}
-	return true;
-}
-
-/* Chunks at once.  Who is asked for pages in their order has the next one soon. */
-static uint64_t
-piece_chunks(const struct backfill *b, const struct served_object *o)
-{
-	uint32_t chunk_size = b->server->img->g.chunk_size;
-
-	if (o->source)
-		return 1;
-	return MAX(MAX(pace_piece(&b->pace, PIECE), o->page_size) / chunk_size, 1);
-}
-
-/* 1: all is given or being given; 0: stopped; -1 */
-static int
-fill_object(struct backfill *b, size_t object, struct err *e)
-{
-	struct server *s = b->server;
-	const struct served_object *o = &s->objects[object];
-	const stat_counter *pages = &b->batch.filler.stats.pages_background;
-	uint64_t n, next = 0, before = stat_get(pages), given = 0;
-
-	if (atomic_load(&o->complete))
-		return 1;
-	if (o->engine == SERVE_COPY && !await_mapped(s))
-		return 0;
-	n = image_chunks(s->img, o->object);
-	while (next < n) {
-		if (!pace_next(&b->pace, given * PAGE_GRANULE))
-			return 0;
-		before = stat_get(pages);
-		if (source_ahead(s, &b->batch.filler, e) == -1 ||
-		    batch_chunks(&b->batch, object, next, MIN(next + piece_chunks(b, o), n),
-			&next, e) == -1)
-			return -1;
-		given = stat_get(pages) - before;
-	}
-	return 1;
-}
-
-/* What cannot be had of their index is left to those who ask. */
-static int
-next_hot(struct filler *f, uint64_t *chunk, struct entry *en, struct err *e)
-{
-	const struct object *o = f->server->hot->list->object;
-	int more;
-
-	while ((more = image_reader_next(f->reader, o, *chunk, chunk, en, e)) == -1 &&
-	       damage_is_borne(f->server, e))
-		*chunk = image_reader_behind(f->reader);
-	return more;
-}
-
-/* What lies in the hot section, of all objects, unless it was prefetched.  The same. */
-static int
-fill_hot(struct backfill *b, struct err *e)
-{
-	struct server *s = b->server;
-	struct filler *f = &b->batch.filler;
-	stat_counter *pages = &f->stats.pages_background;
-	uint64_t chunk = 0, given = 0, before;
-	struct entry en;
-	int more;
-
-	if (s->hot == NULL)
-		return 1;
-	for (size_t i = 0; i < s->nobjects; i++)
-		if (s->objects[i].engine == SERVE_COPY && !await_mapped(s))
-			return 0;
-	b->batch.worked = serve_now();
-	while ((more = next_hot(f, &chunk, &en, e)) == 1) {
-		if (!pace_next(&b->pace, given * PAGE_GRANULE))
-			return 0;
-		batch_give_way(&b->batch);
-		before = stat_get(pages);
-		if (hot_fill(f, chunk, &en, pages, e) == -1)
-			return -1;
-		given = stat_get(pages) - before;
-		chunk++;
-	}
-	return more == -1 ? -1 : 1;
-}
+/* ---- the end ---- */
 
 /* Naps until the page is given, or cannot be: 1, 0 when the server has stopped or failed. */
 static int
@@ -287,8 +168,6 @@ release_mappings(struct server *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* ---- the end ---- */
-
 /* What is missing is no zeros: nothing is unregistered, ever. */
 static void
 stay_damaged(struct backfill *b)
@@ -316,27 +195,6 @@ give_back(struct backfill *b)
 	server_shed(s);
 }
 
-/* False: the server is stopped or has failed. */
-static bool
-await_quiet(struct server *s)
-{
-	uint64_t began = serve_now(), now = began, last = began;
-
-	/* Who asks for pages in their order is to find the next one there. */
-	for (size_t i = 0; i < s->nobjects; i++)
-		if (s->objects[i].source)
-			return true;
-	while (now - last < QUIET_NS && now - began < START_NS) {
-		if (atomic_load(&s->stop) || atomic_load(&s->state) == SERVER_FAILED)
-			return false;
-		nap_us(5000);
-		last = MAX(last, atomic_load(&s->first_mapping));
-		last = MAX(last, atomic_load(&s->last_asked));
-		now = serve_now();
-	}
-	return true;
-}
-
 static void *
 background_main(void *arg)
 {
@@ -345,9 +203,7 @@ background_main(void *arg)
 	struct err e = ERR_INIT;
 	int rc;
 
-	rc = prefetch_await(s) && await_quiet(s) ? fill_hot(b, &e) : 0;
-	for (size_t i = 0; i < s->nobjects && rc == 1; i++)
-		rc = fill_object(b, i, &e);
+	rc = backfill_all(b, &e);
 	for (size_t i = 0; i < s->nobjects && rc == 1; i++)
 		rc = await_object(b, i, &e);
 	if (rc == 1 && b->left > 0) {

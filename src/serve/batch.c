@@ -163,6 +163,10 @@ read_records(struct batch *b)
 		n = together(b, i, &len);
 		for (unsigned k = i; k < i + n; k++)
 			b->jobs[k].record = NULL;
+		if (b->only_at_hand && !cold_at_hand(b->cold, off, len)) {
+			b->away = true;
+			return;
+		}
 		/* One of them may be at fault: each is read alone then, and tells. */
 		if (cold_read(b->cold, b->in + used, off, len, &at, &unused) == -1)
 			continue;
@@ -289,7 +293,7 @@ decode_jobs(void *arg, struct err *e)
 
 	b->out_used = 0;
 	read_records(b);
-	for (unsigned i = 0; i < b->njobs; i++) {
+	for (unsigned i = 0; i < b->njobs && !b->away; i++) {
 		if (stopped(b))
 			return 0;
 		batch_give_way(b);
@@ -390,7 +394,7 @@ batch_chunks(
 
 	b->worked = serve_now();
 	*next = first;
-	while (*next < end && !stopped(b)) {
+	while (*next < end && !stopped(b) && !b->away) {
 		struct job *j = &b->jobs[b->njobs];
 
 		*j = (struct job){ .object = o->object, .region = object };

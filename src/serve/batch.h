@@ -23,6 +23,8 @@ struct batch {
 	bool demand; /* others may ask meanwhile: they go first */
 	unsigned share; /* for so many times as long as was worked, at most */
 	struct aside *aside; /* where it is decoded; NULL: here */
+	bool only_at_hand; /* what would have to come from the disk is left alone, and then … */
+	bool away; /* … this is set */
 	uint64_t worked; /* since when nobody was let go first */
 	unsigned max; /* chunks at once */
 	struct job *jobs;

@@ -2,6 +2,7 @@
 libgmem_a_SOURCES += \
 	%D%/aside.c %D%/aside.h \
 	%D%/asked.c \
+	%D%/backfill.c %D%/backfill.h \
 	%D%/background.c \
 	%D%/batch.c %D%/batch.h \
 	%D%/claims.c %D%/claims.h \
@@ -21,6 +22,7 @@ libgmem_a_SOURCES += \
 	%D%/map.c \
 	%D%/mappings.c \
 	%D%/memory.c \
+	%D%/near.c %D%/near.h \
 	%D%/object.c %D%/object.h \
 	%D%/own.c \
 	%D%/page-pool.c %D%/page-pool.h \

@@ -425,13 +425,21 @@ prefetch_free(struct server *s)
 	s->prefetch = NULL;
 }
 
+const bitmap_word *
+prefetch_wanted(const struct server *s, size_t object)
+{
+	struct prefetch *p = s->prefetch;
+	bitmap_word **wanted = p != NULL ? atomic_load(&p->wanted) : NULL;
+
+	return wanted != NULL ? wanted[object] : NULL;
+}
+
 void
 prefetch_note_fault(struct filler *f, size_t object, uint64_t page)
 {
-	struct prefetch *p = f->server->prefetch;
-	bitmap_word **wanted = p != NULL ? atomic_load(&p->wanted) : NULL;
+	const bitmap_word *wanted = prefetch_wanted(f->server, object);
 
-	if (wanted != NULL && bitmap_test(wanted[object], page))
+	if (wanted != NULL && bitmap_test(wanted, page))
 		stat_add(&f->stats.prefetch_late, 1);
 }
 

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/bitmap.h"
 #include "base/err.h"
 #include "image/cold.h"
 
@@ -108,6 +109,9 @@ int prefetch_start(struct server *s, struct err *e);
  */
 struct mapping;
 void prefetch_mapping(struct server *s, const struct mapping *m);
+
+/* The pages (4 KiB) of an object that are on the list, a bit for each; NULL: there is none. */
+const bitmap_word *prefetch_wanted(const struct server *s, size_t object);
 
 /* Until all of it is given; false: the server is being freed or has failed. */
 bool prefetch_await(struct server *s);
