@@ -53,6 +53,7 @@ struct served_object {
 	uint8_t *own;
 	size_t own_len;
 	int own_uffd;
+	atomic_size_t own_mapped; /* bytes of it, about */
 	_Atomic uint64_t last_asked; /* the chunk it asked for last */
 };
 
@@ -120,10 +121,10 @@ int object_writev(
 int own_open(struct served_object *o);
 void own_close(struct served_object *o);
 int own_write(
-    const struct served_object *o, const void *buf, size_t len, uint64_t off, struct err *e);
+    struct served_object *o, const void *buf, size_t len, uint64_t off, struct err *e);
 
 /* Sees to it that there are pages in [off, off + len), as object_allocate does. */
-int own_zero(const struct served_object *o, size_t len, uint64_t off, struct err *e);
+int own_zero(struct served_object *o, size_t len, uint64_t off, struct err *e);
 
 /* Sees to it that there is a page, of zeros if there was none; guest_memfd or with a bitmap. */
 int object_touch(const struct served_object *o, uint64_t off, struct err *e);

@@ -14,7 +14,11 @@
  * Putting many pages into a memory object through a mapping of our own.  write(2) takes the
  * file's lock, so that threads wait for each other; UFFDIO_COPY takes none, and what it puts
  * there is whole.
+ *
+ * What was put there is mapped here then, and nobody looks at it: every now and then all of it
+ * is unmapped, for else the guest's memory would be counted as ours.
  */
+#define MAPPED_MAX ((size_t)8 << 20)
 
 int
 own_open(struct served_object *o)
@@ -52,11 +56,21 @@ own_close(struct served_object *o)
 	o->own = NULL;
 }
 
+static void
+note_mapped(struct served_object *o, size_t len)
+{
+	if (atomic_fetch_add(&o->own_mapped, len) + len <= MAPPED_MAX)
+		return;
+	atomic_store(&o->own_mapped, 0);
+	(void)madvise(o->own, o->own_len, MADV_DONTNEED);
+}
+
 int
-own_zero(const struct served_object *o, size_t len, uint64_t off, struct err *e)
+own_zero(struct served_object *o, size_t len, uint64_t off, struct err *e)
 {
 	enum uffd_result r;
 
+	note_mapped(o, len);
 	while ((r = uffd_zeropage(o->own_uffd, (uintptr_t)o->own + off, len, e)) == UFFD_BUSY)
 		sched_yield();
 	/* What is there already stays, and the rest has to come, too. */
@@ -66,11 +80,11 @@ own_zero(const struct served_object *o, size_t len, uint64_t off, struct err *e)
 }
 
 int
-own_write(
-    const struct served_object *o, const void *buf, size_t len, uint64_t off, struct err *e)
+own_write(struct served_object *o, const void *buf, size_t len, uint64_t off, struct err *e)
 {
 	uint64_t done;
 
+	note_mapped(o, len);
 	for (size_t at = 0; at < len; at += done) {
 		enum uffd_result r = uffd_copy(o->own_uffd, (uintptr_t)o->own + off + at,
 		    (const char *)buf + at, len - at, &done, e);

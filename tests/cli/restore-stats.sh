@@ -144,10 +144,11 @@ for i in range(1024):
     os.pwrite(f.fileno(), os.urandom(4096), i << 26)
 END
 for chunk in 4096 65536 2097152; do
-    image sized $chunk ram=memfd,64,30,2
-    for options in "--threads 4" "--threads 4 --background off"; do
+    image sized $chunk hot=2 ram=memfd,96,80,2
+    for options in "--threads 4" "--threads 4 --background off" "--threads 4 --prefetch all" \
+        "--threads 4 --eager"; do
         options="$options --stats $s"
-        vmm "chunks of $chunk, $options" 0 'open={mem}' pattern=2,30 map touch=4
+        vmm "chunks of $chunk, $options" 0 'open={mem}' pattern=2,80 map touch=4
         within "chunks of $chunk"
     done
     gmem-snap --file "$tmp/raw" --chunk-size $chunk -f -o "$tmp/sparse.gmem" -q || exit 99
