@@ -117,6 +117,12 @@ put_prefetch(const struct start *s)
 	printf("\n            %llu came too late (%s of the list)\n",
 	    (unsigned long long)s->prefetch.late,
 	    text_percent(percent, s->prefetch.late, s->prefetch.listed));
+	if (s->prefetch.precision >= 0)
+		printf("            %.1f %% of the list was touched (precision)\n",
+		    s->prefetch.precision * 100);
+	if (s->prefetch.recall >= 0)
+		printf("            %.1f %% of what was touched was on the list (recall)\n",
+		    s->prefetch.recall * 100);
 }
 
 int

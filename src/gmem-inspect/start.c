@@ -103,6 +103,15 @@ take_ms(const struct start *s, const json_t *j, const char *key, double *ms, str
 	return 0;
 }
 
+/* From 0 to 1; -1 where there is none. */
+static int
+get_share(const struct start *s, json_t *in, const char *key, double *share, struct err *e)
+{
+	if (take_ms(s, json_object_get(in, key), key, share, e) == -1 || *share > 1)
+		return wrong(s, e, key, "is no share from 0 to 1");
+	return 0;
+}
+
 static int
 get_text(const struct start *s, json_t *in, const char *key, char **text, struct err *e)
 {
@@ -183,7 +192,10 @@ get_prefetch(struct start *s, json_t *in, struct err *e)
 	s->prefetch.any = json_is_object(object);
 	if (!s->prefetch.any)
 		return 0;
-	if (take_ms(s, json_object_get(object, "ms"), "prefetch: ms", &s->prefetch.ms, e) == -1)
+	if (take_ms(s, json_object_get(object, "ms"), "prefetch: ms", &s->prefetch.ms, e) ==
+		-1 ||
+	    get_share(s, object, "precision", &s->prefetch.precision, e) == -1 ||
+	    get_share(s, object, "recall", &s->prefetch.recall, e) == -1)
 		return -1;
 	return GET_FIELDS(s, object, fields, e);
 }

@@ -55,6 +55,7 @@ struct start {
 		bool any;
 		uint64_t listed, pages, bytes, late;
 		double ms; /* below 0: it has not ended */
+		double precision, recall; /* below 0: nobody knows */
 	} prefetch;
 	struct start_latency latency, by[BYS];
 	double cpu_ms;

@@ -47,6 +47,11 @@ check "latencies by what was met" says '^ +zero +2 +9\.0 +9\.0 +9\.0 +9\.0$'
 check "hot and cold" says '^ +hot +1 +9\.0'
 check "without the hot ones" says '^ +stored +2 +36\.0'
 check "lateness" says '2 came too late \(16\.7 % of the list\)'
+check "nobody knows what of the list was touched" lacks precision "$tmp/page"
+jq '.prefetch.precision = 0.25 | .prefetch.recall = 1' "$good" >"$tmp/recorded.json"
+t "of a restore that was recorded" 0 gmem-inspect stats "$tmp/recorded.json"
+check "precision" grep -q ' 25\.0 % of the list was touched (precision)$' "$out"
+check "recall" grep -q ' 100\.0 % of what was touched was on the list (recall)$' "$out"
 check "a stranger's text moves no cursor" lacks "$(printf '\033')" "$tmp/page"
 
 valid() {
@@ -103,6 +108,7 @@ del(.series, .process, .crossings, .prefetch, .latency_by)
 .times_ms = {}
 .prefetch = null
 .prefetch.ms = null
+del(.prefetch.precision, .prefetch.recall)
 .pages |= map_values(0)
 .pages.demand = 9007199254740992
 .times_ms.complete = 1e12
@@ -131,6 +137,8 @@ del(.engine)
 .faults.stored = 0.5
 .faults.zero = 9007199254740994
 .pages = 7
+.prefetch.recall = 1.5
+.prefetch.precision = "most"
 .pages.demand = "all"
 .latency.count = 6
 .latency.buckets = [[1, 2, 3]]
