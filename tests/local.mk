@@ -137,6 +137,7 @@ restore_tests = \
 	%D%/cli/restore-record.sh \
 	%D%/cli/restore-prefetch.sh \
 	%D%/cli/restore-stats.sh \
+	%D%/cli/restore-supervise.sh \
 	%D%/cli/restore-touch.sh \
 	%D%/vm/minivmm-restore.sh \
 	%D%/vm/minivmm-pause-less.sh \

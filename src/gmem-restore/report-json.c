@@ -259,6 +259,7 @@ report_json(const struct report *r)
 	json_object_set_new(out, "latency", first_latency_json(s));
 	json_object_set_new(out, "latency_by", latency_by_json(s));
 	json_object_set_new(out, "process", process_json(&r->self));
+	put(out, "restarts", r->pager.restarts);
 	json_object_set_new(out, "series", series_json(r));
 	return out;
 }

@@ -543,6 +543,8 @@ handle_signals(struct restore *r)
 			write_report(r, false);
 		else if (info.ssi_signo == SIGUSR2 && record_signal(&r->recording))
 			continue;
+		else if (info.ssi_signo == SIGHUP && info.ssi_code <= 0)
+			pager_replace(r->server); /* of the terminal the VMM hears itself */
 		else
 			pass_on(r, &info);
 	}
