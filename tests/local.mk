@@ -227,7 +227,7 @@ test_serve_source_LDADD = $(UNIT_LDADD)
 
 # base, format, codec, image
 format_unit_tests = test-base test-codec test-format test-format-hostile test-hot \
-	test-hot-manifest test-near test-trace test-writer
+	test-hot-manifest test-image-flips test-near test-trace test-writer
 check_PROGRAMS += $(format_unit_tests)
 TESTS += $(format_unit_tests)
 
@@ -242,6 +242,10 @@ test_codec_LDADD = $(UNIT_LDADD)
 test_format_SOURCES = %D%/unit/test-format.c
 test_format_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_format_LDADD = $(UNIT_LDADD)
+
+test_image_flips_SOURCES = %D%/unit/test-image-flips.c %D%/fuzz/fuzz.c
+test_image_flips_CPPFLAGS = $(UNIT_CPPFLAGS) -I$(srcdir)/tests/fuzz
+test_image_flips_LDADD = $(UNIT_LDADD)
 
 test_trace_SOURCES = %D%/unit/test-trace.c
 test_trace_CPPFLAGS = $(UNIT_CPPFLAGS)
