@@ -89,6 +89,7 @@ check "tells which Linux it is" says '^# lab: Linux [0-9]'
 # Each of these must not pass.
 new_case oops <<'END'
 echo "ok 1 - before"
+sleep 1 # until that is on its way
 echo c >/proc/sysrq-trigger
 END
 t "the kernel dies" 1 "$lab" "$tmp/oops.lab"
@@ -134,6 +135,7 @@ check "with who waits" says '^# lab: process [0-9]+: sleep 1000'
 new_case stuck <<'END'
 # lab: seconds=1
 echo "ok 1 - before"
+sleep 1
 sleep 0.5 # all of them are there
 kill -STOP -1
 sleep 1000
