@@ -170,9 +170,11 @@ snap_tests = \
 	%D%/cli/snap-handoff.sh \
 	%D%/cli/snap-hot.sh \
 	%D%/cli/snap-pause-less.sh \
+	%D%/cli/snap-live.sh \
 	%D%/cli/snap-pid.sh \
 	%D%/vm/mapped-qemu13.sh \
 	%D%/vm/snap-qemu.sh \
+	%D%/vm/snap-live-qemu.sh \
 	%D%/vm/snap-qemu13.sh
 dist_check_SCRIPTS += $(snap_tests)
 TESTS += $(snap_tests)
@@ -213,6 +215,12 @@ test_serve_fault_LDADD = $(UNIT_LDADD)
 test_serve_record_SOURCES = %D%/unit/test-serve-record.c
 test_serve_record_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_serve_record_LDADD = $(UNIT_LDADD)
+
+check_PROGRAMS += test-uffd-take
+TESTS += test-uffd-take
+test_uffd_take_SOURCES = %D%/unit/test-uffd-take.c
+test_uffd_take_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_uffd_take_LDADD = $(UNIT_LDADD)
 
 check_PROGRAMS += test-protect
 TESTS += test-protect

@@ -5,13 +5,14 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "base/ckd.h"
 #include "base/fdio.h"
 #include "base/log.h"
 #include "gmem-snap/objects.h"
 #include "gmem-snap/peer.h"
 #include "memory/mapped.h"
-#include "serve/protect.h"
 
 #define POOL_SIZE ((size_t)64 << 20) /* for pages that the VM writes before we come to them */
 
@@ -22,10 +23,11 @@ struct live_region {
 
 struct live {
 	struct snapshot *s;
-	struct control *vm;
+	pid_t pid;
 	struct protect *protect;
 	struct live_region *regions;
-	struct control_mapping *mappings;
+	struct live_memory *memory; /* one for each region */
+	struct protect_mapping *mappings;
 	size_t nmappings;
 };
 
@@ -76,24 +78,24 @@ redirect(struct live *l, struct err *e)
 static int
 check_region(const struct live *l, size_t i, struct memory_mapping *list, struct err *e)
 {
-	const struct control_region *r;
-	struct peer_memory m = { .pid = control_pid(l->vm), .alone = true };
-	struct memory_part part;
-	size_t nregions, n = 0;
+	const struct region *r = &l->s->regions.v[i];
+	const struct live_memory *m = &l->memory[i];
+	const struct peer_memory user = { .pid = l->pid,
+		.name = r->object.name,
+		.dev = m->dev,
+		.ino = m->ino,
+		.alone = true };
+	const struct memory_part part = { m->dev, m->ino, r->offset, r->object.size };
+	size_t n = 0;
 
-	r = &control_regions(l->vm, &nregions)[i];
-	part = (struct memory_part){ r->dev, r->ino, r->offset, r->size };
-	m.name = r->name;
-	m.dev = r->dev;
-	m.ino = r->ino;
 	for (size_t k = 0; k < l->nmappings; k++)
 		if (l->mappings[k].region == i)
-			list[n++] = (struct memory_mapping){ .hva = l->mappings[k].address,
-				.len = l->mappings[k].length,
+			list[n++] = (struct memory_mapping){ .hva = l->mappings[k].hva,
+				.len = l->mappings[k].len,
 				.offset = r->offset + l->mappings[k].offset };
-	if (peer_check_users(&m, e) == -1)
+	if (peer_check_users(&user, e) == -1)
 		return -1;
-	return memory_check_mappings(m.pid, &part, list, n, e);
+	return memory_check_mappings(l->pid, &part, list, n, e);
 }
 
 /* That nobody can write to the memory but through the mappings that we have. */
@@ -116,66 +118,93 @@ check_writers(const struct live *l, struct err *e)
 
 /* ---- the steps ---- */
 
+int
+live_add_object(struct live_vm *vm, const struct memory_object *o, uint64_t offset,
+    uint64_t size, size_t region, struct err *e)
+{
+	struct protect_mapping *list;
+
+	list = reallocarray(vm->mappings, vm->nmappings + o->nmappings + 1, sizeof(*list));
+	if (list == NULL)
+		return err_sys(e, "mappings");
+	vm->mappings = list;
+	for (size_t i = 0; i < o->nmappings; i++) {
+		const struct memory_mapping *m = &o->mappings[i];
+		uint64_t start = MAX(m->offset, offset);
+		uint64_t end = MIN(m->offset + m->len, offset + size);
+
+		if (!m->shared || start >= end)
+			continue;
+		list[vm->nmappings++] = (struct protect_mapping){
+			.hva = m->hva + (start - m->offset),
+			.len = end - start,
+			.offset = start - offset,
+			.region = region,
+		};
+	}
+	return 0;
+}
+
 static int
 protect(struct live *l, int uffd, struct err *e)
 {
 	const struct regions *r = &l->s->regions;
 	struct protect_region *regions = calloc(r->n, sizeof(*regions));
-	struct protect_mapping *mappings = calloc(l->nmappings, sizeof(*mappings));
-	int rc = -1;
+	int rc;
 
-	for (size_t i = 0; regions != NULL && i < r->n; i++)
+	if (regions == NULL) {
+		fd_close(&uffd);
+		return err_sys(e, "regions");
+	}
+	for (size_t i = 0; i < r->n; i++)
 		regions[i] = (struct protect_region){ .source = r->v[i].source,
 			.offset = r->v[i].offset,
 			.size = r->v[i].object.size,
 			.page_size = r->v[i].object.page_size };
-	for (size_t i = 0; mappings != NULL && i < l->nmappings; i++)
-		mappings[i] = (struct protect_mapping){ .hva = l->mappings[i].address,
-			.len = l->mappings[i].length,
-			.offset = l->mappings[i].offset,
-			.region = l->mappings[i].region };
-	if (regions == NULL || mappings == NULL) {
-		err_sys(e, "mappings");
-		fd_close(&uffd);
-	} else {
-		rc = protect_new(
-		    &l->protect, uffd, regions, r->n, mappings, l->nmappings, POOL_SIZE, e);
-	}
+	rc = protect_new(
+	    &l->protect, uffd, regions, r->n, l->mappings, l->nmappings, POOL_SIZE, e);
 	free(regions);
-	free(mappings);
 	return rc;
 }
 
 static int
-prepare(struct live *l, struct err *e)
+copy_lists(struct live *l, const struct live_vm *vm, struct err *e)
 {
-	int uffd;
+	size_t n = l->s->regions.n;
 
-	if (!control_can_protect(l->vm))
-		return err_set(e, ERR_UNSUPPORTED,
-		    "the VMM (%s) cannot have its memory protected: leave out --pause-less",
-		    control_vmm(l->vm));
-	if (control_pid(l->vm) == 0)
-		return err_set(e, ERR_UNSUPPORTED,
-		    "the VMM's process cannot be seen from here, nor who else writes to its "
-		    "memory: leave out --pause-less");
-	if (control_protect(l->vm, &uffd, &l->mappings, &l->nmappings, e) == -1)
+	l->memory = calloc(n + 1, sizeof(*l->memory));
+	l->mappings = calloc(vm->nmappings + 1, sizeof(*l->mappings));
+	if (l->memory == NULL || l->mappings == NULL)
+		return err_sys(e, "write protection");
+	memcpy(l->memory, vm->regions, n * sizeof(*l->memory));
+	memcpy(l->mappings, vm->mappings, vm->nmappings * sizeof(*l->mappings));
+	l->nmappings = vm->nmappings;
+	return 0;
+}
+
+static int
+prepare(struct live *l, struct live_vm *vm, struct err *e)
+{
+	int uffd = vm->uffd;
+
+	if (copy_lists(l, vm, e) == -1)
 		return -1;
-	if (protect(l, uffd, e) == -1)
+	vm->uffd = -1;
+	if (protect(l, uffd, e) == -1 || peer_check_devices(l->pid, e) == -1)
 		return err_wrap(e, "--pause-less");
 	return check_writers(l, e) == -1 ? -1 : redirect(l, e);
 }
 
 int
-live_prepare(struct live **out, struct snapshot *s, struct control *vm, struct err *e)
+live_prepare(struct live **out, struct snapshot *s, struct live_vm *vm, struct err *e)
 {
 	struct live *l = calloc(1, sizeof(*l));
 
 	if (l == NULL)
 		return err_sys(e, "write protection");
 	l->s = s;
-	l->vm = vm;
-	if (prepare(l, e) == -1) {
+	l->pid = vm->pid;
+	if (prepare(l, vm, e) == -1) {
 		live_free(l);
 		return -1;
 	}
@@ -202,7 +231,7 @@ live_check(struct live *l, struct err *e)
 	if (protect_check(l->protect, e) == -1)
 		return -1;
 	/* One that has ended took its mappings with it, and has written nothing unseen. */
-	return process_is_gone(control_pid(l->vm)) ? 0 : check_writers(l, e);
+	return process_is_gone(l->pid) ? 0 : check_writers(l, e);
 }
 
 void
@@ -212,6 +241,7 @@ live_free(struct live *l)
 		return;
 	protect_free(l->protect);
 	free(l->regions);
+	free(l->memory);
 	free(l->mappings);
 	free(l);
 }

@@ -36,7 +36,7 @@ static const struct opt_program program = {
 	.name = "gmem-snap",
 	.usage =
 	    "gmem-snap --qmp SOCKET [--pid PID] [--leave HOW] [options] -o IMAGE\n"
-	    "       gmem-snap --handoff SOCKET [--pause-less] [options] -o IMAGE\n"
+	    "       gmem-snap --handoff SOCKET [options] -o IMAGE\n"
 	    "       gmem-snap --VMM SOCKET [--leave HOW] [options] -o IMAGE\n"
 	    "       gmem-snap --pid PID [--region NAME|N]… [--pause HOW] [options] -o IMAGE\n"
 	    "       gmem-snap --file [NAME=]RAW [--diff FILE]… [options] -o IMAGE\n"
@@ -202,7 +202,8 @@ static const struct {
 	{ 'o', IMAGE, "-o goes with an image, not with --list" },
 	{ OPT_PAUSE, PROCESS,
 	    "--pause goes with --pid (QEMU, or who speaks the hand-off, pauses by itself)" },
-	{ OPT_PAUSE_LESS, HANDOFF, "--pause-less goes with --handoff" },
+	{ OPT_PAUSE_LESS, HANDOFF | QEMU | PROCESS,
+	    "--pause-less goes with --handoff, --qmp or --pid" },
 	{ OPT_PID, QEMU | PROCESS | LIST, "--pid excludes other places of memory but --qmp" },
 	{ OPT_PROGRESS_FD, IMAGE, "--progress-fd goes with an image, not with --list" },
 	{ OPT_QMP, QEMU, "--qmp excludes --list and other places of memory but --pid" },
@@ -517,6 +518,11 @@ check(struct options *o, const bool *given)
 		opt_bad(&program, "--list wants --pid");
 	if (o->mode == SNAP_LIST)
 		return;
+	if (o->pause_less && o->mode == SNAP_PROCESS && o->pause == PAUSE_NONE)
+		opt_bad(&program, "--pause-less needs a short pause: not --pause none");
+	if (o->pause_less && (o->leave == VMM_LEAVE_PAUSED || o->leave == VMM_LEAVE_QUIT))
+		opt_bad(
+		    &program, "--pause-less lets the VM run on: not --leave paused or quit");
 	/* The pages of the traces are read before all others, while the VM would run. */
 	if (o->pause_less && o->hot.n != 0)
 		opt_bad(&program,

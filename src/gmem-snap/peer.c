@@ -3,10 +3,13 @@
 
 #include "gmem-snap/peer.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/ckd.h"
 #include "base/fdio.h"
 #include "base/log.h"
 #include "gmem-snap/objects.h"
@@ -74,6 +77,44 @@ peer_check_users(const struct peer_memory *m, struct err *e)
 		log_info("%zu processes could not be asked whether they map %s", unreadable,
 		    m->name);
 	return r;
+}
+
+static bool
+is_pinning(const char *target)
+{
+	static const char *const kinds[] = { "/dev/vfio/", "/dev/iommu", "anon_inode:[vfio",
+		"anon_inode:[iommufd", "/dev/vhost-vdpa", "/dev/infiniband/" };
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
+		if (strncmp(target, kinds[i], strlen(kinds[i])) == 0)
+			return true;
+	return false;
+}
+
+int
+peer_check_devices(pid_t pid, struct err *e)
+{
+	char path[64], target[64];
+	struct dirent *entry;
+	int rc = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	dir = opendir(path);
+	if (dir == NULL)
+		return err_sys(e, "%s", path);
+	while (rc == 0 && (entry = readdir(dir)) != NULL) {
+		ssize_t n = readlinkat(dirfd(dir), entry->d_name, target, sizeof(target) - 1);
+
+		target[MAX(n, 0)] = '\0';
+		if (is_pinning(target))
+			rc = err_set(e, ERR_UNSUPPORTED,
+			    "process %d has %s: a device writes to its memory unseen; leave "
+			    "out --pause-less",
+			    (int)pid, target);
+	}
+	closedir(dir);
+	return rc;
 }
 
 int

@@ -28,6 +28,12 @@ struct peer_memory {
  */
 int peer_check_users(const struct peer_memory *m, struct err *e);
 
+/*
+ * That no device writes to the memory of the process past its page tables: pages that VFIO,
+ * vDPA or RDMA have pinned are written unseen by any write protection.  ERR_UNSUPPORTED.
+ */
+int peer_check_devices(pid_t pid, struct err *e);
+
 /* Puts the command line of the process into the image; not to know it is no failure. */
 int peer_command(struct snapshot *s, pid_t pid, struct err *e);
 

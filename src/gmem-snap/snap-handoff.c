@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -205,12 +206,51 @@ save_live(struct snapshot *s, struct control *vm, struct live *live, struct err 
 }
 
 static int
+can_protect(const struct control *vm, struct err *e)
+{
+	if (!control_can_protect(vm))
+		return err_set(e, ERR_UNSUPPORTED,
+		    "the VMM (%s) cannot have its memory protected: leave out --pause-less",
+		    control_vmm(vm));
+	if (control_pid(vm) == 0)
+		return err_set(e, ERR_UNSUPPORTED,
+		    "the VMM's process cannot be seen from here, nor who else writes to its "
+		    "memory: leave out --pause-less");
+	return 0;
+}
+
+/* The VMM tells where its memory is mapped, and gives a userfaultfd for it. */
+static int
+prepare_live(struct live **live, struct snapshot *s, struct control *vm, struct err *e)
+{
+	struct live_vm from = { .pid = control_pid(vm), .uffd = -1 };
+	const struct control_region *list;
+	struct live_memory *memory;
+	size_t n;
+	int rc;
+
+	if (can_protect(vm, e) == -1 ||
+	    control_protect(vm, &from.uffd, &from.mappings, &from.nmappings, e) == -1)
+		return -1;
+	list = control_regions(vm, &n);
+	memory = calloc(n + 1, sizeof(*memory));
+	for (size_t i = 0; memory != NULL && i < n; i++)
+		memory[i] = (struct live_memory){ list[i].dev, list[i].ino };
+	from.regions = memory;
+	rc = memory != NULL ? live_prepare(live, s, &from, e) : err_sys(e, "regions");
+	fd_close(&from.uffd);
+	free(memory);
+	free(from.mappings);
+	return rc;
+}
+
+static int
 save(struct snapshot *s, struct control *vm, struct err *e)
 {
 	struct live *live = NULL;
 	int rc;
 
-	if (s->o->pause_less && live_prepare(&live, s, vm, e) == -1)
+	if (s->o->pause_less && prepare_live(&live, s, vm, e) == -1)
 		return -1;
 	rc = snapshot_start(s, e);
 	if (rc == 0)

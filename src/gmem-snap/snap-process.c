@@ -7,11 +7,14 @@
 #include <string.h>
 
 #include "base/ckd.h"
+#include "base/fdio.h"
 #include "base/log.h"
+#include "gmem-snap/live.h"
 #include "gmem-snap/objects.h"
 #include "gmem-snap/peer.h"
 #include "gmem-snap/stop.h"
 #include "memory/cgroup.h"
+#include "serve/uffd-take.h"
 #include "vmm/guard.h"
 
 /* Any process, of which we know nothing but its memory objects. */
@@ -153,12 +156,14 @@ check_sizes(const struct snapshot *s, const struct target *t, struct err *e)
 	return rc;
 }
 
+/* live: its memory is read later; or NULL. */
 static int
-save(struct snapshot *s, struct target *t, struct err *e)
+save(struct snapshot *s, struct target *t, struct live *live, struct err *e)
 {
-	if (stop_check(e) == -1 || pause_enter(&t->pause, PAUSE_TIMEOUT_MS, e) == -1)
+	if (stop_check(e) == -1 || pause_enter(&t->pause, PAUSE_TIMEOUT_MS, e) == -1 ||
+	    check_sizes(s, t, e) == -1)
 		return -1;
-	if (check_sizes(s, t, e) == -1 || snapshot_memory(s, e) == -1)
+	if ((live != NULL ? live_arm(live, e) : snapshot_memory(s, e)) == -1)
 		return -1;
 	return pause_check(&t->pause, e);
 }
@@ -200,7 +205,36 @@ release(void *arg)
 }
 
 static int
-save_paused(struct snapshot *s, struct target *t, struct err *e)
+save_and_resume(struct snapshot *s, struct target *t, struct live *live, struct err *e)
+{
+	if (snapshot_start(s, e) == -1)
+		return -1;
+	s->pause_ns = snapshot_now();
+	return resume(s, t, save(s, t, live, e), e);
+}
+
+static int
+save_live(struct snapshot *s, struct target *t, struct live_vm *from, struct err *e)
+{
+	struct live *live;
+	int rc;
+
+	if (live_prepare(&live, s, from, e) == -1)
+		return -1;
+	rc = save_and_resume(s, t, live, e);
+	if (rc == 0)
+		rc = snapshot_memory(s, e);
+	if (rc == 0)
+		rc = live_check(live, e);
+	/* The workers read through it. */
+	snapshot_stop(s);
+	live_free(live);
+	return rc;
+}
+
+/* from: how it is saved while it runs; or NULL. */
+static int
+guarded(struct snapshot *s, struct target *t, struct live_vm *from, struct err *e)
 {
 	const int keep[] = { t->pause.fd, t->pause.events };
 	struct guard *guard;
@@ -208,12 +242,52 @@ save_paused(struct snapshot *s, struct target *t, struct err *e)
 
 	if (guard_start(&guard, release, t, keep, 2, e) == -1)
 		return -1;
-	rc = snapshot_start(s, e);
-	if (rc == 0) {
-		s->pause_ns = snapshot_now();
-		rc = resume(s, t, save(s, t, e), e);
-	}
+	rc = from != NULL ? save_live(s, t, from, e) : save_and_resume(s, t, NULL, e);
 	guard_stop(guard);
+	return rc;
+}
+
+/* Where the chosen memory is mapped, and a userfaultfd of the process. */
+static int
+find_live(struct live_vm *from, struct live_memory **memory, const struct snapshot *s,
+    const struct target *t, struct err *e)
+{
+	size_t n = 0;
+
+	*memory = calloc(s->regions.n + 1, sizeof(**memory));
+	if (*memory == NULL)
+		return err_sys(e, "list of memory");
+	from->pid = t->pid;
+	from->regions = *memory;
+	for (size_t i = 0; i < t->objects.n; i++) {
+		const struct memory_object *o = &t->objects.v[i];
+
+		if (!t->chosen[i])
+			continue;
+		(*memory)[n] = (struct live_memory){ o->dev, o->ino };
+		if (live_add_object(from, o, 0, s->regions.v[n].object.size, n, e) == -1)
+			return -1;
+		n++;
+	}
+	return uffd_take(t->pid, &from->uffd, e);
+}
+
+/* The userfaultfd first: a guardian has none of our descriptors, and threads come after it. */
+static int
+guarded_live(struct snapshot *s, struct target *t, struct err *e)
+{
+	struct live_vm from = { .uffd = -1 };
+	struct live_memory *memory;
+	int rc;
+
+	rc = find_live(&from, &memory, s, t, e);
+	if (rc == 0)
+		rc = guarded(s, t, &from, e);
+	else
+		err_wrap(e, "--pause-less");
+	fd_close(&from.uffd);
+	free(memory);
+	free(from.mappings);
 	return rc;
 }
 
@@ -222,7 +296,7 @@ save_unpaused(struct snapshot *s, struct target *t, struct err *e)
 {
 	if (snapshot_start(s, e) == -1)
 		return -1;
-	return save(s, t, e);
+	return save(s, t, NULL, e);
 }
 
 int
@@ -238,7 +312,7 @@ snap_process(struct snapshot *s, struct err *e)
 	if (rc == 0 && t.pause.method == PAUSE_NONE)
 		rc = save_unpaused(s, &t, e);
 	else if (rc == 0)
-		rc = save_paused(s, &t, e);
+		rc = s->o->pause_less ? guarded_live(s, &t, e) : guarded(s, &t, NULL, e);
 	if (rc == 0)
 		rc = snapshot_commit(s, e);
 	pause_resume(&t.pause, &ignored);

@@ -9,9 +9,11 @@
 
 #include "base/fdio.h"
 #include "base/log.h"
+#include "gmem-snap/live.h"
 #include "gmem-snap/objects.h"
 #include "gmem-snap/stop.h"
 #include "memory/served.h"
+#include "serve/uffd-take.h"
 #include "vmm/guard.h"
 #include "vmm/qemu/qemu.h"
 
@@ -116,17 +118,24 @@ sink(void *arg, const void *buf, size_t len, struct err *e)
 	return stream_put(arg, buf, len, e);
 }
 
+static int
+pause_and_save_state(struct snapshot *s, struct qemu *vm, struct err *e)
+{
+	if (stop_check(e) == -1 || qemu_pause(vm, e) == -1 ||
+	    stream_begin(s->stream, "device", "qemu-migration", e) == -1 ||
+	    qemu_save_state(vm, sink, s->stream, e) == -1)
+		return -1;
+	return stream_end(s->stream, e);
+}
+
 /* Everything that the VM has to be paused for. */
 static int
-save(struct snapshot *s, struct qemu *vm, struct err *e)
+save(struct snapshot *s, struct qemu *vm, struct live *live, struct err *e)
 {
-	if (stop_check(e) == -1 || qemu_pause(vm, e) == -1)
-		return -1;
-	if (stream_begin(s->stream, "device", "qemu-migration", e) == -1 ||
-	    qemu_save_state(vm, sink, s->stream, e) == -1 || stream_end(s->stream, e) == -1)
+	if (pause_and_save_state(s, vm, e) == -1)
 		return -1;
 	/* Not before: completing the state may still write to RAM. */
-	if (snapshot_memory(s, e) == -1)
+	if ((live != NULL ? live_arm(live, e) : snapshot_memory(s, e)) == -1)
 		return -1;
 	return qemu_check_paused(vm, e);
 }
@@ -189,32 +198,103 @@ resume(struct snapshot *s, struct qemu *vm, int r, struct err *e)
  * ended or left paused waits until the image has its name.
  */
 static int
-save_and_resume(struct snapshot *s, struct qemu *vm, struct err *e)
+save_and_resume(struct snapshot *s, struct qemu *vm, struct live *live, struct err *e)
 {
 	enum vmm_leave leave = s->o->leave;
 	int rc;
 
 	s->pause_ns = snapshot_now();
-	rc = save(s, vm, e);
+	rc = save(s, vm, live, e);
 	if (rc == 0 && (leave == VMM_LEAVE_QUIT || leave == VMM_LEAVE_PAUSED))
 		rc = snapshot_commit(s, e);
 	return resume(s, vm, rc, e);
 }
 
+/* ---- while it runs ---- */
+
+/* Where the RAM is mapped, and a userfaultfd of QEMU's. */
 static int
-guarded(struct snapshot *s, struct qemu *vm, struct err *e)
+find_live(struct live_vm *from, struct live_memory **memory, struct qemu *vm, struct err *e)
+{
+	const struct qemu_ram *ram;
+	size_t n;
+
+	ram = qemu_ram(vm, &n);
+	*memory = calloc(n + 1, sizeof(**memory));
+	if (*memory == NULL)
+		return err_sys(e, "RAM");
+	from->pid = qemu_pid(vm);
+	from->regions = *memory;
+	for (size_t i = 0; i < n; i++) {
+		(*memory)[i] = (struct live_memory){ ram[i].object->dev, ram[i].object->ino };
+		if (live_add_object(from, ram[i].object, ram[i].offset, ram[i].size, i, e) ==
+		    -1)
+			return -1;
+	}
+	return uffd_take(from->pid, &from->uffd, e);
+}
+
+static int
+save_live(struct snapshot *s, struct qemu *vm, struct live_vm *from, struct err *e)
+{
+	struct live *live;
+	int rc;
+
+	if (live_prepare(&live, s, from, e) == -1)
+		return -1;
+	rc = snapshot_start(s, e);
+	if (rc == 0)
+		rc = save_and_resume(s, vm, live, e);
+	if (rc == 0)
+		rc = snapshot_memory(s, e);
+	if (rc == 0)
+		rc = live_check(live, e);
+	/* The workers read through it. */
+	snapshot_stop(s);
+	live_free(live);
+	return rc;
+}
+
+/* ---- all of it ---- */
+
+static int
+save_paused(struct snapshot *s, struct qemu *vm, struct err *e)
+{
+	return snapshot_start(s, e) == -1 ? -1 : save_and_resume(s, vm, NULL, e);
+}
+
+/* from: how it is saved while it runs; or NULL. */
+static int
+guarded(struct snapshot *s, struct qemu *vm, struct live_vm *from, struct err *e)
 {
 	struct guard *guard;
 	int fd = qemu_fd(vm), rc;
 
 	if (guard_start(&guard, qemu_guard_resume, vm, &fd, 1, e) == -1)
 		return -1;
-	rc = snapshot_start(s, e);
-	if (rc == 0)
-		rc = save_and_resume(s, vm, e);
+	rc = from != NULL ? save_live(s, vm, from, e) : save_paused(s, vm, e);
 	guard_stop(guard);
 	if (rc == 0 && !s->committed)
 		rc = snapshot_commit(s, e);
+	return rc;
+}
+
+/* The userfaultfd first: a guardian has none of our descriptors, and threads come after it. */
+static int
+guarded_live(struct snapshot *s, struct qemu *vm, struct err *e)
+{
+	struct live_vm from = { .uffd = -1 };
+	struct live_memory *memory;
+	int rc;
+
+	rc = find_live(&from, &memory, vm, e);
+	if (rc == 0)
+		rc = guarded(s, vm, &from, e);
+	else
+		err_wrap(e, "--pause-less");
+	fd_close(&from.uffd);
+	free(memory);
+	free(from.mappings);
 	return rc;
 }
 
@@ -227,7 +307,7 @@ snap_qemu(struct snapshot *s, struct err *e)
 	if (qemu_attach(&vm, s->o->qmp, s->o->pid, stop_fd(), e) == -1)
 		return -1;
 	if (put_facts(s, vm, e) == 0 && open_all_ram(s, vm, e) == 0)
-		rc = guarded(s, vm, e);
+		rc = s->o->pause_less ? guarded_live(s, vm, e) : guarded(s, vm, NULL, e);
 	qemu_detach(vm);
 	return rc;
 }

@@ -5,6 +5,7 @@ libgmem_a_SOURCES += \
 	%D%/guest-memfd.c %D%/guest-memfd.h \
 	%D%/host.c %D%/host.h \
 	%D%/hugepage.c %D%/hugepage.h \
+	%D%/inject.c %D%/inject.h \
 	%D%/kind.c %D%/kind.h \
 	%D%/mapped.c %D%/mapped.h \
 	%D%/maps.c %D%/maps.h \

@@ -44,4 +44,5 @@ libgmem_a_SOURCES += \
 	%D%/stats.c %D%/stats.h \
 	%D%/threads.c \
 	%D%/uffd.c %D%/uffd.h \
-	%D%/uffd-protect.c %D%/uffd-protect.h
+	%D%/uffd-protect.c %D%/uffd-protect.h \
+	%D%/uffd-take.c %D%/uffd-take.h

@@ -62,15 +62,15 @@ check_mappings(const struct control *c, const struct reply *r, struct err *e)
 }
 
 static int
-copy(const struct reply *r, struct control_mapping **list, size_t *n, struct err *e)
+copy(const struct reply *r, struct protect_mapping **list, size_t *n, struct err *e)
 {
-	struct control_mapping *to = calloc(r->m.count, sizeof(*to));
+	struct protect_mapping *to = calloc(r->m.count, sizeof(*to));
 
 	if (to == NULL)
 		return err_sys(e, "mappings");
 	for (size_t i = 0; i < r->m.count; i++)
-		to[i] = (struct control_mapping){ .address = r->mappings[i].address,
-			.length = r->mappings[i].length,
+		to[i] = (struct protect_mapping){ .hva = r->mappings[i].address,
+			.len = r->mappings[i].length,
 			.offset = r->mappings[i].offset,
 			.region = r->mappings[i].region };
 	*list = to;
@@ -80,7 +80,7 @@ copy(const struct reply *r, struct control_mapping **list, size_t *n, struct err
 
 int
 control_protect(
-    struct control *c, int *uffd, struct control_mapping **list, size_t *n, struct err *e)
+    struct control *c, int *uffd, struct protect_mapping **list, size_t *n, struct err *e)
 {
 	struct reply r;
 	int rc;

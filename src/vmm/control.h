@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "serve/protect.h"
 #include "memory/kind.h"
 
 /*
@@ -82,13 +83,6 @@ bool control_may_be_paused(const struct control *c);
  */
 int control_state(struct control *c, int *fd, uint64_t *size, char name[256], struct err *e);
 
-/* A shared mapping of a region in the VMM. */
-struct control_mapping {
-	uint64_t address, length; /* bytes, multiples of 4 KiB */
-	uint64_t offset; /* in the region */
-	size_t region; /* its place in the list of control_regions */
-};
-
 /* Whether the VMM says that it knows control_protect. */
 bool control_can_protect(const struct control *c);
 
@@ -98,7 +92,7 @@ bool control_can_protect(const struct control *c);
  * The protection is in place as long as the conversation, at most.
  */
 int control_protect(
-    struct control *c, int *uffd, struct control_mapping **list, size_t *n, struct err *e);
+    struct control *c, int *uffd, struct protect_mapping **list, size_t *n, struct err *e);
 
 /*
  * Undoes control_pause, also one that was given up on.  Does not look at the stop

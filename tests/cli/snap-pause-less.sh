@@ -189,7 +189,7 @@ nothing "RESUME: close"
 end
 
 # Options.
-for word in --qmp\ x --pid\ 1 "--file $0" --list; do
+for word in "--mapped-ram $0" "--from $0" "--file $0" --list; do
     # shellcheck disable=SC2086
     t "--pause-less with $word" 2 gmem-snap --pause-less -o "$dir/i" $word
 done

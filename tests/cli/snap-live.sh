@@ -1,0 +1,70 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+# gmem-snap --pause-less --pid: a process that knows nothing of it writes while it is saved.
+. "${abs_top_srcdir:?}/tests/lib/cli.sh"
+. "$abs_top_srcdir/tests/lib/vmm-server.sh"
+
+snap() { gmem-snap --pause-less --pid "$pid" "$@"; }
+is_free() { ! grep '^VmFlags:.* uw' "/proc/$pid/smaps"; }
+descriptors() { find "/proc/$pid/fd" -mindepth 1 | wc -l; }
+# The numbers in the pages of the image: first and last differ by one at most, and never rise.
+is_cut() {
+    gmem-inspect extract "$1" --region cut -o "$tmp/raw" --force -q &&
+        od -An -v -tu8 -w4096 "$tmp/raw" | awk '
+            { n = $1 + 0 }
+            NR == 1 { first = n }
+            NR > 1 && n > last { exit bad = 1 }
+            { last = n }
+            END { exit bad || first == 0 || first - last > 1 || NR != 1024 }'
+}
+
+serve -C "ram=9:$tmp/a" || skip_all "vmm-server does not run"
+snap -o "$tmp/i" >"$out" 2>"$err"
+status=$?
+if [ $status -eq 5 ] && grep -Eq 'userfaultfd|architecture' "$err"; then
+    skip_all "$(tail -n 1 "$err")"
+fi
+check "a process" test $status -eq 0
+sed 's/^/# /' "$err"
+had=$(descriptors)
+check "tells the pause" grep -q 'paused for' "$out"
+t "is whole" 0 gmem-inspect verify "$tmp/i"
+check "ram" saved "$tmp/i" ram "$tmp/a"
+check "one moment" is_cut "$tmp/i"
+k=0
+while [ $k -lt 10 ]; do
+    k=$((k + 1))
+    snap -q -o "$tmp/i" -f --threads $((k % 3 + 1)) --chunk-size $((4 << (k % 5)))K
+    check "one moment, again: $k" is_cut "$tmp/i"
+done
+t "--json" 0 snap -o "$tmp/i" -f --json
+check "it was written to meanwhile" grep -q '"pages_written": [1-9]' "$out"
+check "it runs" grep -q '"vm": "running"' "$out"
+check "one region of two" snap -q --region ram -o "$tmp/i" -f
+check "nothing is protected any more" soon is_free
+check "and no descriptor is left in it" test "$(descriptors)" -eq "$had"
+
+for ms in 0 5 10 20 40 80; do
+    snap -q -o "$tmp/k" -f &
+    victim=$!
+    sleep "$(printf '0.%03d' $ms)"
+    kill -KILL $victim
+    wait $victim 2>/dev/null
+    check "killed after $ms ms: nothing is protected any more" soon is_free
+    check "and it runs" soon grep -Eq '^State:[[:space:]]*[RSD]' "/proc/$pid/status"
+done
+# What one that was killed has begun in the process is ended first.
+check "and again" soon snap -q -o "$tmp/i" -f
+check "one moment" is_cut "$tmp/i"
+check "no descriptor is left in it" test "$(descriptors)" -le $((had + 1))
+check "it was never asked for anything" test ! -s "$asked"
+end
+
+nothing "killed"
+t "one that is gone" 1 snap -o "$dir/i"
+t "--pause none" 2 gmem-snap --pid $$ --pause none --pause-less -o "$dir/i"
+for how in paused quit; do
+    t "--leave $how" 2 gmem-snap --qmp x --leave $how --pause-less -o "$dir/i"
+done
+
+done_testing
