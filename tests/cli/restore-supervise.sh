@@ -18,6 +18,7 @@ random() { # N: 0 to N - 1, into $r
 
 # The page server of gmem-restore, or nothing.
 page_server() { # PID
+    # shellcheck disable=SC2013
     for child in $(cat "/proc/$1/task"/*/children 2>/dev/null); do
         [ "$(cat "/proc/$child/comm" 2>/dev/null)" != gmem-page-serve ] || echo "$child"
     done
@@ -235,6 +236,7 @@ fds() {
     # shellcheck disable=SC2012
     ls "/proc/$restore/fd" | wc -l
 }
+# shellcheck disable=SC2317
 replaced() { [ "$(page_server "$restore")" != "$pid" ] && threads "$(page_server "$restore")"; }
 again() {
     pid=$(page_server "$restore")
