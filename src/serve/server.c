@@ -166,6 +166,8 @@ server_record_take(struct server *s, struct trace *t, struct err *e)
 		    "what was touched is not known any more: the page server that recorded it "
 		    "has died");
 	}
+	if (s->recorder == NULL)
+		return err_set(e, ERR_FAILED, "nothing was recorded");
 	recorder_end(s->recorder);
 	return recorder_take(s->recorder, t, e);
 }
@@ -185,7 +187,7 @@ server_record_full(const struct server *s)
 void
 server_record_ask(struct server *s, size_t object, uint64_t offset, uint64_t len)
 {
-	if (s->recorder != NULL)
+	if (s->recorder != NULL && object < s->nobjects)
 		recorder_ask(s->recorder, object, offset, len);
 }
 

@@ -52,7 +52,7 @@ fuzz_one(const uint8_t *data, size_t size)
 	char where[16];
 
 	fuzz_pair(SOCK_SEQPACKET, ends);
-	while (fuzz_send_packet(ends[0], &in, fds))
+	while (fuzz_send_packet(ends[0], &in, fds, sizeof(struct gmem_message)))
 		;
 	shutdown(ends[0], SHUT_WR);
 	snprintf(where, sizeof(where), "fd:%d", ends[1]);

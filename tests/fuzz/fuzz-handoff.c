@@ -8,6 +8,7 @@
 
 #include "fuzz.h"
 #include "gmem-handoff.h"
+#include "serve/pager.h"
 #include "vmm/handoff.h"
 
 /*
@@ -19,33 +20,33 @@ static unsigned how;
 static unsigned processes, removed;
 
 int
-server_add_memory(
-    struct server *s, size_t index, const struct served_memory *memory, struct err *e)
+pager_add_memory(
+    struct pager *p, size_t index, const struct served_memory *memory, struct err *e)
 {
-	(void)s;
+	(void)p;
 	must(index < 3 && memory->fd != -1 && memory->page_size >= 4096);
 	return (how & 1) != 0 ? err_set(e, ERR_UNSUPPORTED, "memory") : 0;
 }
 
 bool
-server_has_memory(const struct server *s)
+pager_has_memory(const struct pager *p)
 {
-	(void)s;
+	(void)p;
 	return (how & 2) == 0;
 }
 
 bool
-server_is_complete(const struct server *s, size_t index)
+pager_is_complete(const struct pager *p, size_t index)
 {
-	(void)s;
+	(void)p;
 	must(index < 3);
 	return (how & 4) != 0;
 }
 
 int
-server_add_process(struct server *s, int fd, unsigned *id, struct err *e)
+pager_add_process(struct pager *p, int fd, unsigned *id, struct err *e)
 {
-	(void)s;
+	(void)p;
 	must(fd != -1);
 	close(fd);
 	if ((how & 8) != 0)
@@ -55,69 +56,76 @@ server_add_process(struct server *s, int fd, unsigned *id, struct err *e)
 }
 
 int
-server_add_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t len,
-    size_t object, uint64_t offset, struct err *e)
+pager_add_mapping(struct pager *p, unsigned process, uint64_t hva, uint64_t len, size_t object,
+    uint64_t offset, struct err *e)
 {
-	(void)s, (void)hva, (void)len, (void)offset;
+	(void)p, (void)hva, (void)len, (void)offset;
 	must(process < processes);
 	return object >= 3 ? err_set(e, ERR_CORRUPT, "mapping") : 0;
 }
 
 void
-server_remove_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t len)
+pager_remove_mapping(struct pager *p, unsigned process, uint64_t hva, uint64_t len)
 {
-	(void)s, (void)hva, (void)len;
+	(void)p, (void)hva, (void)len;
 	must(process < processes);
 }
 
 void
-server_remove_process(struct server *s, unsigned process)
+pager_remove_process(struct pager *p, unsigned process)
 {
-	(void)s;
+	(void)p;
 	must(process < processes);
 	removed++;
 }
 
 int
-server_discard(struct server *s, size_t object, uint64_t offset, uint64_t len, struct err *e)
+pager_discard(struct pager *p, size_t object, uint64_t offset, uint64_t len, struct err *e)
 {
-	(void)s, (void)offset, (void)len;
+	(void)p, (void)offset, (void)len;
 	return object >= 3 ? err_set(e, ERR_CORRUPT, "discard") : 0;
 }
 
 int
-server_fault(struct server *s, size_t object, uint64_t offset, struct err *e)
+pager_fault(struct pager *p, size_t object, uint64_t offset, struct err *e)
 {
-	(void)s, (void)offset;
+	(void)p, (void)offset;
 	return object >= 3 ? err_set(e, ERR_CORRUPT, "fault") : 0;
 }
 
 int
-server_fault_rest(struct server *s, struct err *e)
+pager_fault_rest(struct pager *p, struct err *e)
 {
-	(void)s;
+	(void)p;
 	return (how & 16) != 0 ? err_set(e, ERR_CORRUPT, "rest") : 0;
 }
 
 enum server_state
-server_state(struct server *s, struct err *e)
+pager_state(struct pager *p, struct err *e)
 {
-	(void)s, (void)e;
+	(void)p, (void)e;
 	return SERVER_FILLING;
 }
 
 void
-server_fail(struct server *s, const struct err *e)
+pager_fail(struct pager *p, const struct err *e)
 {
-	(void)s;
+	(void)p;
 	must(e->msg[0] != '\0');
 }
 
 bool
-server_covers(const struct server *s, unsigned process, uint64_t hva, uint64_t len)
+pager_covers(struct pager *p, unsigned process, uint64_t hva, uint64_t len)
 {
-	(void)s, (void)process, (void)hva, (void)len;
+	(void)p, (void)process, (void)hva, (void)len;
 	return true;
+}
+
+bool
+pager_is_process(struct pager *p, pid_t pid)
+{
+	(void)p, (void)pid;
+	return false;
 }
 
 /* ---- the VMM ---- */
@@ -177,7 +185,7 @@ converse(int sock, struct fuzz_in in)
 	bool more = true;
 
 	/* An empty packet is an end too, and not answered. */
-	while (more && fuzz_send_packet(sock, &in, fds))
+	while (more && fuzz_send_packet(sock, &in, fds, sizeof(struct gmem_message)))
 		more = answered(sock);
 	shutdown(sock, SHUT_WR);
 	while (more)

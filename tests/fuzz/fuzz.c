@@ -12,7 +12,6 @@
 
 #include "base/ckd.h"
 #include "base/log.h"
-#include "gmem-handoff.h"
 
 /*
  * Between libFuzzer (or replay.c) and a target: counts what an input has allocated and not
@@ -25,6 +24,7 @@ extern size_t __sanitizer_get_allocated_size(const volatile void *) __attribute_
 static atomic_bool counting;
 static atomic_size_t live; /* bytes; below 0 when something older was freed */
 static size_t limit;
+size_t fuzz_memory_more;
 
 static void
 on_malloc(const volatile void *p, size_t size)
@@ -35,7 +35,7 @@ on_malloc(const volatile void *p, size_t size)
 	if (!atomic_load(&counting))
 		return;
 	now = atomic_fetch_add(&live, size) + size;
-	if (now <= limit || now > SIZE_MAX / 2)
+	if (now <= limit + fuzz_memory_more || now > SIZE_MAX / 2)
 		return;
 	atomic_store(&counting, false);
 	fprintf(stderr, "the target has %zu bytes, %zu of them just now: allowed are %zu\n",
@@ -173,7 +173,7 @@ fuzz_send(int sock, const void *bytes, size_t len, const int *fds, size_t nfds)
 }
 
 bool
-fuzz_send_packet(int sock, struct fuzz_in *in, const int fds[FUZZ_FDS])
+fuzz_send_packet(int sock, struct fuzz_in *in, const int fds[FUZZ_FDS], size_t whole)
 {
 	static uint8_t bytes[UINT16_MAX];
 	size_t nfds = fuzz_byte(in) % 71, len;
@@ -187,11 +187,12 @@ fuzz_send_packet(int sock, struct fuzz_in *in, const int fds[FUZZ_FDS])
 		list[i] = fds[(first + i) % FUZZ_FDS];
 	len = fuzz_u16(in);
 	p = fuzz_take(in, &len);
-	memset(bytes, 0, sizeof(struct gmem_message));
+	must(whole <= sizeof(bytes));
+	memset(bytes, 0, whole);
 	if (len != 0)
 		memcpy(bytes, p, len);
 	if ((first & 128) != 0)
-		len = MAX(len, sizeof(struct gmem_message));
+		len = MAX(len, whole);
 	return fuzz_send(sock, bytes, len, list, nfds);
 }
 

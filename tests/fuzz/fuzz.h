@@ -21,6 +21,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 /* A decoder may have this much at any moment, in all: bytes. */
 #define FUZZ_MEMORY(size) (16 * (size) + (1 << 20))
 
+/* And the target itself, which is more than a decoder, so much; 0 unless it says so. */
+extern size_t fuzz_memory_more;
+
 #define must(condition)                                                                        \
 	do {                                                                                   \
 		if (!(condition)) {                                                            \
@@ -70,7 +73,7 @@ bool fuzz_send(int sock, const void *bytes, size_t len, const int *fds, size_t n
  * behind them up to a struct gmem_message.  False at the end, or as fuzz_send.
  */
 #define FUZZ_FDS 4
-bool fuzz_send_packet(int sock, struct fuzz_in *in, const int fds[FUZZ_FDS]);
+bool fuzz_send_packet(int sock, struct fuzz_in *in, const int fds[FUZZ_FDS], size_t whole);
 
 /* Descriptors for it, which stay: memory of 16 MiB, a short file, /dev/null, a pipe. */
 const int *fuzz_fds(void);

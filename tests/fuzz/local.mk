@@ -2,8 +2,9 @@
 # Fuzz targets: without --enable-fuzzers they replay their seeds.
 fuzz_targets = fuzz-cbor-manifest fuzz-ch-receive fuzz-cloud-hypervisor fuzz-control \
 	fuzz-entry-node fuzz-firecracker fuzz-handoff fuzz-handoff-client fuzz-header \
-	fuzz-hot-table fuzz-http fuzz-image fuzz-options fuzz-proc fuzz-qemu-mapped fuzz-qemu-stream \
-	fuzz-qemu-text fuzz-qmp fuzz-stats fuzz-trace fuzz-trace-merge fuzz-trailer
+	fuzz-hot-table fuzz-http fuzz-image fuzz-options fuzz-pager fuzz-proc \
+	fuzz-qemu-mapped fuzz-qemu-stream fuzz-qemu-text fuzz-qmp fuzz-stats fuzz-trace \
+	fuzz-trace-merge fuzz-trailer
 check_PROGRAMS += $(fuzz_targets) make-seeds
 
 check_LIBRARIES += libgmemfuzz.a
@@ -70,6 +71,11 @@ fuzz_http_LDFLAGS = $(FUZZ_LINK)
 fuzz_image_SOURCES = %D%/fuzz-image.c $(reseal)
 fuzz_image_LDADD = $(FUZZ_ADD)
 fuzz_image_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_pager_SOURCES = %D%/fuzz-pager.c src/gmem-page-server/requests.c
+fuzz_pager_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests/lib
+fuzz_pager_LDADD = libgmemtest.a $(FUZZ_ADD)
+fuzz_pager_LDFLAGS = $(FUZZ_LINK)
 
 fuzz_proc_SOURCES = %D%/fuzz-proc.c
 fuzz_proc_LDADD = $(FUZZ_ADD)
