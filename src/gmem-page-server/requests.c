@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+#include "base/ckd.h"
 #include "base/fdio.h"
 #include "base/log.h"
 #include "serve/uffd.h"
@@ -35,6 +36,17 @@ memory_added(struct job *j)
 }
 
 static int
+check_page_size(const struct job *j, struct err *e)
+{
+	uint64_t size = j->r.page_size;
+
+	if (is_pow2(size) && size >= PAGE_GRANULE && size <= OBJECT_PAGE_SIZE_MAX)
+		return 0;
+	return err_set(
+	    e, ERR_CORRUPT, "memory with pages of %llu bytes", (unsigned long long)size);
+}
+
+static int
 add_memory(struct job *j, struct err *e)
 {
 	const struct served_memory memory = {
@@ -49,6 +61,8 @@ add_memory(struct job *j, struct err *e)
 
 	if (memory.fd == -1 || memory.claims == -1)
 		return err_set(e, ERR_CORRUPT, "memory without a descriptor");
+	if (check_page_size(j, e) == -1)
+		return -1;
 	if (server_add_memory(j->s->server, j->r.object, &memory, e) == -1)
 		return -1;
 	memory_added(j);
@@ -60,6 +74,8 @@ add_foreign(struct job *j, struct err *e)
 {
 	if (j->fds[0] == -1)
 		return err_set(e, ERR_CORRUPT, "memory without claims");
+	if (check_page_size(j, e) == -1)
+		return -1;
 	if (server_add_foreign(j->s->server, j->r.object, j->r.page_size, j->fds[0], e) == -1)
 		return -1;
 	memory_added(j);
