@@ -81,7 +81,8 @@ options="--background off --stats $s"
 # shellcheck disable=SC2086
 vmm "--background off" 0 $mem map sleep=200
 is "off: nothing but the first page" '.pages.given == 1'
-for how in on idle; do
+# Past the page cache nothing is at hand, and all of it waits until nobody has asked for a while.
+for how in on idle "on --cold-io direct"; do
     rm -f "$s" "$tmp/go" "$tmp/said"
     # shellcheck disable=SC2086
     timeout -k 5 "$patience" gmem-restore -v --background $how --stats "$s" "$image" -- \
