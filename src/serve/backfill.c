@@ -76,16 +76,22 @@ end_early(struct backfill *b)
 	b->aside.how = b->server->options.background;
 }
 
+/* Who asks for pages in their order is to find the next one there. */
+static bool
+is_asked_in_order(const struct server *s)
+{
+	for (size_t i = 0; i < s->nobjects; i++)
+		if (s->objects[i].source)
+			return true;
+	return false;
+}
+
 /* False: the server is stopped or has failed. */
 static bool
 await_quiet(struct server *s)
 {
 	uint64_t began = serve_now(), now = began, last = began;
 
-	/* Who asks for pages in their order is to find the next one there. */
-	for (size_t i = 0; i < s->nobjects; i++)
-		if (s->objects[i].source)
-			return true;
 	while (now - last < QUIET_NS && now - began < START_NS) {
 		if (atomic_load(&s->stop) || atomic_load(&s->state) == SERVER_FAILED)
 			return false;
@@ -235,13 +241,15 @@ fill_hot(struct backfill *b, struct err *e)
 int
 backfill_all(struct backfill *b, struct err *e)
 {
-	int rc;
+	int rc = 1;
 
 	if (!prefetch_await(b->server))
 		return 0;
-	begin_early(b);
-	rc = fill_objects(b, e);
-	end_early(b);
+	if (!is_asked_in_order(b->server)) {
+		begin_early(b);
+		rc = fill_objects(b, e);
+		end_early(b);
+	}
 	if (rc < 1 || (b->waits && !await_quiet(b->server)))
 		return MIN(rc, 0);
 	rc = fill_hot(b, e);
