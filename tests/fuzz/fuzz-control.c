@@ -41,7 +41,7 @@ static void
 try_protect(struct control *c)
 {
 	const struct control_region *regions;
-	struct control_mapping *list;
+	struct protect_mapping *list;
 	struct err e = ERR_INIT;
 	size_t n, nregions;
 	int uffd;
@@ -50,9 +50,9 @@ try_protect(struct control *c)
 	if (control_protect(c, &uffd, &list, &n, &e) == -1)
 		return;
 	for (size_t i = 0; i < n; i++) {
-		must(list[i].region < nregions && list[i].length != 0);
-		must(list[i].address + list[i].length > list[i].address);
-		must(list[i].offset + list[i].length <= regions[list[i].region].size);
+		must(list[i].region < nregions && list[i].len != 0);
+		must(list[i].hva + list[i].len > list[i].hva);
+		must(list[i].offset + list[i].len <= regions[list[i].region].size);
 	}
 	free(list);
 	fd_close(&uffd);
