@@ -129,6 +129,7 @@ TESTS += $(ch_tests)
 
 restore_tests = \
 	%D%/peers/driven-others.sh \
+	%D%/peers/supervise.sh \
 	%D%/cli/restore-damaged.sh \
 	%D%/cli/private.sh \
 	%D%/cli/restore-handoff.sh \
@@ -147,7 +148,7 @@ restore_tests = \
 dist_check_SCRIPTS += $(restore_tests)
 TESTS += $(restore_tests)
 EXTRA_DIST += %D%/lib/vmm-server.sh
-EXTRA_DIST += %D%/lib/qemu-guest.sh %D%/lib/vmm-cli.sh
+EXTRA_DIST += %D%/lib/qemu-guest.sh %D%/lib/storm.sh %D%/lib/vmm-cli.sh
 
 # gmem-snap
 check_PROGRAMS += hold-memory

@@ -108,6 +108,7 @@ struct pager {
 
 	atomic_int state; /* enum server_state */
 	atomic_bool prefetched, mapped;
+	_Atomic uint64_t provided; /* answers to who asks for pages in words */
 	atomic_size_t nready;
 };
 

@@ -7,13 +7,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/ckd.h"
 #include "base/fdio.h"
 #include "serve/pager-internal.h"
 
 /* The thread that keeps a page server: starts it, hears it, and puts another in its place. */
 
 #define LIFE_NS UINT64_C(1000000000) /* who lives so long has not died at once */
-#define PAUSE_MS 10 /* after each that died at once, one more of these */
+#define PAUSE_MS 10 /* after each that died at once, one more of these … */
+#define PAUSES_MAX 100u /* … up to so many */
 
 /* With the lock. */
 void
@@ -222,22 +224,42 @@ struct deaths {
 	unsigned n;
 	uint64_t born; /* when the last one went on */
 	uint64_t given; /* pages, when the one before died */
+	uint64_t provided; /* answers to who asks for pages in words, by then */
 };
+
+/* With the lock: all memory is there, and nobody will ever tell or ask it anything. */
+static bool
+is_idle(const struct pager *p)
+{
+	if (atomic_load(&p->state) != SERVER_COMPLETE)
+		return false;
+	for (unsigned i = 0; i < p->journal.nprocesses; i++)
+		if (p->journal.processes[i].events != -1)
+			return false;
+	for (size_t i = 0; i < p->journal.nmemories; i++)
+		if (p->journal.memories[i].memory.source)
+			return false;
+	return true;
+}
 
 /* With one more; false: they are too many. */
 static bool
 count_death(struct pager *p, struct deaths *d)
 {
-	uint64_t given;
+	uint64_t given, provided = atomic_load(&p->provided);
+	bool idle;
 
 	pthread_mutex_lock(&p->lock);
 	given = journal_given(&p->journal);
+	idle = is_idle(p);
 	p->restarts++;
 	pthread_mutex_unlock(&p->lock);
-	if (given != d->given || serve_now() - d->born > LIFE_NS)
+	if (given != d->given || provided != d->provided || serve_now() - d->born > LIFE_NS)
 		d->n = 0;
 	d->given = given;
-	return ++d->n < PAGER_DEATHS;
+	d->provided = provided;
+	/* Without it the VM is as well as with it. */
+	return ++d->n < PAGER_DEATHS || idle;
 }
 
 /* The more of them have died, the longer; false: the owner wants no other one. */
@@ -247,7 +269,7 @@ pause_between(struct pager *p, unsigned n)
 	struct pollfd stop = { .fd = p->stop_fd, .events = POLLIN };
 
 	if (n > 1)
-		poll(&stop, 1, (int)(n - 1) * PAUSE_MS);
+		poll(&stop, 1, (int)MIN(n - 1, PAUSES_MAX) * PAUSE_MS);
 	return !is_stopping(p);
 }
 

@@ -31,7 +31,10 @@ ask_range(struct pager *p, enum pager_type type, size_t object, uint64_t offset,
 int
 pager_provide(struct pager *p, size_t object, uint64_t offset, uint64_t len, struct err *e)
 {
-	return ask_range(p, PAGER_PROVIDE, object, offset, len, e);
+	int rc = ask_range(p, PAGER_PROVIDE, object, offset, len, e);
+
+	atomic_fetch_add(&p->provided, rc == 0);
+	return rc;
 }
 
 int
@@ -43,7 +46,10 @@ pager_discard(struct pager *p, size_t object, uint64_t offset, uint64_t len, str
 int
 pager_fault(struct pager *p, size_t object, uint64_t offset, struct err *e)
 {
-	return ask_range(p, PAGER_FAULT, object, offset, 0, e);
+	int rc = ask_range(p, PAGER_FAULT, object, offset, 0, e);
+
+	atomic_fetch_add(&p->provided, rc == 0);
+	return rc;
 }
 
 int
