@@ -101,6 +101,7 @@ check "it is gone" gone "$(cat "$tmp/pid")"
 # SIGHUP: a new one in the place of the old one.
 turn "$real"
 launch --no-background map touch=2 write=2 verify syscalls exit=7
+await test -s "$tmp/pid"
 hups=0
 while runs; do
     random 40
