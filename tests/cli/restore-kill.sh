@@ -4,6 +4,7 @@
 # byte, nothing is left behind.
 . "${abs_top_srcdir:?}/tests/lib/vmm-cli.sh"
 needs_userfaultfd
+find_page_servers
 mib=96
 [ -z "$GMEM_TEST_BIG" ] || mib=512
 image a 65536 ram=memfd,$mib,20,2

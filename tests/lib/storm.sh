@@ -7,6 +7,7 @@
 #   finish                  until it has ended; its status is in $status
 
 . "${abs_top_srcdir:?}/tests/lib/vmm-cli.sh"
+find_page_servers
 seed=$(($(date +%s) % 30000))
 echo "# random numbers begin at $seed"
 

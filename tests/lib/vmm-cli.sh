@@ -43,6 +43,11 @@ leftovers() {
     ps -eo pid,stat,args | grep -F -- "$tmp" | grep -Ev ' (grep|ps|sh|timeout) |^ *[0-9]+ Z'
 }
 none_left() { ! leftovers; }
+# Page servers too, which have no arguments but their own name.
+find_page_servers() {
+    ln -s "$GMEM_PAGE_SERVER" "$tmp/gmem-page-server"
+    GMEM_PAGE_SERVER=$tmp/gmem-page-server
+}
 vmm_clean() {
     # shellcheck disable=SC2046
     kill -KILL $(leftovers | awk '{ print $1 }') 2>/dev/null
