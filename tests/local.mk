@@ -204,8 +204,9 @@ test_serve_copy_SOURCES = %D%/unit/test-serve-copy.c
 test_serve_copy_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_serve_copy_LDADD = $(UNIT_LDADD)
 
-test_serve_takeover_SOURCES = %D%/unit/test-serve-takeover.c %D%/unit/takeover-vmm.c \
-	%D%/unit/takeover-vmm.h
+test_serve_takeover_SOURCES = %D%/unit/test-serve-takeover.c %D%/unit/takeover.h \
+	%D%/unit/takeover-memory.c %D%/unit/takeover-server.c \
+	%D%/unit/takeover-vmm.c %D%/unit/takeover-vmm.h
 test_serve_takeover_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_serve_takeover_LDADD = $(UNIT_LDADD)
 

@@ -192,18 +192,24 @@ uffd_peek(int fd, struct uffd_fault *list, size_t max, struct err *e)
 }
 
 static const char *
-forget_other(const struct uffd_msg *msg)
+name_other(const struct uffd_msg *msg)
 {
-	int fd;
-
 	if (msg->event == UFFD_EVENT_REMAP)
 		return "moves memory (mremap)";
 	if (msg->event != UFFD_EVENT_FORK)
 		return "does something unknown with its memory";
-	/* Of the child; without it, it would see zeros. */
-	fd = (int)msg->arg.fork.ufd;
-	fd_close(&fd);
 	return "makes a child (fork) that has its memory";
+}
+
+/* Of a child; without it, it would see zeros.  Not of a message that another process has read.
+ */
+static void
+close_child(const struct uffd_msg *msg)
+{
+	int fd = (int)msg->arg.fork.ufd;
+
+	if (msg->event == UFFD_EVENT_FORK)
+		fd_close(&fd);
 }
 
 static void
@@ -223,7 +229,7 @@ understand(struct uffd_event *ev, const struct uffd_msg *msg)
 		break;
 	default:
 		ev->kind = UFFD_EV_OTHER;
-		ev->name = forget_other(msg);
+		ev->name = name_other(msg);
 	}
 }
 
@@ -260,8 +266,10 @@ uffd_read_events(int fd, void *slot, struct uffd_event list[UFFD_EVENTS_MAX], st
 	if (got == -1)
 		return err_sys(e, "read userfaultfd");
 	n = (int)((size_t)got / sizeof(msgs[0]));
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n; i++) {
 		understand(&list[i], &msgs[i]);
+		close_child(&msgs[i]);
+	}
 	return n;
 }
 
@@ -400,7 +408,8 @@ uffd_poison(int fd, uint64_t hva, uint64_t len, struct err *e)
 		return UFFD_PRESENT;
 	if (r == UFFD_FAILED && (errno == EINVAL || errno == ENOTTY))
 		err_set(e, ERR_UNSUPPORTED,
-		    "this kernel cannot poison pages of this memory (UFFDIO_POISON, Linux 6.6)");
+		    "this kernel cannot poison pages of this memory (UFFDIO_POISON, Linux "
+		    "6.6)");
 	else if (r == UFFD_FAILED)
 		err_sys(e, "poison %llu bytes at %#llx", (unsigned long long)len,
 		    (unsigned long long)hva);

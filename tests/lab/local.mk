@@ -61,6 +61,7 @@ lab_cases = \
 	%D%/cases/snap-handoff.lab \
 	%D%/cases/snap-pid.lab \
 	%D%/cases/snap-refused.lab \
+	%D%/cases/takeover.lab \
 	%D%/cases/unit.lab
 EXTRA_DIST += $(lab_cases) %D%/boot %D%/init %D%/lib.sh %D%/selftest.sh
 CLEANFILES += $(lab_programs) lab-root.cpio lab-root.key lab-root.libs lab-root.lock

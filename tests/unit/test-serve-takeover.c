@@ -24,24 +24,13 @@
 #include "serve/server.h"
 #include "serve/uffd.h"
 #include "small-image.h"
-#include "takeover-vmm.h"
+#include "takeover.h"
 #include "tap.h"
 
-#define HUGE (2u << 20)
-#define LENGTH (16u << 20)
 #define HOT 300u
 #define KILLS 12u /* for each setup */
 #define KILLS_ROUND 40u /* of one VMM */
 #define PATIENCE_NS UINT64_C(60000000000)
-
-struct setup {
-	const char *name;
-	int kind; /* of struct vm_plan */
-	enum serve_engine engine;
-	enum prefetch_kind prefetch; /* the rest by name */
-	bool huge, background, discards, events;
-	bool late; /* killed when hardly anything is left to be done, too */
-};
 
 static const struct setup setups[] = {
 	{ "continue", VM_SHARED, SERVE_CONTINUE, PREFETCH_NONE, .discards = true },
@@ -52,6 +41,10 @@ static const struct setup setups[] = {
 	{ "huge pages", VM_SHARED, SERVE_AUTO, PREFETCH_ALL, .huge = true, .background = true,
 	    .late = true },
 	{ "huge pages, on demand", VM_SHARED, SERVE_AUTO, PREFETCH_NONE, .huge = true },
+	{ "guest_memfd", VM_SHARED, SERVE_CONTINUE, PREFETCH_HOT, .discards = true,
+	    .gmem = GMEM_SHARED | GMEM_WRITE },
+	{ "guest_memfd, map-continue", VM_SHARED, SERVE_MAP_CONTINUE, PREFETCH_ALL,
+	    .discards = true, .background = true, .gmem = GMEM_SHARED },
 	{ "eager", VM_SHARED, SERVE_EAGER, PREFETCH_NONE, .huge = false },
 	{ "copy", VM_OWN, SERVE_COPY, PREFETCH_NONE, .discards = true, .events = true },
 	{ "copy, all", VM_OWN, SERVE_COPY, PREFETCH_ALL, .background = true, .discards = true,
@@ -71,30 +64,6 @@ static const char *image_path;
 static uint64_t chance;
 static uint64_t start_ns; /* until a server is ready, about */
 
-/* What outlives the servers. */
-struct game {
-	const struct setup *how;
-	uint64_t page_size;
-	int fd, claims, events, uffd;
-	pid_t vmm;
-	int vmm_sock;
-	struct vm_offer offer;
-	/* The server of now. */
-	pid_t server;
-	int sock;
-	bool ready, complete;
-	unsigned mapped; /* mappings that are answered */
-	uint64_t kill_at; /* 0: it may live */
-	/* What the VMM asks for, and whether the server of now knows. */
-	struct vm_request request;
-	bool asked, told, touched, over, failed;
-	unsigned servers, kills, late;
-	uint64_t began;
-};
-
-/* What a server tells. */
-enum { MAPPED = 'm', READY = 'r', ANSWER = 'a', COMPLETE = 'c', FAILED = 'f' };
-
 static uint64_t
 now(void)
 {
@@ -102,124 +71,6 @@ now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
-
-/* ---- a server, in a process of its own ---- */
-
-static void
-tell(const struct game *g, char what)
-{
-	if (send(g->sock, &what, 1, MSG_NOSIGNAL) != 1)
-		_exit(3);
-}
-
-static int
-add_memory(const struct game *g, struct server *s, struct err *e)
-{
-	const struct served_memory m = { .fd = g->fd,
-		.page_size = g->page_size,
-		.bitmap = -1,
-		.source = g->how->kind == VM_ASKS,
-		.claims = g->claims };
-
-	return g->how->kind == VM_OWN ? server_add_foreign(s, 0, g->page_size, g->claims, e)
-				      : server_add_memory(s, 0, &m, e);
-}
-
-static int
-add_process(const struct game *g, struct server *s, unsigned *id, struct err *e)
-{
-	int fd = dup(g->uffd);
-
-	return g->how->kind == VM_OWN ? server_adopt_process(s, fd, g->events, id, e)
-				      : server_add_process(s, fd, id, e);
-}
-
-static int
-add_mappings(const struct game *g, struct server *s, unsigned id, unsigned from, unsigned to,
-    struct err *e)
-{
-	for (unsigned i = from; i < to; i++) {
-		if (server_add_mapping(s, id, g->offer.hva[i], LENGTH, 0, 0, e) == -1)
-			return -1;
-		if (i >= g->mapped)
-			tell(g, MAPPED);
-	}
-	return 0;
-}
-
-static int
-begin(const struct game *g, struct server *s, struct err *e)
-{
-	bool again = g->servers > 1, asks = g->how->kind == VM_ASKS;
-	unsigned id = 0;
-
-	if (add_memory(g, s, e) == -1 || (!asks && add_process(g, s, &id, e) == -1) ||
-	    (again && add_mappings(g, s, id, 0, g->mapped, e) == -1) ||
-	    server_start(s, e) == -1 || (again && server_resume(s, e) == -1))
-		return -1;
-	return asks ? 0 : add_mappings(g, s, id, g->mapped, g->offer.n, e);
-}
-
-static int
-answer(const struct game *g, struct server *s, struct err *e)
-{
-	struct vm_request r;
-
-	if (recv(g->sock, &r, sizeof(r), 0) != (ssize_t)sizeof(r))
-		_exit(3);
-	if ((r.what == VM_DISCARD ? server_discard : server_provide)(s, 0, r.off, r.len, e) ==
-	    -1)
-		return -1;
-	tell(g, ANSWER);
-	return 0;
-}
-
-static _Noreturn void
-fail(const struct game *g, const struct err *e)
-{
-	printf("# server %u: %s\n", g->servers, e->msg);
-	fflush(stdout);
-	tell(g, FAILED);
-	_exit(1);
-}
-
-static _Noreturn void
-serve(const struct game *g)
-{
-	const struct server_options o = { .nworkers = 3,
-		.nfillers = 2,
-		.background = g->how->background ? BACKGROUND_ON : BACKGROUND_OFF,
-		.engine = g->how->engine,
-		.prefetch = { .kind = g->how->prefetch, .nthreads = 2 },
-		.resume = g->servers > 1 };
-	struct err e = ERR_INIT;
-	struct image *img;
-	struct server *s;
-	bool told = false;
-
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (image_open(&img, image_path, &e) == -1 || server_new(&s, img, &o, &e) == -1 ||
-	    begin(g, s, &e) == -1)
-		fail(g, &e);
-	tell(g, READY);
-	for (;;) {
-		struct pollfd p[] = { { .fd = g->sock, .events = POLLIN },
-			{ .fd = server_event_fd(s), .events = POLLIN } };
-		enum server_state state = server_state(s, &e);
-		uint64_t count;
-
-		if (state == SERVER_FAILED)
-			fail(g, &e);
-		if (state == SERVER_COMPLETE && !told)
-			tell(g, COMPLETE);
-		told = state == SERVER_COMPLETE;
-		if (poll(p, 2, -1) == -1 ||
-		    (p[1].revents != 0 && read(p[1].fd, &count, sizeof(count)) == -1))
-			continue;
-		if (p[0].revents != 0 && answer(g, s, &e) == -1)
-			fail(g, &e);
-	}
 }
 
 /* ---- who starts and kills them ---- */
@@ -254,7 +105,7 @@ start_server(struct game *g, bool kill_it)
 	if (g->server == 0) {
 		fd_close(&ends[0]);
 		g->sock = ends[1];
-		serve(g);
+		serve(g, image_path);
 	}
 	fd_close(&ends[1]);
 	g->sock = ends[0];
@@ -403,18 +254,6 @@ start_vmm(struct game *g)
 	return g->vmm == -1 ? -1 : take_over(g);
 }
 
-static int
-make_memory(struct game *g, struct err *e)
-{
-	g->fd = memfd_create("test", MFD_CLOEXEC | (g->how->huge ? MFD_HUGETLB : 0));
-	if (g->fd == -1 || ftruncate(g->fd, LENGTH) == -1)
-		return err_sys(e, "memory");
-	return claims_create(LENGTH / g->page_size, &g->claims, e) == -1 ||
-		       server_events_create(&g->events, e) == -1
-		   ? -1
-		   : 0;
-}
-
 /* Until it may touch its memory. */
 static bool
 is_prepared(const struct game *g)
@@ -480,7 +319,7 @@ play_round(const struct setup *how, unsigned kills, unsigned *killed)
 		.sock = -1 };
 	struct err e = ERR_INIT;
 
-	if (make_memory(&g, &e) == 0 && start_vmm(&g) == 0)
+	if (takeover_memory(&g, &e) == 0 && start_vmm(&g) == 0)
 		go(&g, kills);
 	*killed += g.kills;
 	if (!g.over)
@@ -502,18 +341,6 @@ play(const struct setup *how, unsigned kills)
 	ok(good, "%s: %u kills, %u rounds", how->name, killed, rounds);
 }
 
-static bool
-huge_pages_free(void)
-{
-	void *p = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE,
-	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
-
-	if (p == MAP_FAILED)
-		return false;
-	munmap(p, LENGTH);
-	return true;
-}
-
 static int
 make_image(struct err *e)
 {
@@ -530,13 +357,14 @@ static void
 play_all(int argc, char **argv)
 {
 	const char *kills = getenv("GMEM_TAKEOVER_KILLS");
-	bool huge = huge_pages_free();
+	const char *why;
 
 	for (size_t i = 0; i < sizeof(setups) / sizeof(setups[0]); i++) {
 		if (argc > 1 && strcmp(setups[i].name, argv[1]) != 0)
 			continue;
-		if (setups[i].huge && !huge)
-			skip(1, "%s: there are none", setups[i].name);
+		why = takeover_lacks(&setups[i]);
+		if (why != NULL)
+			skip(1, "%s: %s", setups[i].name, why);
 		else
 			play(&setups[i],
 			    kills != NULL ? (unsigned)atoi(kills) : (unsigned)KILLS);
