@@ -11,7 +11,6 @@
 #define HUGE (2u << 20)
 #define LENGTH (16u << 20)
 #define GMEM_SHARED 3u /* it can be mapped */
-#define GMEM_WRITE 4u /* and written, on the lab's kernel */
 
 struct setup {
 	const char *name;
