@@ -140,6 +140,7 @@ restore_tests = \
 	%D%/cli/restore-stats.sh \
 	%D%/cli/restore-supervise.sh \
 	%D%/cli/restore-touch.sh \
+	%D%/cli/server-filter.sh \
 	%D%/vm/minivmm-restore.sh \
 	%D%/vm/minivmm-pause-less.sh \
 	%D%/vm/record-qemu.sh \

@@ -5,7 +5,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/capability.h>
+#include <malloc.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -14,6 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/ckd.h"
 #include "base/log.h"
 #include "cli/filter.h"
 
@@ -165,12 +168,27 @@ drop_capabilities(uint64_t keep)
 }
 
 static void
-limit(int resource, const char *what)
+limit(int resource, rlim_t max, const char *what)
 {
-	const struct rlimit none = { 0, 0 };
+	struct rlimit r;
 
-	if (setrlimit((__rlimit_resource_t)resource, &none) == -1)
-		log_info("%s are not forbidden: %s", what, strerror(errno));
+	if (getrlimit((__rlimit_resource_t)resource, &r) == 0) {
+		r.rlim_cur = r.rlim_max = MIN(r.rlim_max, max);
+		if (setrlimit((__rlimit_resource_t)resource, &r) == 0)
+			return;
+	}
+	log_info("%s are not limited: %s", what, strerror(errno));
+}
+
+/*
+ * glibc opens /proc/sys/vm/overcommit_memory the first time that it makes the heap of a
+ * thread smaller, which a filter takes for an attack: so it never does.  What is large is not
+ * in a heap, and is given back as ever.
+ */
+static void
+keep_heaps(void)
+{
+	mallopt(M_TRIM_THRESHOLD, INT_MAX);
 }
 
 static void
@@ -178,6 +196,7 @@ forbid_calls(enum filter which)
 {
 	struct err e = ERR_INIT;
 
+	keep_heaps();
 	if (filter_install(which, &e) == -1)
 		log_info("no filter of system calls: %s", e.msg);
 	else
@@ -192,7 +211,7 @@ forbid_privileges(void)
 		log_info("new privileges are not forbidden: %s", strerror(errno));
 	/* A core that goes to a pipe ignores the limit. */
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-	limit(RLIMIT_CORE, "core files");
+	limit(RLIMIT_CORE, 0, "core files");
 }
 
 void
@@ -205,8 +224,22 @@ confine(const char *folder)
 	forbid_privileges();
 	forbid_names(folder);
 	drop_capabilities(folder != NULL ? TO_PUBLISH : 0);
-	limit(RLIMIT_NOFILE, "new descriptors");
+	limit(RLIMIT_NOFILE, 0, "descriptors");
 	forbid_calls(folder != NULL ? FILTER_PUBLISH : FILTER_INSPECT);
+}
+
+void
+confine_page_server(uint64_t keep, unsigned descriptors)
+{
+	if (SANITIZED) {
+		log_info("not confined: built with a sanitizer");
+		return;
+	}
+	forbid_privileges();
+	forbid_names(NULL);
+	drop_capabilities(keep | BIT(CAP_IPC_LOCK));
+	limit(RLIMIT_NOFILE, descriptors, "descriptors");
+	forbid_calls(FILTER_PAGE_SERVER);
 }
 
 void

@@ -2,6 +2,8 @@
 #ifndef GMEM_CLI_CONFINE_H
 #define GMEM_CLI_CONFINE_H
 
+#include <stdint.h>
+
 /*
  * Gives up what a program does not need to read a file it does not trust, after
  * it has opened everything it will ever open and before it looks at a byte:
@@ -20,6 +22,17 @@
  * To be called before the first thread is started.
  */
 void confine(const char *folder);
+
+/*
+ * The same for the page server, before its first thread: it opens nothing by name, and gets
+ * by a socket what it works on.  What is kept for it:
+ *
+ *	the filter filter-page-server.def;
+ *	CAP_IPC_LOCK, for buffers that are to stay in memory;
+ *	the capabilities in `keep`, a bit for each;
+ *	`descriptors` at a time.
+ */
+void confine_page_server(uint64_t keep, unsigned descriptors);
 
 /*
  * What a program can give up that is to look into other processes, at its very start: new

@@ -8,12 +8,14 @@
 #include <asm/termbits.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 /*
@@ -30,6 +32,14 @@ struct rule {
 	uint64_t mask, value;
 };
 
+/* The headers may be older than the kernel. */
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+#ifndef UFFDIO_POISON
+#define UFFDIO_POISON _IOWR(0xAA, 0x08, uint64_t[4])
+#endif
+
 /* The argument of clone(2) that holds the flags. */
 #ifdef __s390__
 #define CLONE_FLAGS_AT 1
@@ -42,6 +52,8 @@ struct rule {
 #define WHEN(call, at, bits, are)                                                              \
 	{ .name = #call, .some = true, .arg = (at), .mask = (bits), .value = (are) },
 #define IOCTL(request) WHEN(ioctl, 1, UINT32_MAX, (uint32_t)(request))
+#define FCNTL(command) WHEN(fcntl, 1, UINT32_MAX, (uint32_t)(command))
+#define NEW(call, number_of_it) { .name = #call, .number = (number_of_it) },
 #define RARELY(call, why) CALL(call)
 #define RARELY_WHEN(call, at, bits, are, why) WHEN(call, at, bits, are)
 #define RARELY_SELF(call, why)                                                                 \
@@ -57,6 +69,10 @@ static const struct rule inspect[] = {
 
 static const struct rule publish[] = {
 #include "cli/filter-publish.def"
+};
+
+static const struct rule page_server[] = {
+#include "cli/filter-page-server.def"
 };
 
 struct list {
@@ -94,6 +110,18 @@ add_all(scmp_filter_ctx ctx, const struct list *list, struct err *e)
 	return 0;
 }
 
+/*
+ * Number -1 is no call; a tracer that makes a call fail (strace -e inject) puts it in its place,
+ * and tests want to know what happens then.
+ */
+static int
+allow_none(scmp_filter_ctx ctx)
+{
+	int rc = seccomp_attr_set(ctx, SCMP_FLTATR_API_TSKIP, 1);
+
+	return rc == 0 ? seccomp_rule_add(ctx, SCMP_ACT_ALLOW, -1, 0) : rc;
+}
+
 static int
 load(scmp_filter_ctx ctx, struct err *e)
 {
@@ -103,6 +131,8 @@ load(scmp_filter_ctx ctx, struct err *e)
 	rc = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
 	if (rc == 0)
 		rc = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+	if (rc == 0)
+		rc = allow_none(ctx);
 	if (rc == 0)
 		rc = seccomp_load(ctx);
 	if (rc == 0)
@@ -118,6 +148,7 @@ filter_install(enum filter which, struct err *e)
 		[FILTER_INSPECT] = { { inspect, LENGTH(inspect) } },
 		[FILTER_PUBLISH] = { { inspect, LENGTH(inspect) },
 		    { publish, LENGTH(publish) } },
+		[FILTER_PAGE_SERVER] = { { page_server, LENGTH(page_server) } },
 	};
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int rc = 0;

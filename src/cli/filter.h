@@ -12,6 +12,7 @@
 enum filter {
 	FILTER_INSPECT, /* filter-inspect.def */
 	FILTER_PUBLISH, /* the same, and the calls that give an output its name */
+	FILTER_PAGE_SERVER, /* filter-page-server.def */
 };
 
 /* -1 where there can be none: built without libseccomp, or a kernel without them. */

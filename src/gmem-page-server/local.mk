@@ -6,5 +6,5 @@ gmem_page_server_SOURCES = \
 	%D%/confine.c %D%/confine.h \
 	%D%/main.c \
 	%D%/requests.c %D%/requests.h
-gmem_page_server_LDADD = libgmem.a $(ZSTD_LIBS) $(CBOR_LIBS) $(XXHASH_LIBS) $(NETTLE_LIBS) \
-	$(BSD_LIBS)
+gmem_page_server_LDADD = libgmemcli.a libgmem.a $(ZSTD_LIBS) $(CBOR_LIBS) $(XXHASH_LIBS) $(NETTLE_LIBS) \
+	$(BSD_LIBS) $(SECCOMP_LIBS)

@@ -113,7 +113,8 @@ check_open(const struct pager_open *o, struct err *e)
 	if (o->background > BACKGROUND_IDLE || o->engine > SERVE_SOURCE ||
 	    o->prefetch_kind > PREFETCH_ALL || o->prefetch_io > COLD_CACHED ||
 	    o->place_how > PLACE_LIST || o->place_urgency > URGENT_FIFO ||
-	    o->log_level > LOG_LEVEL_DEBUG || o->on_error > ON_ERROR_POISON || memchr(o->path, '\0', sizeof(o->path)) == NULL)
+	    o->log_level > LOG_LEVEL_DEBUG || o->on_error > ON_ERROR_POISON ||
+	    memchr(o->path, '\0', sizeof(o->path)) == NULL)
 		return err_set(e, ERR_CORRUPT, "page server: wrong options");
 	return 0;
 }
@@ -149,7 +150,7 @@ new_server(struct state *t, const struct pager_open *o, struct err *e)
 static int
 open_all(struct state *t, const struct pager_open *o, int fds[PAGER_FDS_MAX], struct err *e)
 {
-	int image = fds[0];
+	int image = fds[0], direct;
 
 	if (check_open(o, e) == -1)
 		return -1;
@@ -158,9 +159,14 @@ open_all(struct state *t, const struct pager_open *o, int fds[PAGER_FDS_MAX], st
 		return -1;
 	if (image == -1)
 		return err_set(e, ERR_CORRUPT, "page server: no image");
-	page_server_confine();
+	direct = page_server_confine(o, image);
 	fds[0] = -1;
-	return image_open_fd(&t->s.img, image, o->path, e) == -1 ? -1 : new_server(t, o, e);
+	if (image_open_fd(&t->s.img, image, o->path, e) == -1) {
+		fd_close(&direct);
+		return -1;
+	}
+	t->s.img->direct = direct;
+	return new_server(t, o, e);
 }
 
 /* 0: the other side wants nothing of us; -1: it is none, or we can't. */

@@ -29,17 +29,24 @@ cold_io_parse(const char *name, enum cold_io *how, struct err *e)
 	    e, ERR_USAGE, "there is no way \"%s\" of reading: auto, direct or cached", name);
 }
 
-void
-cold_open(struct cold *c, const struct image *img, enum cold_io how)
+int
+cold_reopen(int fd)
 {
 	char path[32];
 
+	/* The very file that was opened and checked, whatever its name means by now. */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+}
+
+void
+cold_open(struct cold *c, const struct image *img, enum cold_io how)
+{
 	*c = (struct cold){ .img = img, .how = how, .fd = -1 };
 	if (how == COLD_CACHED)
 		return;
-	/* The very file that was opened and checked, whatever its name means by now. */
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", img->fd);
-	c->fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	c->fd =
+	    img->direct != -1 ? fcntl(img->direct, F_DUPFD_CLOEXEC, 0) : cold_reopen(img->fd);
 }
 
 void

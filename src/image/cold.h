@@ -34,6 +34,9 @@ struct cold {
 /* "auto", "direct", "cached"; ERR_USAGE if there is no such way. */
 int cold_io_parse(const char *name, enum cold_io *how, struct err *e);
 
+/* Its file opened once more, with O_DIRECT: the caller's, or -1. */
+int cold_reopen(int fd);
+
 /*
  * The image is borrowed.  Always works: where O_DIRECT does not, it is cached, and
  * cold_is_cached tells.

@@ -187,6 +187,7 @@ image_open_fd_expected(
 		return -1;
 	}
 	img->fd = fd;
+	img->direct = -1;
 	img->path = strdup(path);
 	if (img->path == NULL) {
 		err_sys(e, "%s", path);
@@ -231,6 +232,7 @@ image_close(struct image *img)
 	if (img == NULL)
 		return;
 	fd_close(&img->fd);
+	fd_close(&img->direct);
 	hot_cache_free(img->hot);
 	manifest_free(&img->manifest);
 	free(img->path);

@@ -17,6 +17,7 @@
 struct image {
 	char *path; /* for messages */
 	int fd;
+	int direct; /* the same file with O_DIRECT, for who can't open it later; or -1 */
 	uint64_t size; /* of the file, bytes */
 	struct geometry g;
 	uint64_t incompat, compat; /* features */

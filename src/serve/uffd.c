@@ -35,16 +35,32 @@ struct uffdio_poison {
 
 #define EVENTS_MAX 16
 
+static int kept = -1; /* /dev/userfaultfd */
+
+static int
+open_device(void)
+{
+	return open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+}
+
+bool
+uffd_keep_device(void)
+{
+	if (kept == -1)
+		kept = open_device();
+	return kept != -1;
+}
+
 int
 uffd_create(int *fd, struct err *e)
 {
-	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	int dev = kept != -1 ? kept : open_device();
 
 	*fd = -1;
-	if (dev != -1) {
+	if (dev != -1)
 		*fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC);
+	if (dev != kept)
 		close(dev);
-	}
 	if (*fd == -1)
 		*fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
 	if (*fd != -1)

@@ -21,6 +21,12 @@ struct uffd_fault {
 	bool minor; /* the page is in the page cache and only has to be mapped */
 };
 
+/*
+ * Opens /dev/userfaultfd for the uffd_create of a process that can open nothing later, before
+ * there are threads.  False: there is none, or not for us; uffd_create calls userfaultfd(2).
+ */
+bool uffd_keep_device(void);
+
 /* A new descriptor of this process: /dev/userfaultfd first, then userfaultfd(2). */
 int uffd_create(int *fd, struct err *e);
 

@@ -21,9 +21,9 @@ struct launch {
 #define LAUNCH_NOT_FOUND 127
 
 /*
- * Forks and executes; the child has no signal blocked, ignores those that we
- * ignore, may leave the core file that cores_forbid has forbidden us, and dies by SIGKILL when this thread's process dies.  On failure *status is one of
- * the above.
+ * Forks and executes; the child has no signal blocked, ignores those that we ignore, may leave
+ * the core file that cores_forbid has forbidden us, and dies by SIGKILL when this thread's
+ * process dies.  On failure *status is one of the above.
  */
 int launch_start(const struct launch *l, pid_t *pid, int *status, struct err *e);
 

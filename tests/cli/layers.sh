@@ -32,7 +32,7 @@ cbor.h: format/cbor.c cli/opt.c
 zstd.h: codec
 xxhash.h: codec
 nettle/sha2.h: codec
-linux/userfaultfd.h: serve shim
+linux/userfaultfd.h: serve shim cli/filter.c
 linux/kvm.h: memory
 jansson.h: vmm cli gmem-snap gmem-restore gmem-inspect
 curl/curl.h: vmm/http-curl.h

@@ -10,7 +10,7 @@
 . "${abs_top_srcdir:?}/tests/lib/cli.sh"
 # shellcheck disable=SC2154
 GMEM_SHIM=${abs_top_builddir:?}/gmem-shim.so
-GMEM_PAGE_SERVER=$abs_top_builddir/gmem-page-server
+GMEM_PAGE_SERVER=${GMEM_PAGE_SERVER:-$abs_top_builddir/gmem-page-server}
 export GMEM_SHIM GMEM_PAGE_SERVER
 options=
 image=

@@ -32,6 +32,15 @@ struct attempt {
 	void (*make)(void);
 };
 
+/* As which of the programs, and where the output of gmem-inspect is. */
+struct role {
+	const char *name;
+	const char *folder;
+	bool page_server;
+};
+
+#define DESCRIPTORS 64u
+
 static pid_t parent;
 
 /* ---- what is forbidden ---- */
@@ -235,8 +244,8 @@ work(void)
 	for (size_t i = 0; i < n; i++)
 		good = pthread_join(threads[i], NULL) == 0 && good;
 	free(many);
-	good = good && n == 12 && pread(3, &byte, 1, 0) == 1 && fsync(4) == 0 &&
-	       write(4, &byte, 1) == 1 && raise(0) == 0;
+	good = good && n == 12 && pread(3, &byte, 1, 0) == 1 && write(4, &byte, 1) == 1 &&
+	       raise(0) == 0 && syscall(-1) == -1 && errno == ENOSYS;
 	_exit(good ? 0 : 1);
 }
 
@@ -249,11 +258,14 @@ struct child {
 
 /* Descriptor 3 is a file to read, 4 one to write. */
 static void __attribute__((noreturn))
-be_child(const struct attempt *what, const char *folder, int ready, int go)
+be_child(const struct attempt *what, const struct role *as, int ready, int go)
 {
 	char byte = 0;
 
-	confine(folder);
+	if (as->page_server)
+		confine_page_server(0, DESCRIPTORS);
+	else
+		confine(as->folder);
 	if (write(ready, &byte, 1) != 1 || read(go, &byte, 1) == -1)
 		_exit(98);
 	what->make();
@@ -261,7 +273,7 @@ be_child(const struct attempt *what, const char *folder, int ready, int go)
 }
 
 static bool
-start(struct child *c, const struct attempt *what, const char *folder)
+start(struct child *c, const struct attempt *what, const struct role *as)
 {
 	int ready[2], go[2];
 	char byte;
@@ -271,7 +283,7 @@ start(struct child *c, const struct attempt *what, const char *folder)
 	c->pid = fork();
 	if (c->pid == 0) {
 		close(go[1]);
-		be_child(what, folder, ready[1], go[0]);
+		be_child(what, as, ready[1], go[0]);
 	}
 	close(ready[1]);
 	close(go[0]);
@@ -293,25 +305,32 @@ finish(struct child *c)
 }
 
 static int
-run(const struct attempt *what, const char *folder)
+run(const struct attempt *what, const struct role *as)
 {
 	struct child c;
 
-	return start(&c, what, folder) ? finish(&c) : -1;
+	return start(&c, what, as) ? finish(&c) : -1;
+}
+
+/* What one of them needs. */
+static bool
+is_allowed(void (*make)(void), const struct role *as)
+{
+	return (make == try_unlink && as->folder != NULL) ||
+	       (make == try_userfaultfd && as->page_server);
 }
 
 static void
-test_forbidden(const char *folder)
+test_forbidden(const struct role *as)
 {
 	for (size_t i = 0; i < sizeof(forbidden) / sizeof(forbidden[0]); i++) {
 		int status;
 
-		/* Who publishes may remove what it made. */
-		if (folder != NULL && forbidden[i].make == try_unlink)
+		if (is_allowed(forbidden[i].make, as))
 			continue;
-		status = run(&forbidden[i], folder);
-		ok(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS, "%s%s kills",
-		    forbidden[i].name, folder != NULL ? ", with an output," : "");
+		status = run(&forbidden[i], as);
+		ok(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS, "%s: %s kills", as->name,
+		    forbidden[i].name);
 	}
 }
 
@@ -333,19 +352,26 @@ proc_has(pid_t pid, const char *file, const char *text)
 }
 
 static void
-test_given_up(void)
+test_given_up(const struct role *as)
 {
 	const struct attempt harmless = { "work", work };
+	char descriptors[64];
 	struct child c;
 
-	if (!ok(start(&c, &harmless, NULL), "a child is confined"))
+	snprintf(descriptors, sizeof(descriptors), "Max open files            %-2u ",
+	    as->page_server ? DESCRIPTORS : 0);
+	if (!ok(start(&c, &harmless, as), "%s: a child is confined", as->name))
 		return;
-	ok(proc_has(c.pid, "status", "NoNewPrivs:\t1"), "it gains no privileges");
-	ok(proc_has(c.pid, "status", "Seccomp:\t2"), "has a filter");
-	ok(proc_has(c.pid, "status", "CapPrm:\t0000000000000000"), "no capabilities");
-	ok(proc_has(c.pid, "limits", "Max core file size        0  "), "no core file");
-	ok(proc_has(c.pid, "limits", "Max open files            0  "), "no new descriptors");
-	ok(finish(&c) == 0, "and works");
+	ok(proc_has(c.pid, "status", "NoNewPrivs:\t1"), "%s: gains no privileges", as->name);
+	ok(proc_has(c.pid, "status", "Seccomp:\t2"), "%s: has a filter", as->name);
+	ok(proc_has(c.pid, "status",
+	       as->page_server && geteuid() == 0 ? "CapPrm:\t0000000000004000"
+						 : "CapPrm:\t0000000000000000"),
+	    "%s: no capabilities but to keep memory", as->name);
+	ok(proc_has(c.pid, "limits", "Max core file size        0  "), "%s: no core file",
+	    as->name);
+	ok(proc_has(c.pid, "limits", descriptors), "%s: few descriptors", as->name);
+	ok(finish(&c) == 0, "%s: and works", as->name);
 }
 
 static bool
@@ -390,9 +416,17 @@ main(void)
 	}
 	parent = getpid();
 	if (ok(open_files(folder), "files")) {
-		test_given_up();
-		test_forbidden(NULL);
-		test_forbidden(folder);
+		const struct role roles[] = {
+			{ .name = "gmem-inspect" },
+			{ .name = "gmem-inspect -o", .folder = folder },
+			{ .name = "page server", .page_server = true },
+		};
+
+		for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++) {
+			test_forbidden(&roles[i]);
+			if (roles[i].folder == NULL)
+				test_given_up(&roles[i]);
+		}
 	}
 	rmdir(folder);
 	return done();

@@ -41,8 +41,8 @@ identify(struct fc_peer *peer, struct err *e)
 	peer->uid = who.uid;
 	peer->pidfd = who.pidfd;
 	if (peer->pidfd == -1)
-		return err_set(e, ERR_FAILED, "process %d, which has connected, has ended",
-		    (int)who.pid);
+		return err_set(
+		    e, ERR_FAILED, "process %d, which has connected, has ended", (int)who.pid);
 	return 0;
 }
 
