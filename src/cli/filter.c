@@ -111,8 +111,8 @@ add_all(scmp_filter_ctx ctx, const struct list *list, struct err *e)
 }
 
 /*
- * Number -1 is no call; a tracer that makes a call fail (strace -e inject) puts it in its place,
- * and tests want to know what happens then.
+ * Number -1 is no call; a tracer that makes a call fail (strace -e inject) puts it in its
+ * place, and tests want to know what happens then.
  */
 static int
 allow_none(scmp_filter_ctx ctx)
