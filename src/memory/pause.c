@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/pidfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -197,21 +198,44 @@ clear(struct pause *p)
 {
 	fd_close(&p->fd);
 	fd_close(&p->events);
+	fd_close(&p->lock);
 	*p = (struct pause)PAUSE_INIT;
+}
+
+/*
+ * The folder in /proc stays the same one as long as somebody has it open.  Who can't lock it
+ * at all goes on: only "somebody else has it" is an answer.
+ */
+static int
+lock(struct pause *p, struct err *e)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d", (int)p->pid);
+	p->lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (p->lock == -1 && errno == ENOENT)
+		return gone(p->pid, e);
+	if (p->lock == -1)
+		return err_sys(e, "open %s", path);
+	if (flock(p->lock, LOCK_EX | LOCK_NB) == -1 && errno == EWOULDBLOCK)
+		return err_set(e, ERR_FAILED,
+		    "process %d is just being saved by another gmem-snap: wait for its end",
+		    (int)p->pid);
+	return 0;
 }
 
 /* The freezer if it touches nobody else, and can be had at all. */
 static int
 prepare_auto(struct pause *p, struct err *e)
 {
-	struct pause fresh = *p;
 	struct cgroup cg;
 
 	if (cgroup_find(p->pid, &cg, e) == 0 && cgroup_is_alone(&cg, p->pid) &&
 	    prepare_freezer(p, &cg, e) == 0)
 		return 0;
-	clear(p);
-	*p = fresh;
+	fd_close(&p->fd);
+	fd_close(&p->events);
+	p->was_paused = false;
 	return prepare_stop(p, e);
 }
 
@@ -225,6 +249,10 @@ pause_prepare(struct pause *p, pid_t pid, enum pause_method method, struct err *
 	p->pid = pid;
 	if (method != PAUSE_NONE && pid == getpid())
 		return err_set(e, ERR_FAILED, "process %d is this command itself", (int)pid);
+	if (method != PAUSE_NONE && lock(p, e) == -1) {
+		clear(p);
+		return -1;
+	}
 	switch (method) {
 	case PAUSE_NONE:
 		break;

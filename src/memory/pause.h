@@ -39,19 +39,24 @@ struct pause {
 	pid_t pid;
 	int fd; /* FREEZER: cgroup.freeze; STOP: a pidfd; else -1; owned */
 	int events; /* FREEZER: cgroup.events; else -1; owned */
+	int lock; /* /proc/PID under flock(2); else -1; owned */
 	bool was_paused; /* before us: left so by release and resume */
 };
 
 #define PAUSE_INIT                                                                             \
 	{                                                                                      \
-		.method = PAUSE_NONE, .fd = -1, .events = -1                                   \
+		.method = PAUSE_NONE, .fd = -1, .events = -1, .lock = -1                       \
 	}
 
 /* "none", "auto", "freezer", "stop". */
 const char *pause_method_name(enum pause_method method);
 int pause_method_parse(const char *name, enum pause_method *method, struct err *e);
 
-/* Chooses the method and opens what it takes.  On failure *p is PAUSE_INIT. */
+/*
+ * Chooses the method and opens what it takes.  Of all who do this to a process one at a time
+ * succeeds, until pause_resume: who finds it paused by another would read on when that one lets
+ * it run, and not notice if a third has paused it again.  On failure *p is PAUSE_INIT.
+ */
 int pause_prepare(struct pause *p, pid_t pid, enum pause_method method, struct err *e);
 
 /*

@@ -29,7 +29,7 @@ claims_create(uint64_t npages, int *fd, struct err *e)
 	*fd = memfd_create(MEMORY_CLAIMS, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (*fd != -1 && ftruncate(*fd, (off_t)file_bytes(npages)) == 0 &&
 	    fcntl(*fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0 &&
-	    pwrite(*fd, &head, sizeof(head), 0) == (ssize_t)sizeof(head))
+	    fd_pwrite_full(*fd, &head, sizeof(head), 0, e) == 0)
 		return 0;
 	err_sys(e, "claims of %llu pages", (unsigned long long)npages);
 	fd_close(fd);

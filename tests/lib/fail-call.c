@@ -15,7 +15,8 @@
  * process is killed at this call.
  *
  * Calls count from where main() begins, for the commands open /dev/null there first, and as
- * long as the program that makes them is COMMAND itself: not the VMM that it starts.
+ * long as the program that makes them is COMMAND itself or another gmem-*: not the VMM that
+ * it starts.
  *
  * FILE of -o tells what has happened: "injected"; "hang", the command was killed after
  * SECONDS (60); "left", processes that it had started were there two seconds after its end,
@@ -250,17 +251,19 @@ start(char **argv)
 
 /* ---- its system calls ---- */
 
-/* Of this program, and not of one that it has started. */
+/* Of this program or of another of ours, and not of a VMM that it has started. */
 static bool
 is_ours(pid_t pid)
 {
 	char path[64], exe[4096];
+	const char *base;
 	ssize_t n;
 
 	snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
 	n = readlink(path, exe, sizeof(exe) - 1);
 	exe[n < 0 ? 0 : n] = '\0';
-	return strcmp(exe, g.exe) == 0;
+	base = strrchr(exe, '/');
+	return strcmp(exe, g.exe) == 0 || (base != NULL && strncmp(base, "/gmem-", 6) == 0);
 }
 
 static bool

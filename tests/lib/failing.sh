@@ -32,6 +32,8 @@ matrix_hows() { # CALL: what is to happen to it goes to $hows
     read | write | pread64 | pwrite64) set -- $errors short kill ;;
     # The kernel has no error for these, when they are asked for what we ask for.
     rt_sigaction | alarm | wait4 | waitid | write:0x1) set -- kill ;;
+    # It has closed the file whatever it returns, which fail-call can't do.
+    close | close_range) set -- kill ;;
     *) set -- $errors kill ;;
     esac
     hows=$*

@@ -24,7 +24,7 @@
  *	syscalls			lets the kernel read and write the memory
  *	unmap middle cover		unmap all; a part; map something else over a part
  *	mremap				must be refused
- *	mlockall fork-read
+ *	mlockall fork-read close-userfaultfd
  *	fork daemon exec		goes on in a child, in the background, in a new program
  *	pid=FILE say=TEXT wait=FILE sleep=MS forever exit=N die=SIGNAL
  *
@@ -788,6 +788,21 @@ do_mlockall(void)
 	expect(mlockall(MCL_FUTURE) == 0, "mlockall");
 }
 
+/* Whoever serves it has one of its own. */
+static void
+close_userfaultfd(void)
+{
+	static const char name[] = "anon_inode:[userfaultfd]";
+	char path[64], shown[sizeof(name)];
+
+	for (int fd = 3; fd < 1024; fd++) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		if (readlink(path, shown, sizeof(shown)) == sizeof(name) - 1 &&
+		    memcmp(shown, name, sizeof(name) - 1) == 0)
+			expect(close(fd) == 0, "close");
+	}
+}
+
 static void
 do_forever(void)
 {
@@ -817,6 +832,7 @@ static const struct {
 	{ "mlockall", do_mlockall },
 	{ "bus", do_bus },
 	{ "fork-read", fork_read },
+	{ "close-userfaultfd", close_userfaultfd },
 	{ "fork", go_on_in_child },
 	{ "join", do_join },
 	{ "child-map", child_map },

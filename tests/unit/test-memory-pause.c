@@ -241,6 +241,21 @@ pause_from_inside(const char *dir, pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+static bool
+freeze(const char *dir, const char *how)
+{
+	char path[PATH_MAX + 64];
+	int fd;
+	bool good;
+
+	snprintf(path, sizeof(path), "%s/cgroup.freeze", dir);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	good = fd != -1 && write(fd, how, 1) == 1;
+	if (fd != -1)
+		close(fd);
+	return good;
+}
+
 static void
 test_freezer_in(const char *dir, const struct child *c)
 {
@@ -250,10 +265,15 @@ test_freezer_in(const char *dir, const struct child *c)
 
 	ok(pause_process(&p, c->pid, PAUSE_FREEZER, 2000, &e) == 0, "freezer: %s", e.msg);
 	ok(p.method == PAUSE_FREEZER && stands(), "no thread runs");
+	ok(pause_process(&outer, c->pid, PAUSE_FREEZER, 2000, &e) == -1 &&
+		strstr(e.msg, "another gmem-snap") != NULL,
+	    "not twice");
+	ok(pause_resume(&p, &e) == 0 && runs(), "resume");
+	ok(freeze(dir, "1") && stands(), "somebody freezes it");
 	ok(pause_process(&outer, c->pid, PAUSE_FREEZER, 2000, &e) == 0 && outer.was_paused,
 	    "it was frozen before");
 	ok(pause_resume(&outer, &e) == 0 && stands(), "and stays so");
-	ok(pause_resume(&p, &e) == 0 && runs(), "resume");
+	ok(freeze(dir, "0") && runs(), "until it is thawed");
 
 	ok(pause_process(&p, c->pid, PAUSE_AUTO, 2000, &e) == 0 && p.method == PAUSE_FREEZER,
 	    "auto freezes who is alone");
@@ -281,19 +301,19 @@ test_freezer(void)
 	struct child c;
 
 	if (cgroup_find(getpid(), &cg, &e) == -1) {
-		skip(11, "%s", e.msg);
+		skip(14, "%s", e.msg);
 		return;
 	}
 	snprintf(dir, sizeof(dir), "%s/gmem-test.%d", cg.dir, (int)getpid());
 	if (mkdir(dir, 0755) == -1) {
-		skip(11, "no cgroup can be made below %.200s", cg.dir);
+		skip(14, "no cgroup can be made below %.200s", cg.dir);
 		return;
 	}
 	child_start(&c, be_busy, NULL);
 	if (move(dir, c.pid))
 		test_freezer_in(dir, &c);
 	else
-		skip(11, "no process can be moved into a cgroup");
+		skip(14, "no process can be moved into a cgroup");
 	child_end(&c);
 	for (int i = 0; rmdir(dir) == -1 && i < 50; i++)
 		usleep(20000);
