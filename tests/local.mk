@@ -333,7 +333,15 @@ fail_call_SOURCES = %D%/lib/fail-call.c
 fail_call_CFLAGS = -std=gnu11 $(WARN_CFLAGS)
 fail_call_LDADD =
 failure_checks = %D%/failure/calls-restore.sh %D%/failure/calls-snap.sh %D%/failure/clocks.sh \
-	%D%/failure/space.sh
+	%D%/failure/leaks.sh %D%/failure/space.sh %D%/failure/together.sh %D%/soak/soak.sh
 dist_check_SCRIPTS += $(failure_checks)
 TESTS += $(failure_checks)
 EXTRA_DIST += %D%/lib/failing.sh
+
+# Minutes of random snapshots, restores, kills and damage; make check does it for 30 s.
+SOAK_SECONDS = 300
+soak: all $(check_PROGRAMS)
+	$(AM_V_at)$(AM_TESTS_ENVIRONMENT) SOAK_SECONDS='$(SOAK_SECONDS)' \
+	    SOAK_SEED='$(SOAK_SEED)' SOAK_STEPS='$(SOAK_STEPS)' \
+	    ./run $(SHELL) $(srcdir)/tests/soak/soak.sh
+.PHONY: soak
