@@ -36,8 +36,9 @@ fd_pread_full(int fd, void *buf, size_t len, uint64_t off, struct err *e)
 
 		if (n == 0)
 			return err_set(e, ERR_CORRUPT,
-			    "ends at byte %llu, %zu bytes wanted at %llu",
-			    (unsigned long long)(off + done), len, (unsigned long long)off);
+			    "ends at byte %llu%s, %zu bytes wanted at %llu",
+			    (unsigned long long)(off + done), done == 0 ? " or before" : "",
+			    len, (unsigned long long)off);
 		if (n > 0)
 			done += (size_t)n;
 		else if (errno != EINTR)

@@ -130,6 +130,7 @@ new_server(struct state *t, const struct pager_open *o, struct err *e)
 		.engine = (enum serve_engine)o->engine,
 		.record = o->record != 0,
 		.on_error = (enum on_error)o->on_error,
+		.io_timeout = o->io_timeout,
 		.resume = o->resume != 0,
 		.prefetch = {
 			.kind = (enum prefetch_kind)o->prefetch_kind,
@@ -302,6 +303,9 @@ static void
 fini(struct state *t)
 {
 	atomic_store(&t->s.ending, true);
+	/* Some thread can't be ended but with all of us. */
+	if (server_is_stuck(t->s.server))
+		_exit(STATUS_FAILED);
 	server_stop(t->s.server);
 	for (unsigned i = 0; i < t->nchannels; i++) {
 		shutdown(t->channels[i].sock, SHUT_RDWR);

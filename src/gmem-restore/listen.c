@@ -133,6 +133,7 @@ give_memory(const struct listener *l, struct served *v, const struct fc_peer *pe
 		.engine = l->settings->engine,
 		.record = l->settings->record.path != NULL,
 		.on_error = l->settings->on_error,
+		.io_timeout = l->settings->io_timeout,
 	};
 	int taken = *uffd;
 

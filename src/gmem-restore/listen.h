@@ -39,6 +39,7 @@ struct listen_settings {
 	unsigned threads;
 	struct serve_place place;
 	enum on_error on_error;
+	unsigned io_timeout; /* seconds */
 	struct record_settings record; /* with once; .path NULL: nothing is recorded */
 };
 

@@ -51,6 +51,8 @@ static const struct opt_program program = {
 	    "  --handoff-timeout S seconds for a VMM to hand over its memory, 0 for ever\n"
 	    "                      (default: 10)\n"
 	    "  -h, --help          print this help\n"
+	    "  --io-timeout S      seconds for a read of the image, 0 for ever (default: 30);\n"
+	    "                      then the VM is stopped, if it waits for that\n"
 	    "  --listen SOCKET     start no VMM: serve those that connect, like Firecracker\n"
 	    "  --no-background     --background off\n"
 	    "  --on-error HOW      where the image cannot be read: stop the VM (default), or\n"
@@ -92,6 +94,7 @@ enum {
 	OPT_EXPECT_ROOT,
 	OPT_HANDOFF_FD,
 	OPT_HANDOFF_TIMEOUT,
+	OPT_IO_TIMEOUT,
 	OPT_LISTEN,
 	OPT_NO_BACKGROUND,
 	OPT_ON_ERROR,
@@ -124,6 +127,7 @@ static const struct option longopts[] = {
 	{ "handoff-fd", no_argument, NULL, OPT_HANDOFF_FD },
 	{ "handoff-timeout", required_argument, NULL, OPT_HANDOFF_TIMEOUT },
 	{ "help", no_argument, NULL, 'h' },
+	{ "io-timeout", required_argument, NULL, OPT_IO_TIMEOUT },
 	{ "listen", required_argument, NULL, OPT_LISTEN },
 	{ "no-background", no_argument, NULL, OPT_NO_BACKGROUND },
 	{ "on-error", required_argument, NULL, OPT_ON_ERROR },
@@ -349,6 +353,10 @@ parse_one(struct options *o, int c)
 		break;
 	case 'h':
 		opt_help(&program);
+	case OPT_IO_TIMEOUT:
+		o->io_timeout =
+		    (unsigned)opt_number(&program, "--io-timeout", optarg, 0, 86400);
+		break;
 	case OPT_LISTEN:
 		o->listen.path = optarg;
 		break;
@@ -462,6 +470,7 @@ check_listen(struct options *o)
 	l->threads = o->threads;
 	l->place = o->place;
 	l->on_error = o->on_error;
+	l->io_timeout = o->io_timeout;
 	l->record = o->record;
 }
 
@@ -514,6 +523,7 @@ options_parse(struct options *o, int argc, char **argv)
 		.background = BACKGROUND_ON,
 		.level = LOG_LEVEL_WARN,
 		.handoff_timeout = 10,
+		.io_timeout = 30,
 		.prefetch = { .kind = PREFETCH_HOT, .ready_fd = -1 },
 		.listen = { .mode = 0600, .owner = LISTEN_NOBODY, .group = LISTEN_NO_GROUP },
 	};

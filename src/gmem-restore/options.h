@@ -36,6 +36,7 @@ struct options {
 	const char *api; /* path of the VMM's API socket, or NULL: its arguments tell */
 	bool handoff_fd; /* the hand-off is a descriptor of the VMM's, not a path */
 	unsigned handoff_timeout; /* seconds for the VMM to hand over its memory; 0: no limit */
+	unsigned io_timeout; /* seconds for a read of the image; 0: no limit */
 	enum on_error on_error; /* where a page cannot be had */
 	const char *qmp; /* path of the VMM's QMP socket, or NULL */
 	bool paused; /* load the state, do not resume */

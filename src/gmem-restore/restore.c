@@ -29,6 +29,7 @@
 #include "gmem-restore/report.h"
 #include "gmem-restore/series.h"
 #include "image/image.h"
+#include "image/watch.h"
 #include "serve/pager.h"
 #include "serve/uffd.h"
 #include "vmm/handoff.h"
@@ -45,6 +46,7 @@
 struct restore {
 	const struct options *o;
 	struct image *img;
+	struct image_watch *watch; /* of what this process reads of it: states */
 	struct guest guest;
 	struct pager *server;
 	struct handoff *handoff; /* NULL: the VMM gets memory that is complete */
@@ -197,6 +199,7 @@ new_server(struct restore *r, struct err *e)
 		.engine = r->o->engine,
 		.record = r->o->record.path != NULL,
 		.on_error = r->o->on_error,
+		.io_timeout = r->o->io_timeout,
 	};
 
 	if (prefetching_open(&r->prefetching, &r->o->prefetch, r->img, options.record,
@@ -292,6 +295,22 @@ open_driven(struct restore *r, const struct object *state, struct err *e)
 	return driven_open(&r->driven, e);
 }
 
+/*
+ * The thread that reads a state can't be told to stop, nor waited for: so this process ends,
+ * and with it the VMM.
+ */
+static void __attribute__((noreturn)) stalled(void *arg, const struct image_stall *stall)
+{
+	const struct restore *r = arg;
+
+	log_error(
+	    "%s: %llu bytes at %llu are being read for more than %u s (--io-timeout): the "
+	    "file system hangs%s",
+	    r->img->path, (unsigned long long)stall->len, (unsigned long long)stall->off,
+	    r->o->io_timeout, r->child != 0 ? "; the VMM was stopped" : "");
+	_exit(STATUS_FAILED);
+}
+
 static int
 prepare(struct restore *r, struct err *e)
 {
@@ -303,6 +322,9 @@ prepare(struct restore *r, struct err *e)
 		return -1;
 	if (image_open_expected(&r->img, r->o->image, r->o->expect_root, e) == -1 ||
 	    take_arguments(r, e) == -1 || find_state(r, &state, e) == -1)
+		return -1;
+	if (r->o->io_timeout != 0 &&
+	    image_watch_start(&r->watch, r->img, r->o->io_timeout, stalled, r, e) == -1)
 		return -1;
 	r->load_qemu.state = state;
 	if (!eager && r->driven.driver == NULL && check_lazy(r, e) == -1)
@@ -798,6 +820,7 @@ restore_fini(struct restore *r)
 	fd_close(&r->signals);
 	fd_close(&r->pidfd);
 	guest_fini(&r->guest);
+	image_watch_stop(r->watch);
 	image_close(r->img);
 }
 

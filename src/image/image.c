@@ -16,6 +16,7 @@
 #include "format/header.h"
 #include "format/trailer.h"
 #include "image/hot.h"
+#include "image/watch.h"
 
 static int
 file_size(struct image *img, struct err *e)
@@ -189,7 +190,8 @@ image_open_fd_expected(
 	img->fd = fd;
 	img->direct = -1;
 	img->path = strdup(path);
-	if (img->path == NULL) {
+	img->reads = image_reads_new();
+	if (img->path == NULL || img->reads == NULL) {
 		err_sys(e, "%s", path);
 		image_close(img);
 		return -1;
@@ -234,6 +236,7 @@ image_close(struct image *img)
 	fd_close(&img->fd);
 	fd_close(&img->direct);
 	hot_cache_free(img->hot);
+	image_reads_free(img->reads);
 	manifest_free(&img->manifest);
 	free(img->path);
 	free(img);

@@ -25,6 +25,7 @@ struct image {
 	struct manifest manifest;
 	uint8_t root[DIGEST_SIZE];
 	uint64_t manifest_length;
+	struct image_reads *reads; /* image/watch.h */
 	struct hot_cache *hot; /* of image_hot; NULL: there is no hot section */
 };
 

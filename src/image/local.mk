@@ -11,4 +11,5 @@ libgmem_a_SOURCES += \
 	%D%/reader.c %D%/reader.h \
 	%D%/trace-file.c %D%/trace-file.h \
 	%D%/verify.c %D%/verify.h \
+	%D%/watch.c %D%/watch.h \
 	%D%/writer.c %D%/writer.h

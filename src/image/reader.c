@@ -11,6 +11,7 @@
 #include "base/ckd.h"
 #include "base/fdio.h"
 #include "codec/codec.h"
+#include "image/watch.h"
 
 /* 512 leaves cover 4 GiB of a guest at 64 KiB chunks; the memory comes as it is used. */
 #define CACHE_NODES 512u
@@ -42,6 +43,7 @@ struct image_reader {
 	uint32_t checked; /* pages [0, checked) were compared with their sums */
 	uint64_t single[CHUNK_PAGES_MAX / 64]; /* pages checked out of order */
 	struct image_reader_stats stats;
+	struct read_mark mark;
 };
 
 static uint8_t *
@@ -83,6 +85,7 @@ image_reader_new(struct image_reader **out, const struct image *img, struct err 
 		image_reader_free(r);
 		return -1;
 	}
+	image_reads_add(img, &r->mark);
 	*out = r;
 	return 0;
 }
@@ -92,6 +95,7 @@ image_reader_free(struct image_reader *r)
 {
 	if (r == NULL)
 		return;
+	image_reads_remove(r->img, &r->mark);
 	decoder_free(r->dec);
 	unmap_memory(r->record, r->record_size);
 	unmap_memory(r->pages, r->img->g.chunk_size);
@@ -106,6 +110,36 @@ image_reader_lock(struct image_reader *r, struct err *e)
 		return err_sys(e, "lock %u bytes of memory (raise RLIMIT_MEMLOCK, ulimit -l)",
 		    r->img->g.chunk_size);
 	return 0;
+}
+
+void
+image_reader_urgent(struct image_reader *r, bool urgent)
+{
+	atomic_store(&r->mark.urgent, urgent);
+}
+
+void
+image_reader_reading(struct image_reader *r, uint64_t off, uint64_t len)
+{
+	read_mark_begin(&r->mark, off, len);
+}
+
+void
+image_reader_has_read(struct image_reader *r)
+{
+	read_mark_end(&r->mark);
+}
+
+/* All that is read is read here, so that it is known what takes long. */
+static int
+read_file(struct image_reader *r, void *buf, size_t len, uint64_t off, struct err *e)
+{
+	int rc;
+
+	read_mark_begin(&r->mark, off, len);
+	rc = fd_pread_full(r->img->fd, buf, len, off, e);
+	read_mark_end(&r->mark);
+	return rc;
 }
 
 void
@@ -125,7 +159,7 @@ node_load(struct image_reader *r, const struct node_key *key, uint8_t *frame, st
 	if (link->offset > r->img->size || r->img->size - link->offset < NODE_FRAME_SIZE)
 		return err_set(e, ERR_CORRUPT, "does not fit the file of %llu bytes",
 		    (unsigned long long)r->img->size);
-	if (fd_pread_full(r->img->fd, frame, NODE_FRAME_SIZE, link->offset, e) == -1)
+	if (read_file(r, frame, NODE_FRAME_SIZE, link->offset, e) == -1)
 		return -1;
 	r->stats.bytes_read += NODE_FRAME_SIZE;
 	r->stats.reads++;
@@ -374,7 +408,7 @@ record_read(struct image_reader *r, const struct entry *en, struct err *e)
 		return err_set(e, ERR_CORRUPT, "%u bytes do not fit the file of %llu",
 		    en->length, (unsigned long long)r->img->size);
 	r->stats.reads++;
-	return fd_pread_full(r->img->fd, r->record, en->length, en->offset, e);
+	return read_file(r, r->record, en->length, en->offset, e);
 }
 
 static int

@@ -35,6 +35,13 @@ const struct image *image_reader_image(const struct image_reader *r);
  */
 int image_reader_lock(struct image_reader *r, struct err *e);
 
+/* Somebody waits for what it reads from now on, or does not: image/watch.h. */
+void image_reader_urgent(struct image_reader *r, bool urgent);
+
+/* Around reads of the file that somebody else makes with it in mind (image/cold.h). */
+void image_reader_reading(struct image_reader *r, uint64_t off, uint64_t len);
+void image_reader_has_read(struct image_reader *r);
+
 /* The index entry of a chunk in [0, image_chunks). */
 int image_reader_entry(struct image_reader *r, const struct object *o, uint64_t chunk,
     struct entry *en, struct err *e);
@@ -49,8 +56,8 @@ int image_reader_next(struct image_reader *r, const struct object *o, uint64_t f
     uint64_t *chunk, struct entry *en, struct err *e);
 
 /*
- * After image_reader_next or image_reader_entry has failed with ->damage: the first chunk behind
- * those of which nothing is known, which may be behind the end.
+ * After image_reader_next or image_reader_entry has failed with ->damage: the first chunk
+ * behind those of which nothing is known, which may be behind the end.
  */
 uint64_t image_reader_behind(const struct image_reader *r);
 

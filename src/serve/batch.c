@@ -151,6 +151,7 @@ read_records(struct batch *b)
 	size_t used = 0, len;
 	const uint8_t *at;
 	struct err unused;
+	int rc;
 
 	qsort(b->jobs, b->njobs, sizeof(*b->jobs), by_offset);
 	for (unsigned i = 0, n; i < b->njobs; i += n) {
@@ -168,7 +169,10 @@ read_records(struct batch *b)
 			return;
 		}
 		/* One of them may be at fault: each is read alone then, and tells. */
-		if (cold_read(b->cold, b->in + used, off, len, &at, &unused) == -1)
+		image_reader_reading(b->filler.reader, off, len);
+		rc = cold_read(b->cold, b->in + used, off, len, &at, &unused);
+		image_reader_has_read(b->filler.reader);
+		if (rc == -1)
 			continue;
 		for (unsigned k = i; k < i + n; k++)
 			b->jobs[k].record = at + (b->jobs[k].entry.offset - off);

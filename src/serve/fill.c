@@ -30,6 +30,7 @@ new_reader(struct filler *f, bool faults, struct err *e)
 		return -1;
 	if (!faults)
 		return 0;
+	image_reader_urgent(f->reader, true);
 	f->joined = loaded_join(f->server, e) == 0;
 	return f->joined ? 0 : -1;
 }
@@ -412,10 +413,16 @@ fill_unit(struct filler *f, size_t object, uint64_t unit, stat_counter *pages, s
 {
 	struct served_object *o = &f->server->objects[object];
 
+	int rc;
+
 	if (!claims_take(&o->claims, unit))
 		return 0;
 	stat_add(pages, o->page_size / PAGE_GRANULE);
-	return write_unit(f, object, unit, e);
+	/* It is taken: from now on somebody may be waiting for it. */
+	image_reader_urgent(f->reader, true);
+	rc = write_unit(f, object, unit, e);
+	image_reader_urgent(f->reader, false);
+	return rc;
 }
 
 static int

@@ -76,10 +76,13 @@ hot_filler_init(struct filler *f, bool faults, struct err *e)
 		return err_sys(e, "hot pages");
 	/* They are locked, of which there is little. */
 	f->hot->nchunks = s->img->g.chunk_size > HOT_CHUNK_LARGE ? 1 : 2;
-	for (unsigned i = 0; faults && i < f->hot->nchunks; i++)
-		if (image_reader_new(&f->hot->chunks[i].reader, s->img, e) == -1 ||
-		    image_reader_lock(f->hot->chunks[i].reader, e) == -1)
+	for (unsigned i = 0; faults && i < f->hot->nchunks; i++) {
+		struct image_reader **r = &f->hot->chunks[i].reader;
+
+		if (image_reader_new(r, s->img, e) == -1 || image_reader_lock(*r, e) == -1)
 			return -1;
+		image_reader_urgent(*r, true);
+	}
 	return scatter_init(&f->hot->scatter, f, s->img->g.pages, true, e);
 }
 

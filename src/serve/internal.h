@@ -181,6 +181,9 @@ struct server {
 	struct loaded_set loaded;
 	struct filler rest_filler;
 	struct damage damage;
+	struct image_watch *watch; /* NULL: reads may take for ever */
+	atomic_bool stuck; /* in a read that somebody waits for */
+	atomic_bool slow; /* a read that nobody waits for was told of */
 
 	bool background_wanted;
 	struct backfill *background; /* background.c; NULL: there is none (yet) */

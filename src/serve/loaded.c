@@ -106,6 +106,7 @@ add_place(struct server *s, struct err *e)
 		loaded_free(l);
 		return -1;
 	}
+	image_reader_urgent(l->reader, true);
 	pthread_mutex_lock(&set->lock);
 	list = realloc(set->list, (set->n + 1) * sizeof(struct loaded *));
 	if (list != NULL) {

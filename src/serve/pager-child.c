@@ -22,6 +22,7 @@
 #define HELLO_MS 60000 /* for one that starts */
 #define LAST_MS 100 /* from closing its sockets to its end */
 #define END_MS 5000 /* for one that is to end */
+#define BURY_MS 10000 /* for one that was killed to end */
 
 /* ---- start ---- */
 
@@ -150,6 +151,7 @@ describe(const struct pager *p, bool resume, struct pager_open *open)
 		.resume = resume,
 		.prefetch_kind = o->prefetch.kind,
 		.on_error = o->on_error,
+		.io_timeout = o->io_timeout,
 		.prefetch_nthreads = o->prefetch.nthreads,
 		.prefetch_io = o->prefetch.io,
 		.background_rate = o->background_rate,
@@ -239,9 +241,15 @@ microseconds(const struct timeval *t)
 void
 child_bury(const struct pager_child *c, const char *program, struct pager_end *end)
 {
+	struct pollfd ended = { .fd = c->pidfd, .events = POLLIN };
 	struct rusage usage = { 0 };
 	int status = 0;
 
+	/* Killed, it may go on reading a file for ever, if the file system hangs. */
+	if (poll(&ended, 1, BURY_MS) != 1) {
+		err_set(&end->how, ERR_FAILED, "the page server %s does not end", program);
+		return;
+	}
 	while (wait4(c->pid, &status, 0, &usage) == -1 && errno == EINTR)
 		;
 	end->user_us = microseconds(&usage.ru_utime);

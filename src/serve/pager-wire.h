@@ -103,6 +103,7 @@ struct pager_open {
 	uint64_t background_rate;
 	uint64_t nlist; /* pages in the second descriptor, if not 0 */
 	uint32_t place_how, place_urgency;
+	uint32_t io_timeout;
 	cpu_set_t place_cpus;
 	uint32_t log_level;
 	char path[512]; /* the image's name, for messages */

@@ -11,7 +11,9 @@
 
 #include "base/ckd.h"
 #include "base/fdio.h"
+#include "base/log.h"
 #include "base/pool.h"
+#include "image/watch.h"
 #include "serve/hot.h"
 #include "serve/internal.h"
 
@@ -77,6 +79,24 @@ server_event_fd(const struct server *s)
 	return s->event_fd;
 }
 
+/* The thread that reads can't be told to stop; who waits for it need not wait. */
+static void
+stalled(void *arg, const struct image_stall *stall)
+{
+	struct server *s = arg;
+	struct err e;
+
+	err_set(&e, ERR_FAILED,
+	    "%s: %llu bytes at %llu are being read for more than %u s (--io-timeout): the file "
+	    "system hangs",
+	    s->img->path, (unsigned long long)stall->len, (unsigned long long)stall->off,
+	    s->options.io_timeout);
+	if (stall->urgent && !atomic_exchange(&s->stuck, true))
+		server_fail(s, &e);
+	else if (!stall->urgent && !atomic_exchange(&s->slow, true))
+		log_warn("%s; no page is waited for yet", e.msg);
+}
+
 int
 server_new(struct server **out, const struct image *img, const struct server_options *options,
     struct err *e)
@@ -122,8 +142,19 @@ server_new(struct server **out, const struct image *img, const struct server_opt
 		return -1;
 	}
 	threads_init();
+	if (options->io_timeout != 0 &&
+	    image_watch_start(&s->watch, img, options->io_timeout, stalled, s, e) == -1) {
+		server_free(s);
+		return -1;
+	}
 	*out = s;
 	return 0;
+}
+
+bool
+server_is_stuck(const struct server *s)
+{
+	return atomic_load(&s->stuck);
 }
 
 /* ---- start and end ---- */
@@ -273,6 +304,7 @@ server_free(struct server *s)
 	if (s == NULL)
 		return;
 	atomic_store(&s->stop, true);
+	image_watch_stop(s->watch);
 	/* It may be giving back what the workers have, who look at what is prefetched. */
 	background_free(s);
 	prefetch_stop(s);

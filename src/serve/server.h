@@ -43,6 +43,8 @@ struct server_options {
 	struct serve_place place; /* of the fault threads; zero: anywhere */
 	bool resume; /* goes on where another server has died: see server_resume */
 	enum on_error on_error; /* where a page of the image cannot be had */
+	unsigned
+	    io_timeout; /* s: for a read that somebody waits for; 0: it may take for ever */
 };
 
 enum server_state {
@@ -225,6 +227,12 @@ void server_counts(struct server *s, struct serve_stats *stats);
  * how many pages were touched at all.  False: there is no list, or nothing was recorded.
  */
 bool server_prefetch_hits(struct server *s, uint64_t *hits, uint64_t *touched);
+
+/*
+ * Whether a thread hangs in a read of the image that nobody can interrupt: then the server has
+ * failed, and server_free would hang too.  The process is to end without it.
+ */
+bool server_is_stuck(const struct server *s);
 
 /* Nothing more is filled: whoever waits for that gives up.  The server can only be freed. */
 void server_stop(struct server *s);

@@ -118,6 +118,119 @@ options="--on-error poison"
 # shellcheck disable=SC2086
 vmm "what is discarded is zeros" 0 $mem bus map discard=remove,1 verify poisoned=none
 
+# ---- the file changes while it is served ----
+
+# live NAME WORD...: a VMM that goes on as soon as $tmp/go is there; served lazily.
+live() {
+    rm -f "$tmp/go" "$tmp/pid"
+    # shellcheck disable=SC2086
+    timeout -k 5 "$patience" gmem-restore --no-background --prefetch none $options "$image" \
+        -- vmm-touch $mem bus map pid="$tmp/pid" wait="$tmp/go" "$@" >"$out" 2>"$err" </dev/null &
+    vmm=$!
+    await test -e "$tmp/pid"
+}
+# lived NAME STATUS: lets it go on to its end.
+lived() {
+    : >"$tmp/go"
+    wait "$vmm"
+    live_status=$?
+    check "$1" test "$live_status" -eq "$2"
+    [ "$live_status" -eq "$2" ] || sed 's/^/# /' "$err"
+    check "$1: no wrong byte" lacks MISMATCH "$err"
+}
+fresh() {
+    rm -f "$tmp/bad.gmem"
+    cp "$good" "$tmp/bad.gmem"
+    image=$tmp/bad.gmem
+}
+
+for options in "--on-error stop" "--on-error poison"; do
+    fresh
+    live touch=2 verify poisoned=none
+    cp "$good" "$tmp/other.gmem"
+    dd if=/dev/zero of="$tmp/other.gmem" bs=1000 count=500 conv=notrunc 2>/dev/null
+    mv "$tmp/other.gmem" "$image"
+    lived "another file takes its name, $options: the old one is read" 0
+
+    fresh
+    live touch=2 verify poisoned=none
+    rm "$image"
+    lived "it is deleted, $options: it is read all the same" 0
+done
+
+options="--on-error stop"
+fresh
+live touch=2 verify
+: >"$image"
+lived "truncated to nothing: stopped" 3
+check "where, and how much, is told" \
+    grep -Eq 'bad.gmem: .*ends at byte [0-9]+ or before, [0-9]+ bytes wanted at [0-9]+; the VMM was' "$err"
+
+options="--on-error poison"
+fresh
+live touch=4 verify poisoned-in="$(seq -s, 0 4095)"
+bad=$(spoil-image "$image" cut 289)
+lived "truncated in the middle: what is gone is poisoned" 0
+check "some pages are gone" test "$(count "$bad")" -gt 0
+check "it is told" grep -q 'ends at byte' "$err"
+
+# Each byte is another: checksums find that.
+options="--on-error stop"
+fresh
+live touch=2 verify
+tr '\000-\377' '\001-\377\000' <"$good" >"$tmp/other"
+cat "$tmp/other" >"$image"
+lived "written over in place: stopped" 3
+
+# ---- a file system that hangs ----
+
+# hang SECONDS: from now on reads of the image take so long.
+hang() {
+    server=$(page_server) || return 1
+    strace -f -qq -o "$tmp/trace" -P "$image" \
+        -e inject=pread64,preadv2:delay_enter=$(($1 * 1000000)) -p "$server" 2>"$tmp/why" &
+    tracer=$!
+    await grep -q '^TracerPid:.[1-9]' "/proc/$server/status"
+}
+# The page server of the gmem-restore that serves this test's image.
+page_server() {
+    for p in /proc/[0-9]*; do
+        [ "$(cat "$p/comm" 2>/dev/null)" = gmem-page-serve ] || continue
+        for fd in "$p"/fd/*; do
+            [ "$(readlink "$fd" 2>/dev/null)" != "$image" ] || {
+                echo "${p#/proc/}"
+                return
+            }
+        done
+    done
+    return 1
+}
+options="--on-error poison --io-timeout 2"
+if command -v strace >/dev/null; then
+    fresh
+    live touch=1 verify
+    if hang 600; then
+        began=$(date +%s)
+        lived "a read that hangs: stopped" 1
+        check "it is told which" \
+            grep -Eq 'bad.gmem: [0-9]+ bytes at [0-9]+ are being read .* 2 s .*; the VMM was' "$err"
+        check "soon" test $(($(date +%s) - began)) -lt 60
+        kill -KILL $tracer
+        wait $tracer 2>/dev/null
+
+        live pages=r129,r289 poisoned=none
+        hang 1
+        lived "reads that take a second: slow, and right" 0
+        kill -KILL $tracer 2>/dev/null
+        wait $tracer 2>/dev/null
+    else
+        skip "a read that hangs" "strace can't: $(cat "$tmp/why")"
+        kill -KILL $vmm
+    fi
+else
+    skip "a read that hangs" "needs strace"
+fi
+
 # ---- where it cannot be done ----
 
 options="--on-error poison --eager"
