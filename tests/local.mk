@@ -134,6 +134,7 @@ restore_tests = \
 	%D%/cli/private.sh \
 	%D%/cli/restore-handoff.sh \
 	%D%/cli/restore-kill.sh \
+	%D%/cli/restore-limits.sh \
 	%D%/cli/restore-manners.sh \
 	%D%/cli/restore-record.sh \
 	%D%/cli/restore-prefetch.sh \

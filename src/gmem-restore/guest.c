@@ -16,12 +16,6 @@
 #include "image/reader.h"
 #include "memory/create.h"
 
-/*
- * Descriptors that are named in the VMM's arguments get numbers from here on,
- * out of the way of what shells and VMMs open for themselves.
- */
-#define FIRST_NUMBER 100
-
 #define COPY_SIZE ((size_t)1 << 20)
 
 /* ---- arguments ---- */
@@ -63,7 +57,7 @@ number_for(int *fd, struct err *e)
 	null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (null == -1)
 		return err_sys(e, "open /dev/null");
-	*fd = fcntl(null, F_DUPFD_CLOEXEC, FIRST_NUMBER);
+	*fd = fcntl(null, F_DUPFD_CLOEXEC, GUEST_FIRST_NUMBER);
 	close(null);
 	return *fd == -1 ? err_sys(e, "descriptor") : 0;
 }

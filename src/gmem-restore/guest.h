@@ -9,6 +9,12 @@
 #include "image/image.h"
 
 /*
+ * Descriptors that are named in the VMM's arguments get numbers from here on,
+ * out of the way of what shells and VMMs open for themselves.
+ */
+#define GUEST_FIRST_NUMBER 100
+
+/*
  * What the VMM gets: a memory object for each region of the image, a file for
  * each state, and arguments that name them.
  */

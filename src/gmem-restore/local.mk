@@ -11,6 +11,7 @@ gmem_restore_SOURCES = \
 	%D%/options.c %D%/options.h \
 	%D%/page-server.c %D%/page-server.h \
 	%D%/prefetch.c %D%/prefetch.h \
+	%D%/preflight.c %D%/preflight.h \
 	%D%/record.c %D%/record.h \
 	%D%/report.c %D%/report.h %D%/report-json.c \
 	%D%/restore.c %D%/restore.h \

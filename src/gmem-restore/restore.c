@@ -25,6 +25,7 @@
 #include "gmem-restore/load-qemu.h"
 #include "gmem-restore/loader.h"
 #include "gmem-restore/page-server.h"
+#include "gmem-restore/preflight.h"
 #include "gmem-restore/record.h"
 #include "gmem-restore/report.h"
 #include "gmem-restore/series.h"
@@ -244,6 +245,7 @@ new_handoff(struct restore *r, struct err *e)
 			.fd = r->guest.memory[i].used ? r->guest.memory[i].fd : -1,
 			.number = r->guest.memory[i].number,
 			.size = m->regions[i].size,
+			.stored = m->regions[i].top.stored * PAGE_GRANULE,
 			.page_size = r->guest.memory[i].used ? r->guest.memory[i].page_size
 							     : m->regions[i].page_size,
 			.guest_address = guest_address(&m->regions[i]),
@@ -321,7 +323,8 @@ prepare(struct restore *r, struct err *e)
 	if (pager_new(&r->server, page_server_path(), r->o->level, e) == -1)
 		return -1;
 	if (image_open_expected(&r->img, r->o->image, r->o->expect_root, e) == -1 ||
-	    take_arguments(r, e) == -1 || find_state(r, &state, e) == -1)
+	    preflight_descriptors(r->img, e) == -1 || take_arguments(r, e) == -1 ||
+	    preflight_memory(r->o, &r->guest, e) == -1 || find_state(r, &state, e) == -1)
 		return -1;
 	if (r->o->io_timeout != 0 &&
 	    image_watch_start(&r->watch, r->img, r->o->io_timeout, stalled, r, e) == -1)

@@ -7,6 +7,7 @@ libgmem_a_SOURCES += \
 	%D%/hugepage.c %D%/hugepage.h \
 	%D%/inject.c %D%/inject.h \
 	%D%/kind.c %D%/kind.h \
+	%D%/limits.c %D%/limits-check.c %D%/limits.h \
 	%D%/mapped.c %D%/mapped.h \
 	%D%/maps.c %D%/maps.h \
 	%D%/open.c \
@@ -17,8 +18,8 @@ libgmem_a_SOURCES += \
 	%D%/source.c %D%/source.h \
 	%D%/source-layers.c %D%/source-layers.h
 
-check_PROGRAMS += test-memory test-memory-source test-memory-pause
-TESTS += test-memory test-memory-source test-memory-pause
+check_PROGRAMS += test-limits test-memory test-memory-source test-memory-pause
+TESTS += test-limits test-memory test-memory-source test-memory-pause
 
 memory_test_lib = tests/unit/test-memory-lib.c tests/unit/test-memory-lib.h
 
@@ -33,3 +34,7 @@ test_memory_source_LDADD = $(UNIT_LDADD)
 test_memory_pause_SOURCES = tests/unit/test-memory-pause.c $(memory_test_lib)
 test_memory_pause_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_memory_pause_LDADD = $(UNIT_LDADD)
+
+test_limits_SOURCES = tests/unit/test-limits.c
+test_limits_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_limits_LDADD = $(UNIT_LDADD)

@@ -8,13 +8,11 @@
 #include "base/ckd.h"
 #include "image/reader.h"
 
-#define BLOCK_MIN (UINT64_C(2) << 20)
-
 /* At most every second block begins an extent. */
 static uint64_t
 block_size(uint64_t length, uint64_t page_size)
 {
-	uint64_t block = MAX(BLOCK_MIN, page_size);
+	uint64_t block = MAX(EXTENT_BLOCK, page_size);
 
 	while (div_up(length, block) >= 2u * EXTENTS_MAX)
 		block *= 2;

@@ -17,6 +17,7 @@
  * are no more than EXTENTS_MAX, however large the object: its blocks are larger then.
  */
 #define EXTENTS_MAX 512u
+#define EXTENT_BLOCK (UINT64_C(2) << 20) /* the least */
 
 struct extent {
 	uint64_t off, len; /* bytes, whole blocks; the last may be shorter */

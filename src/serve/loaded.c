@@ -140,10 +140,23 @@ loaded_leave(struct server *s)
 
 static void *rest_main(void *arg);
 
+static unsigned
+resting_places(const struct image *img)
+{
+	return MIN(MAX(LOADED_BYTES / img->g.chunk_size, 1), LOADED_MAX);
+}
+
+/* The place and the reader of each, and what rests. */
+uint64_t
+server_locked_least(const struct image *img, unsigned nworkers)
+{
+	return (uint64_t)img->g.chunk_size * (2 * nworkers + resting_places(img));
+}
+
 static int
 start_resting(struct server *s, struct err *e)
 {
-	unsigned more = MIN(MAX(LOADED_BYTES / s->img->g.chunk_size, 1), LOADED_MAX);
+	unsigned more = resting_places(s->img);
 
 	for (unsigned i = 0; i < more; i++)
 		if (add_place(s, e) == -1)

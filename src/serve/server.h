@@ -58,6 +58,12 @@ int server_new(struct server **out, const struct image *img,
     const struct server_options *options, struct err *e);
 
 /*
+ * Bytes that `nworkers` fault threads of one process are certain to lock, for the check of
+ * RLIMIT_MEMLOCK; the background and a prefetch lock a few more.
+ */
+uint64_t server_locked_least(const struct image *img, unsigned nworkers);
+
+/*
  * Adds the memory of region `index`, which must be empty, and chooses the engine by
  * trying what works with it.  With the eager engine all of it is there on return.
  * ERR_UNSUPPORTED if the engine that was asked for does not work.  One thread at

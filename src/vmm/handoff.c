@@ -26,11 +26,12 @@
 #include "base/log.h"
 #include "gmem-handoff.h"
 #include "format/layout.h"
+#include "memory/limits.h"
 #include "memory/process.h"
 #include "vmm/peer.h"
 #include "vmm/text.h"
 
-#define CLIENTS_MAX 256u
+#define CLIENTS_MAX (HANDOFF_POLLED - 2)
 #define NOBODY ((struct client){ .sock = -1, .pidfd = -1, .lifeline = -1 })
 
 /* How long a process that has left the conversation may take to die, before it is alive. */
@@ -70,6 +71,7 @@ struct handoff {
 	_Atomic uint64_t last_memory;
 	struct gmem_region regions[GMEM_REGIONS_MAX];
 	int fds[GMEM_REGIONS_MAX]; /* -1: the client brings its memory */
+	uint64_t stored[GMEM_REGIONS_MAX]; /* bytes that it will need room for */
 	uint32_t nregions;
 	pthread_mutex_t lock; /* guards clients and regions, which only the thread changes */
 	struct client clients[CLIENTS_MAX];
@@ -245,6 +247,23 @@ page_size_of(int fd, const struct stat *st)
 	return PAGE_GRANULE;
 }
 
+/* A write that finds the file system full would be the end of a VM that runs. */
+static int
+check_room(
+    const struct handoff *h, uint32_t region, int fd, const struct stat *st, struct err *e)
+{
+	uint64_t left = limits_of_file(fd), has = (uint64_t)st->st_blocks * 512;
+
+	if (left == LIMITS_NONE || h->stored[region] <= has || h->stored[region] - has <= left)
+		return 0;
+	return err_set(e, ERR_FAILED,
+	    "hand-off: memory %s is a file where there is room for %llu bytes, and %llu are "
+	    "stored of it: make the file system larger (mount -o remount,size=), or free some "
+	    "of it",
+	    h->regions[region].name, (unsigned long long)left,
+	    (unsigned long long)(h->stored[region] - has));
+}
+
 static int
 take_memory(struct handoff *h, struct client *c, const struct request *r,
     struct gmem_message *reply, struct err *e)
@@ -265,6 +284,8 @@ take_memory(struct handoff *h, struct client *c, const struct request *r,
 		    (int)c->pid, r->fds[0] == -1 ? "no descriptor of" : "unwanted", m->region);
 	if (fstat(r->fds[0], &st) == -1)
 		return err_sys(e, "hand-off: memory %u", m->region);
+	if (check_room(h, m->region, r->fds[0], &st, e) == -1)
+		return -1;
 	memory.page_size = page_size_of(r->fds[0], &st);
 	region = &h->regions[m->region];
 	pthread_mutex_lock(&h->lock);
@@ -409,6 +430,16 @@ converse(struct handoff *h, struct client *c)
 
 /* ---- clients ---- */
 
+/* Nobody would ever be answered: the VM is stopped, and not left to wait. */
+static void
+fail(struct handoff *h, const char *what)
+{
+	struct err e = ERR_INIT;
+
+	err_sys(&e, "hand-off: %s", what);
+	pager_fail(h->server, &e);
+}
+
 static void
 client_accept(struct handoff *h)
 {
@@ -418,6 +449,10 @@ client_accept(struct handoff *h)
 	int sock;
 
 	sock = accept4(h->listener, NULL, NULL, SOCK_CLOEXEC);
+	/* Who waits there without end would freeze, and we would look for it again and again.
+	 */
+	if (sock == -1 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+		fail(h, "accept");
 	if (sock == -1)
 		return;
 	for (unsigned i = 0; i < CLIENTS_MAX && c == NULL; i++)
@@ -567,14 +602,18 @@ static void *
 handoff_main(void *arg)
 {
 	struct handoff *h = arg;
-	struct pollfd polls[CLIENTS_MAX + 2];
+	struct pollfd polls[HANDOFF_POLLED];
 	uint64_t count;
 
 	for (;;) {
 		bool leaving = make_polls(h, polls);
 
-		if (poll(polls, CLIENTS_MAX + 2, leaving ? LEAVE_POLL_MS : -1) == -1)
-			continue;
+		if (poll(polls, HANDOFF_POLLED, leaving ? LEAVE_POLL_MS : -1) == -1) {
+			if (errno == EINTR)
+				continue;
+			fail(h, "poll");
+			return NULL;
+		}
 		if (atomic_load(&h->stop))
 			return NULL;
 		if (polls[0].revents != 0 && read(h->wake_fd, &count, sizeof(count)) == -1)
@@ -600,6 +639,7 @@ set_region(struct handoff *h, const struct handoff_region *from, uint32_t i, str
 	r->guest_address = from->guest_address;
 	r->fd = GMEM_NO_FD;
 	h->fds[i] = from->fd;
+	h->stored[i] = from->stored;
 	if (from->fd == -1)
 		return 0;
 	if (fstat(from->fd, &st) == -1)

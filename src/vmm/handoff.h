@@ -16,6 +16,9 @@
  */
 struct handoff;
 
+/* RLIMIT_NOFILE has to be at least that: poll(2) takes no more. */
+#define HANDOFF_POLLED 258u
+
 #define HANDOFF_NO_ADDRESS UINT64_MAX
 
 /* What clients are told of region i of the image. */
@@ -24,6 +27,7 @@ struct handoff_region {
 	int fd; /* memory that they get, borrowed; -1: they bring their own */
 	int number; /* the descriptor number that clients put it at */
 	uint64_t size, page_size;
+	uint64_t stored; /* bytes of it that the image has: its file needs room for them */
 	uint64_t guest_address; /* guest physical, or HANDOFF_NO_ADDRESS: in pieces, unknown */
 };
 

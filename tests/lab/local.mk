@@ -55,6 +55,7 @@ lab_cases = \
 	%D%/cases/kvm-access.lab \
 	%D%/cases/kernel.lab \
 	%D%/cases/restore-kill.lab \
+	%D%/cases/restore-limits.lab \
 	%D%/cases/restore-record.lab \
 	%D%/cases/restore-touch.lab \
 	%D%/cases/serve.lab \

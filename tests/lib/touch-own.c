@@ -53,7 +53,10 @@ make_memory(const char *kind, uint64_t size, uint64_t flags)
 
 	if (strcmp(kind, "guest_memfd") == 0)
 		return make_guest_memfd(size, flags);
-	fd = memfd_create("own", strcmp(kind, "hugetlb") == 0 ? MFD_HUGETLB : 0);
+	if (strcmp(kind, "file") == 0)
+		fd = open(getenv("OWN_FILE"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	else
+		fd = memfd_create("own", strcmp(kind, "hugetlb") == 0 ? MFD_HUGETLB : 0);
 	if (fd == -1 || ftruncate(fd, (off_t)size) == -1)
 		err(65, "%s", kind);
 	return fd;

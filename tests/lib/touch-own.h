@@ -12,7 +12,8 @@
  */
 
 /*
- * "KIND,MIB" and maybe ",slots" or ",FLAGS": memfd, hugetlb or guest_memfd.  Makes
+ * "KIND,MIB" and maybe ",slots" or ",FLAGS": memfd, hugetlb, guest_memfd, or file (whose path
+ * is in OWN_FILE).  Makes
  * the memory and hands it over; the descriptor.
  */
 int own_open(const char *arg);
