@@ -133,10 +133,11 @@ enum uffd_result uffd_copy(
     int fd, uint64_t hva, const void *from, uint64_t len, uint64_t *done, struct err *e);
 
 /*
- * Poisons pages of 4 KiB that are not mapped: whoever touches them gets SIGBUS (a guest: a memory
- * error), and who waits for them is woken for that.  One call, results as of uffd_zeropage; a
- * page that is mapped stays, and a copied or continued one takes the place of a poisoned one.
- * UFFD_FAILED with ERR_UNSUPPORTED: this kernel, or this kind of memory, knows no such thing.
+ * Poisons pages of 4 KiB that are not mapped: whoever touches them gets SIGBUS (a guest: a
+ * memory error), and who waits for them is woken for that.  One call, results as of
+ * uffd_zeropage; a page that is mapped stays, and a copied or continued one takes the place of
+ * a poisoned one. UFFD_FAILED with ERR_UNSUPPORTED: this kernel, or this kind of memory, knows
+ * no such thing.
  */
 enum uffd_result uffd_poison(int fd, uint64_t hva, uint64_t len, struct err *e);
 

@@ -45,7 +45,7 @@ vmm "hot pages" 0 $mem map touch=2
 gmem-restore --no-background "$image" -- vmm-touch "pid=$tmp/pid" $mem map touch=1 "wait=$tmp/go" \
     write=2 verify >"$out" 2>"$err" &
 restore=$!
-server() { victim=$(pgrep -P $restore -x gmem-page-serve); }
+server() { victim=$(pgrep -P "$restore" -x gmem-page-serve); }
 await test -e "$tmp/pid"
 await server
 is_so() { grep -q "^$1:	*$2\$" "/proc/$victim/status"; }

@@ -69,7 +69,7 @@ turn(unsigned i, const int *pipes)
 	}
 	if (a != i + UINT64_C(5000) || b != i * UINT64_C(3))
 		atomic_store(&victim->wrong, -1);
-	*(volatile uint64_t *)victim->page = c;
+	memcpy(victim->page, &c, sizeof(c));
 	note(nanosleep(&nap, NULL));
 	note(poll(&p, 1, 1));
 	note((int)write(pipes[1], "x", 1));
