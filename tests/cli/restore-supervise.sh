@@ -114,8 +114,7 @@ launch "--no-background --stats $stats" map touch=1 "say=done" "wait=$tmp/go" wr
 await grep -q 'done' "$tmp/says"
 old=$(page_server "$restore")
 kill -HUP "$restore"
-await gone "$old"
-check "the old one is gone" gone "$old"
+check "the old one is gone" await gone "$old"
 await page_server "$restore"
 check "there is a new one" test -n "$(page_server "$restore")"
 turn "$tmp/ends"
