@@ -24,6 +24,7 @@ libgmem_a_SOURCES += \
 	%D%/memory.c \
 	%D%/near.c %D%/near.h \
 	%D%/object.c %D%/object.h \
+	%D%/object-put.c \
 	%D%/own.c \
 	%D%/page-pool.c %D%/page-pool.h \
 	%D%/pace.c %D%/pace.h \

@@ -81,6 +81,7 @@ handshake(struct server *s, int uffd, struct err *e)
 		return -1;
 	if (s->options.on_error == ON_ERROR_POISON)
 		ask_another(s);
+	*e = (struct err)ERR_INIT;
 	return uffd_block(uffd, e);
 }
 
