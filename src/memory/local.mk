@@ -6,6 +6,7 @@ libgmem_a_SOURCES += \
 	%D%/host.c %D%/host.h \
 	%D%/hugepage.c %D%/hugepage.h \
 	%D%/inject.c %D%/inject.h \
+	%D%/inodes.c %D%/inodes.h \
 	%D%/kind.c %D%/kind.h \
 	%D%/limits.c %D%/limits-check.c %D%/limits.h \
 	%D%/mapped.c %D%/mapped.h \

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/ckd.h"
+#include "memory/inodes.h"
 #include "memory/maps.h"
 
 #define MEMFD_PREFIX "/memfd:"
@@ -25,6 +26,7 @@
 struct listing {
 	struct memory_object *list;
 	size_t n, room;
+	struct inodes inodes; /* of the list */
 	dev_t memfd_dev; /* where plain memfds live; 0 when not known */
 };
 
@@ -71,8 +73,10 @@ short_name(enum memory_kind kind, const char *path)
 static struct memory_object *
 find(const struct listing *l, dev_t dev, ino_t ino)
 {
-	for (size_t i = 0; i < l->n; i++)
-		if (l->list[i].dev == dev && l->list[i].ino == ino)
+	size_t at = 0, i;
+
+	while (inodes_next(&l->inodes, ino, &at, &i))
+		if (l->list[i].dev == dev)
 			return &l->list[i];
 	return NULL;
 }
@@ -94,7 +98,8 @@ add(struct listing *l, const struct memory_object *object, const char *path, str
 		err_sys(e, "list of memory");
 		return NULL;
 	}
-	l->n++;
+	if (inodes_add(&l->inodes, new->ino, l->n++, e) == -1)
+		return NULL;
 	return new;
 }
 
@@ -256,27 +261,30 @@ add_mapping(
 	return 0;
 }
 
+/* All mappings of all objects; room for so many each has got. */
 static int
-add_mappings(struct memory_object *o, struct maps *m, struct err *e)
+add_mappings(struct listing *l, struct maps *m, size_t *room, struct err *e)
 {
 	struct maps_entry entry;
-	size_t room = 0;
+	size_t at, i;
 	int more;
 
 	maps_rewind(m);
 	while ((more = maps_next(m, &entry, e)) == 1)
-		if (maps_is(m, &entry, o->dev, o->ino) &&
-		    add_mapping(o, &entry, &room, e) == -1)
-			return -1;
+		for (at = 0; inodes_next(&l->inodes, entry.ino, &at, &i);)
+			if (maps_is(m, &entry, l->list[i].dev, entry.ino) &&
+			    add_mapping(&l->list[i], &entry, &room[i], e) == -1)
+				return -1;
 	return more;
 }
 
 /* Drops what the header's rule leaves out. */
-static void
-prune(struct listing *l)
+static int
+prune(struct listing *l, struct err *e)
 {
 	size_t kept = 0;
 
+	inodes_fini(&l->inodes);
 	for (size_t i = 0; i < l->n; i++) {
 		struct memory_object *o = &l->list[i];
 
@@ -286,6 +294,10 @@ prune(struct listing *l)
 			free(o->name);
 	}
 	l->n = kept;
+	for (size_t i = 0; i < l->n; i++)
+		if (inodes_add(&l->inodes, l->list[i].ino, i, e) == -1)
+			return -1;
+	return 0;
 }
 
 static int
@@ -318,15 +330,19 @@ memfd_device(void)
 static int
 collect(struct listing *l, pid_t pid, struct maps *m, struct err *e)
 {
-	if (add_mapped(l, m, e) == -1 || add_descriptors(l, pid, e) == -1)
+	size_t *room;
+	int rc;
+
+	if (add_mapped(l, m, e) == -1 || add_descriptors(l, pid, e) == -1 || prune(l, e) == -1)
 		return -1;
-	prune(l);
-	for (size_t i = 0; i < l->n; i++)
-		if (add_mappings(&l->list[i], m, e) == -1)
-			return -1;
-	if (l->n > 0)
+	room = calloc(l->n + 1, sizeof(*room));
+	if (room == NULL)
+		return err_sys(e, "list of memory");
+	rc = add_mappings(l, m, room, e);
+	free(room);
+	if (rc == 0 && l->n > 0)
 		qsort(l->list, l->n, sizeof(*l->list), by_address);
-	return 0;
+	return rc;
 }
 
 /* Says which process, and what would help. */
@@ -354,6 +370,7 @@ memory_list(pid_t pid, struct memory_object **list, size_t *n, struct err *e)
 		return refused(pid, e);
 	r = collect(&l, pid, &m, e);
 	maps_close(&m);
+	inodes_fini(&l.inodes);
 	if (r == -1) {
 		memory_list_free(l.list, l.n);
 		return refused(pid, e);
