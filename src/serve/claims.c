@@ -3,6 +3,7 @@
 
 #include "serve/claims.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -40,10 +41,16 @@ claims_create(uint64_t npages, int *fd, struct err *e)
 static int
 check_file(int fd, uint64_t npages, struct err *e)
 {
-	int seals = fcntl(fd, F_GET_SEALS);
 	struct stat st;
+	int seals;
 
-	if (fstat(fd, &st) == 0 && (uint64_t)st.st_size == file_bytes(npages) && seals != -1 &&
+	if (fstat(fd, &st) == -1)
+		return err_sys(e, "claims of %llu pages", (unsigned long long)npages);
+	seals = fcntl(fd, F_GET_SEALS);
+	/* Of a file that has no seals EINVAL is the answer. */
+	if (seals == -1 && errno != EINVAL)
+		return err_sys(e, "claims of %llu pages", (unsigned long long)npages);
+	if ((uint64_t)st.st_size == file_bytes(npages) && seals != -1 &&
 	    (seals & F_SEAL_SHRINK) != 0)
 		return 0;
 	return err_set(e, ERR_CORRUPT, "the descriptor is not the claims of %llu pages",
