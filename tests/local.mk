@@ -233,6 +233,12 @@ test_protect_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_protect_LDADD = $(UNIT_LDADD)
 
 
+check_PROGRAMS += test-serve-damaged
+TESTS += test-serve-damaged
+test_serve_damaged_SOURCES = %D%/unit/test-serve-damaged.c
+test_serve_damaged_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_serve_damaged_LDADD = $(UNIT_LDADD)
+
 test_serve_source_SOURCES = %D%/unit/test-serve-source.c
 test_serve_source_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_serve_source_LDADD = $(UNIT_LDADD)

@@ -13,6 +13,19 @@ spoil() {
     image=$tmp/bad.gmem
     bad=$(spoil-image "$image" "$1" "$2") || exit 99
 }
+# The page server of the gmem-restore that serves this test's image.
+page_server() {
+    for p in /proc/[0-9]*; do
+        [ "$(cat "$p/comm" 2>/dev/null)" = gmem-page-serve ] || continue
+        for fd in "$p"/fd/*; do
+            [ "$(readlink "$fd" 2>/dev/null)" != "$image" ] || {
+                echo "${p#/proc/}"
+                return
+            }
+        done
+    done
+    return 1
+}
 count() { echo "$1" | tr ',' '\n' | grep -c '[0-9]'; }
 mem='open={mem} pattern=5,10'
 
@@ -97,6 +110,18 @@ options="--on-error poison"
     vmm "in pieces" 0 $mem bus pieces split touch=4 verify "poisoned=$bad"
     vmm "who is not prepared gets SIGBUS" 135 $mem map verify
 }
+
+# What is poisoned is so for the next page server, too.
+# shellcheck disable=SC2086
+timeout -k 5 "$patience" gmem-restore $options --no-background "$image" -- vmm-touch $mem bus \
+    map touch=2 "poisoned=$bad" say=touched wait="$tmp/killed" dontneed verify map verify \
+    "poisoned=$bad" >"$out" 2>"$err" </dev/null &
+vmm=$!
+check "pages are poisoned" await grep -q touched "$out"
+kill -KILL "$(page_server)"
+: >"$tmp/killed"
+wait $vmm
+check "another page server keeps to what is poisoned" test $? -eq 0
 
 # When all the rest is there it is said, and nothing is unregistered.
 spoil frame 129
@@ -191,19 +216,6 @@ hang() {
         -e inject=pread64,preadv2:delay_enter=$(($1 * 1000000)) -p "$server" 2>"$tmp/why" &
     tracer=$!
     await grep -q '^TracerPid:.[1-9]' "/proc/$server/status"
-}
-# The page server of the gmem-restore that serves this test's image.
-page_server() {
-    for p in /proc/[0-9]*; do
-        [ "$(cat "$p/comm" 2>/dev/null)" = gmem-page-serve ] || continue
-        for fd in "$p"/fd/*; do
-            [ "$(readlink "$fd" 2>/dev/null)" != "$image" ] || {
-                echo "${p#/proc/}"
-                return
-            }
-        done
-    done
-    return 1
 }
 options="--on-error poison --io-timeout 2"
 if command -v strace >/dev/null; then
