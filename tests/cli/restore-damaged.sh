@@ -227,14 +227,14 @@ if command -v strace >/dev/null; then
         check "it is told which" \
             grep -Eq 'bad.gmem: [0-9]+ bytes at [0-9]+ are being read .* 2 s .*; the VMM was' "$err"
         check "soon" test $(($(date +%s) - began)) -lt 60
-        kill -KILL $tracer
-        wait $tracer 2>/dev/null
+        kill -KILL "$tracer"
+        wait "$tracer" 2>/dev/null
 
         live pages=r129,r289 poisoned=none
         hang 1
         lived "reads that take a second: slow, and right" 0
-        kill -KILL $tracer 2>/dev/null
-        wait $tracer 2>/dev/null
+        kill -KILL "$tracer" 2>/dev/null
+        wait "$tracer" 2>/dev/null
     else
         skip "a read that hangs" "strace can't: $(cat "$tmp/why")"
         kill -KILL $vmm
