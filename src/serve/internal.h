@@ -35,7 +35,8 @@ struct mapping {
 
 struct mapping_table {
 	struct mapping_table *older;
-	size_t n;
+	size_t room;
+	atomic_size_t n; /* it may grow, by mappings where there was none */
 	struct mapping list[];
 };
 
@@ -163,6 +164,7 @@ struct server {
 	struct served_object *objects;
 	atomic_size_t nready; /* that have their memory; changes under lock */
 	_Atomic(struct mapping_table *) mappings;
+	size_t tables_size; /* bytes of it and all older ones */
 
 	pthread_mutex_t lock; /* guards the processes and replaces the mappings */
 	struct served_process *processes[PROCESSES_MAX];

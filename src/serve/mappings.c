@@ -24,17 +24,67 @@ mapping_find(const struct server *s, unsigned process, uint64_t hva)
 }
 
 /*
- * Makes a table without what [hva, hva + len) of the process was, with `extra`
- * more places.  A mapping that loses its middle becomes two.
+ * Tables are kept, for somebody may be reading one: there is an end to how often the memory
+ * can be mapped anew while it is restored, and to how many pieces it can be in.
+ */
+#define MAPPINGS_MAX 4096u
+#define TABLES_MAX ((size_t)16 << 20) /* bytes */
+
+static bool
+is_mapped(const struct server *s, unsigned process, uint64_t hva, uint64_t len)
+{
+	const struct mapping_table *t = atomic_load(&s->mappings);
+
+	for (size_t i = 0; t != NULL && i < t->n; i++) {
+		const struct mapping *m = &t->list[i];
+
+		if (m->process == process && hva < m->hva + m->len && m->hva < hva + len)
+			return true;
+	}
+	return false;
+}
+
+static size_t
+table_size(size_t room)
+{
+	return sizeof(struct mapping_table) + room * sizeof(struct mapping);
+}
+
+/* An empty one, with places for n and as many more as will do for a while. */
+static struct mapping_table *
+table_new(struct server *s, size_t n, struct err *e)
+{
+	size_t room = n + n / 2 + 16, size = table_size(room);
+	struct mapping_table *t;
+
+	if (s->tables_size > TABLES_MAX - size) {
+		err_set(e, ERR_FAILED,
+		    "hand-off: guest memory was mapped and unmapped too often to follow; use "
+		    "--eager, or let the background fill it");
+		return NULL;
+	}
+	t = calloc(1, size);
+	if (t == NULL) {
+		err_sys(e, "hand-off");
+		return NULL;
+	}
+	s->tables_size += size;
+	t->room = room;
+	return t;
+}
+
+/*
+ * Makes a table without what [hva, hva + len) of the process was, with room for at least one
+ * more.  A mapping that loses its middle becomes two; there is one such at most, for the
+ * mappings of a process do not overlap.
  */
 static struct mapping_table *
-table_without(
-    const struct server *s, unsigned process, uint64_t hva, uint64_t len, size_t extra)
+table_without(struct server *s, unsigned process, uint64_t hva, uint64_t len, struct err *e)
 {
 	struct mapping_table *old = atomic_load(&s->mappings), *t;
 	size_t n = old != NULL ? old->n : 0;
 
-	t = calloc(1, sizeof(*t) + (2 * n + extra) * sizeof(t->list[0]));
+	t = table_new(s, n + 1, e);
 	if (t == NULL)
 		return NULL;
 	t->older = old;
@@ -136,12 +186,44 @@ register_mapping(const struct server *s, const struct mapping *m, struct err *e)
 	return uffd_register(uffd, m->hva, m->len, e);
 }
 
+/* A new table that nobody reads is dropped again. */
+static int
+check_room(struct server *s, struct mapping_table *t, size_t n, struct err *e)
+{
+	if (n <= MAPPINGS_MAX)
+		return 0;
+	if (t != atomic_load(&s->mappings)) {
+		s->tables_size -= table_size(t->room);
+		free(t);
+	}
+	return err_set(e, ERR_FAILED,
+	    "hand-off: guest memory in more than %u mappings can't be served", MAPPINGS_MAX);
+}
+
+/* In place, or in a new table. */
+static int
+put_mapping(struct server *s, const struct mapping *new, struct err *e)
+{
+	struct mapping_table *t = atomic_load(&s->mappings);
+
+	if (t == NULL || t->n == t->room || is_mapped(s, new->process, new->hva, new->len)) {
+		t = table_without(s, new->process, new->hva, new->len, e);
+		if (t == NULL)
+			return -1;
+	}
+	if (check_room(s, t, t->n + 1, e) == -1)
+		return -1;
+	t->list[t->n] = *new;
+	t->n++;
+	atomic_store(&s->mappings, t);
+	return 0;
+}
+
 /* With s->lock. */
 static int
 add_mapping(struct server *s, const struct mapping *new, struct err *e)
 {
 	struct served_object *o = &s->objects[new->object];
-	struct mapping_table *t;
 
 	if (check_foreign(s, new, e) == -1)
 		return -1;
@@ -149,12 +231,9 @@ add_mapping(struct server *s, const struct mapping *new, struct err *e)
 	if ((server_is_complete(s, new->object) && !s->resuming) ||
 	    atomic_load(&s->state) == SERVER_COMPLETE)
 		return 0;
-	t = table_without(s, new->process, new->hva, new->len, 1);
-	if (t == NULL)
-		return err_sys(e, "hand-off");
-	t->list[t->n++] = *new;
 	/* Known before the first fault can come. */
-	atomic_store(&s->mappings, t);
+	if (put_mapping(s, new, e) == -1)
+		return -1;
 	if (o->engine != SERVE_COPY) {
 		/* What the dead server has let go of is not registered again. */
 		if (s->resuming)
@@ -216,33 +295,22 @@ server_add_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t le
 	return rc == -1 ? -1 : fill_foreign(s, e);
 }
 
-static bool
-is_mapped(const struct server *s, unsigned process, uint64_t hva, uint64_t len)
-{
-	const struct mapping_table *t = atomic_load(&s->mappings);
-
-	for (size_t i = 0; t != NULL && i < t->n; i++) {
-		const struct mapping *m = &t->list[i];
-
-		if (m->process == process && hva < m->hva + m->len && m->hva < hva + len)
-			return true;
-	}
-	return false;
-}
-
 void
 server_remove_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t len)
 {
 	struct mapping_table *t = NULL;
+	struct err e = ERR_INIT;
 
 	pthread_mutex_lock(&s->lock);
 	/* Old tables are kept: no new one for nothing. */
 	if (is_mapped(s, process, hva, len) && atomic_load(&s->state) != SERVER_COMPLETE)
-		t = table_without(s, process, hva, len, 0);
-	if (t != NULL)
+		t = table_without(s, process, hva, len, &e);
+	if (t != NULL && check_room(s, t, t->n, &e) == 0)
 		atomic_store(&s->mappings, t);
-	/* Without memory the entry stays: its ioctls say ENOENT then. */
 	pthread_mutex_unlock(&s->lock);
+	/* Nobody could be served there who maps it again. */
+	if (e.kind != ERR_NONE)
+		server_fail(s, &e);
 }
 
 bool

@@ -115,6 +115,12 @@ corrupt() { # the same, with status 3: the message is damaged
 t "the client of the header" 0 gmem-restore --vmm handoff "$image" -- \
     handoff-liar hello memory=$size uffd "map=0,$size,-1" discard=0 unmap
 check "has nothing to complain about" test ! -s "$out"
+lie "a flood of mappings" "in more than 4096 mappings can't be served" hello memory=$size uffd \
+    maps=5000
+lie "a flood of other mappings" 'mapped and unmapped too often' hello memory=$size uffd \
+    remaps=1000000
+t "as many mappings as may be" 0 gmem-restore --vmm handoff --no-background "$image" -- \
+    handoff-liar hello memory=$size uffd maps=4096
 t "memory that begins later in its file" 0 gmem-restore --vmm handoff "$image" -- \
     handoff-liar hello memory=$((size + 8192))@8192 uffd
 check "neither" test ! -s "$out"

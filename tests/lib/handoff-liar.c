@@ -8,6 +8,7 @@
  * other it sends what the words say, and waits for the reply of each:
  *
  *	hello memory=SIZE[@OFFSET] uffd map=OFFSET,LENGTH,GPA	as it should be
+ *	maps=N remaps=N		a flood of mappings: of N pages, or of one page N times
  *	fault=OFFSET discard=OFFSET unmap
  *	region=N		the number of the region in what follows
  *	touched			memory with a page that is there already
@@ -77,6 +78,34 @@ do_memory(const char *arg)
 		errx(64, "memory=%s", arg);
 	memory = file_of(size);
 	say(gmem_handoff_memory(&h, region, memory, offset, bitmap, flags));
+}
+
+/* Page after page as a mapping of its own. */
+static void
+do_maps(unsigned long n)
+{
+	for (unsigned long i = 0; i < n; i++) {
+		void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, memory,
+		    (off_t)(i % 8192 * 4096));
+
+		if (p == MAP_FAILED)
+			err(65, "mmap");
+		say(gmem_handoff_map(&h, region, p, 4096, i % 8192 * 4096, GMEM_NO_ADDRESS));
+	}
+}
+
+/* One and the same again and again; of another file, for whom nobody looks in between. */
+static void
+do_remaps(unsigned long n)
+{
+	void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, file_of(4096), 0);
+
+	if (p == MAP_FAILED)
+		err(65, "mmap");
+	for (unsigned long i = 0; i < n; i++) {
+		say(gmem_handoff_map(&h, region, p, 4096, 0, GMEM_NO_ADDRESS));
+		say(gmem_handoff_unmap(&h, p, 4096));
+	}
 }
 
 static void
@@ -208,6 +237,10 @@ obey(const char *word)
 		say(gmem_handoff_userfaultfd(&h));
 	else if (strncmp(word, "map=", 4) == 0)
 		do_map(word + 4);
+	else if (strncmp(word, "maps=", 5) == 0)
+		do_maps(strtoul(word + 5, NULL, 0));
+	else if (strncmp(word, "remaps=", 7) == 0)
+		do_remaps(strtoul(word + 7, NULL, 0));
 	else if (strncmp(word, "fault=", 6) == 0)
 		say(gmem_handoff_fault(&h, region, strtoul(word + 6, NULL, 0)));
 	else if (strncmp(word, "discard=", 8) == 0)
