@@ -150,7 +150,7 @@ restore_tests = \
 dist_check_SCRIPTS += $(restore_tests)
 TESTS += $(restore_tests)
 EXTRA_DIST += %D%/lib/vmm-server.sh
-EXTRA_DIST += %D%/lib/qemu-guest.sh %D%/lib/storm.sh %D%/lib/vmm-cli.sh
+EXTRA_DIST += %D%/lib/hostile-page-server %D%/lib/qemu-guest.sh %D%/lib/storm.sh %D%/lib/vmm-cli.sh
 
 # gmem-snap
 check_PROGRAMS += hold-memory

@@ -717,6 +717,8 @@ supervise(struct restore *r, struct err *e)
 			checked = serve_now();
 		}
 	}
+	/* The hand-off may have seen the end of a VMM in the background before us. */
+	reap(r);
 	/* A VMM that was refused may end before we are told why. */
 	return pager_state(r->server, e) == SERVER_FAILED ? -1 : 0;
 }

@@ -159,6 +159,14 @@ finish
 check "kill -9 of gmem-restore: its VMM is gone" await gone "$vmm"
 check "and its page server" await gone "$pid"
 
+launch --no-background map touch=1 "say=done" forever
+await grep -q 'done' "$tmp/says"
+pid=$(page_server "$restore")
+kill -STOP "$pid"
+kill -9 "$restore"
+finish
+check "also one that stands still" await gone "$pid"
+
 # Both, in either order, at once.
 i=0 bad=0
 while [ $i -lt 10 ]; do
@@ -205,5 +213,24 @@ touch "$tmp/go2"
 finish
 check "and the VMM ends as it would" test "$status" -eq 7
 
+# One that an image has taken over: it ends the restore, and nothing else.
+if command -v python3 >"$tmp/o"; then
+    GMEM_PAGE_SERVER=$abs_top_srcdir/tests/lib/hostile-page-server HOSTILE=$tmp/hostile
+    export HOSTILE
+    for how in garbage version hang-up open-garbage open-event open-huge odd endless \
+        interrupted state event-fds failed type engine short long huge odd-reply fds many-fds; do
+        echo $how >"$HOSTILE"
+        rm -f "$tmp/started"
+        timeout -k 5 "$patience" gmem-restore "$image" -- touch "$tmp/started" '{mem}' \
+            >"$out" 2>"$err"
+        got=$?
+        check "hostile, $how: an error" test $got -ge 1 -a $got -le 6
+        check "hostile, $how: no VMM" test ! -e "$tmp/started"
+        check "hostile, $how: a line that can be read" sh -c \
+            "grep -q '^gmem-restore: ' '$err' && ! LC_ALL=C grep -q '[^ -~]' '$err'"
+    done
+else
+    skip "hostile page servers" "needs python3"
+fi
 check "nothing is left running" none_left
 done_testing
