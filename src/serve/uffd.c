@@ -36,6 +36,7 @@ struct uffdio_poison {
 #define EVENTS_MAX 16
 
 static int kept = -1; /* /dev/userfaultfd */
+static bool looked; /* and there is no looking again */
 
 static int
 open_device(void)
@@ -46,15 +47,16 @@ open_device(void)
 bool
 uffd_keep_device(void)
 {
-	if (kept == -1)
+	if (!looked)
 		kept = open_device();
+	looked = true;
 	return kept != -1;
 }
 
 int
 uffd_create(int *fd, struct err *e)
 {
-	int dev = kept != -1 ? kept : open_device();
+	int dev = looked ? kept : open_device();
 
 	*fd = -1;
 	if (dev != -1)
