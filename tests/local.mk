@@ -350,5 +350,5 @@ SOAK_SECONDS = 300
 soak: all $(check_PROGRAMS)
 	$(AM_V_at)$(AM_TESTS_ENVIRONMENT) SOAK_SECONDS='$(SOAK_SECONDS)' \
 	    SOAK_SEED='$(SOAK_SEED)' SOAK_STEPS='$(SOAK_STEPS)' \
-	    ./run $(SHELL) $(srcdir)/tests/soak/soak.sh
+	    ./run $(srcdir)/tests/soak/soak.sh
 .PHONY: soak

@@ -75,6 +75,24 @@ t "a second one" 1 gmem-snap --pid "$vm" --pause stop -o "$tmp/second"
 check "is refused" grep -q 'another gmem-snap' "$err"
 wait $first
 check "the first is not disturbed" test $? -eq 0
+
+# Without its guardian gmem-snap lets the process run itself.
+i=0 lost=0 wrong=0
+while [ $i -lt 10 ]; do
+    i=$((i + 1))
+    gmem-snap -q --pid "$vm" --pause stop --level 19 --threads 1 -f -o "$tmp/i" 2>"$err" &
+    first=$!
+    await is_stopped
+    # shellcheck disable=SC2013
+    for child in $(cat "/proc/$first/task/"*/children 2>/dev/null); do
+        kill -KILL "$child" 2>/dev/null && lost=$((lost + 1))
+    done
+    wait $first || wrong=$((wrong + 1))
+    consistent "$tmp/i" || wrong=$((wrong + 1))
+    running "$vm" || wrong=$((wrong + 1))
+done
+check "its guardian is killed, $lost times: nothing happens" test $wrong -eq 0
+check "there was one" test $lost -gt 0
 kill -KILL "$vm"
 wait "$vm" 2>/dev/null
 
