@@ -104,8 +104,8 @@ maps_next(struct maps *m, struct maps_entry *out, struct err *e)
 	return 0;
 }
 
-dev_t
-maps_dev(const struct maps *m, const struct maps_entry *entry)
+static dev_t
+ask_dev(const struct maps *m, const struct maps_entry *entry)
 {
 	char path[PATH_MAX];
 	struct stat st;
@@ -119,8 +119,20 @@ maps_dev(const struct maps *m, const struct maps_entry *entry)
 	return st.st_dev;
 }
 
+/* Mappings of one file often stand in a row, by the thousand. */
+dev_t
+maps_dev(struct maps *m, const struct maps_entry *entry)
+{
+	if (m->last.ino != entry->ino || m->last.shown != entry->dev) {
+		m->last.dev = ask_dev(m, entry);
+		m->last.shown = entry->dev;
+		m->last.ino = entry->ino;
+	}
+	return m->last.dev;
+}
+
 bool
-maps_is(const struct maps *m, const struct maps_entry *entry, dev_t dev, ino_t ino)
+maps_is(struct maps *m, const struct maps_entry *entry, dev_t dev, ino_t ino)
 {
 	return entry->ino == ino && (entry->dev == dev || maps_dev(m, entry) == dev);
 }

@@ -13,6 +13,10 @@ struct maps {
 	pid_t pid;
 	char *text; /* owned; lines end in NUL */
 	const char *next, *end;
+	struct {
+		dev_t dev, shown; /* what maps_dev found where maps shows that … */
+		ino_t ino; /* … for this file; 0: for none yet */
+	} last;
 };
 
 struct maps_entry {
@@ -46,9 +50,9 @@ int maps_next(struct maps *m, struct maps_entry *out, struct err *e);
  * The device that stat(2) would tell for the file.  Some file systems (btrfs)
  * print another one in maps; then the file's path is asked.
  */
-dev_t maps_dev(const struct maps *m, const struct maps_entry *entry);
+dev_t maps_dev(struct maps *m, const struct maps_entry *entry);
 
 /* Whether the entry maps the file that stat(2) calls dev:ino. */
-bool maps_is(const struct maps *m, const struct maps_entry *entry, dev_t dev, ino_t ino);
+bool maps_is(struct maps *m, const struct maps_entry *entry, dev_t dev, ino_t ino);
 
 #endif

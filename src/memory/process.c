@@ -143,7 +143,7 @@ examine_mapping(const struct maps *m, const struct maps_entry *entry, struct mem
 
 /* The best that maps alone tells, when nothing else may be looked at. */
 static void
-guess(const struct listing *l, const struct maps *m, const struct maps_entry *entry,
+guess(const struct listing *l, struct maps *m, const struct maps_entry *entry,
     struct memory_object *o)
 {
 	o->dev = maps_dev(m, entry);

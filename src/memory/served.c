@@ -15,7 +15,7 @@
 int
 memory_is_served(pid_t pid, dev_t dev, ino_t ino, bool *served, struct err *e)
 {
-	const struct maps m = { .pid = pid };
+	struct maps m = { .pid = pid };
 	struct smaps_entry entry;
 	struct smaps s;
 	int more = 0;
