@@ -198,13 +198,17 @@ test_host_LDADD = $(UNIT_LDADD)
 
 # The engines of the page server that belong to kinds of VMM.
 serve_unit_tests = test-serve-copy test-serve-fault test-serve-record test-serve-source \
-	test-serve-takeover
+	test-serve-takeover test-serve-late
 check_PROGRAMS += $(serve_unit_tests)
 TESTS += $(serve_unit_tests)
 
 test_serve_copy_SOURCES = %D%/unit/test-serve-copy.c
 test_serve_copy_CPPFLAGS = $(UNIT_CPPFLAGS)
 test_serve_copy_LDADD = $(UNIT_LDADD)
+
+test_serve_late_SOURCES = %D%/unit/test-serve-late.c
+test_serve_late_CPPFLAGS = $(UNIT_CPPFLAGS)
+test_serve_late_LDADD = $(UNIT_LDADD)
 
 test_serve_takeover_SOURCES = %D%/unit/test-serve-takeover.c %D%/unit/takeover.h \
 	%D%/unit/takeover-memory.c %D%/unit/takeover-server.c \

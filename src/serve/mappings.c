@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/ckd.h"
+#include "base/log.h"
 #include "serve/internal.h"
 
 /* Where processes have the memory: who looks for a fault finds its place without a lock. */
@@ -253,6 +254,21 @@ add_mapping(struct server *s, const struct mapping *new, struct err *e)
 	return 0;
 }
 
+/*
+ * A dead server may have registered it, and read who waits there, without having said so: all
+ * of it may come to be known here later than everything else, even when all is there.
+ */
+static int
+take_over(struct server *s, const struct mapping *m, struct err *e)
+{
+	int uffd = s->processes[m->process]->uffd;
+
+	if ((server_is_complete(s, m->object) || atomic_load(&s->state) == SERVER_COMPLETE) &&
+	    uffd_unregister(uffd, m->hva, m->len, e) == -1)
+		log_debug("%s", e->msg);
+	return uffd_wake(uffd, m->hva, m->len, e) == UFFD_FAILED ? -1 : 0;
+}
+
 int
 fill_foreign(struct server *s, struct err *e)
 {
@@ -289,6 +305,8 @@ server_add_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t le
 		    (unsigned long long)offset, o->object->name, (unsigned long long)size);
 	pthread_mutex_lock(&s->lock);
 	rc = add_mapping(s, &new, e);
+	if (rc == 0 && s->options.resume && !s->resuming)
+		rc = take_over(s, &new, e);
 	if (atomic_load(&s->first_mapping) == 0)
 		atomic_store(&s->first_mapping, serve_now());
 	pthread_mutex_unlock(&s->lock);
