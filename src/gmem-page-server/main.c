@@ -307,7 +307,7 @@ fini(struct state *t)
 {
 	atomic_store(&t->s.ending, true);
 	/* Some thread can't be ended but with all of us. */
-	if (server_is_stuck(t->s.server))
+	if (t->s.server != NULL && server_is_stuck(t->s.server))
 		_exit(STATUS_FAILED);
 	server_stop(t->s.server);
 	for (unsigned i = 0; i < t->nchannels; i++) {

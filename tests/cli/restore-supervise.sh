@@ -78,6 +78,12 @@ check "and the VMM was not started" test ! -e "$tmp/started"
 t "one that is not there" 1 env GMEM_PAGE_SERVER="$tmp/nothing" gmem-restore "$image" -- true '{mem}'
 check "is named" grep -q "start the page server $tmp/nothing" "$err"
 
+# One that is not needed, since there is nothing to be served.
+printf '#!/bin/sh\n"%s"\necho $? >"%s"\n' "$GMEM_PAGE_SERVER" "$tmp/ended" >"$tmp/notes"
+chmod +x "$tmp/notes"
+t "no image" 1 env GMEM_PAGE_SERVER="$tmp/notes" gmem-restore "$tmp/nothing" -- true '{mem}'
+check "the page server ends as it should" grep -qx 0 "$tmp/ended"
+
 # The real one at first, so that there is a VM; then one that dies.
 real=$GMEM_PAGE_SERVER
 GMEM_PAGE_SERVER=$tmp/there/gmem-page-server
