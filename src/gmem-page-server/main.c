@@ -165,7 +165,7 @@ open_all(struct state *t, const struct pager_open *o, int fds[PAGER_FDS_MAX], st
 		return err_set(e, ERR_CORRUPT, "page server: no image");
 	direct = page_server_confine(o, image);
 	fds[0] = -1;
-	if (image_open_fd(&t->s.img, image, o->path, e) == -1) {
+	if (image_open_fd_expected(&t->s.img, image, o->path, o->root, e) == -1) {
 		fd_close(&direct);
 		return -1;
 	}

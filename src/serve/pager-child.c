@@ -161,6 +161,7 @@ describe(const struct pager *p, bool resume, struct pager_open *open)
 		.place_cpus = o->place.cpus,
 		.log_level = p->level,
 	};
+	memcpy(open->root, p->img->root, sizeof(open->root));
 	snprintf(open->path, sizeof(open->path), "%s", p->img->path);
 }
 

@@ -106,6 +106,7 @@ struct pager_open {
 	uint32_t io_timeout;
 	cpu_set_t place_cpus;
 	uint32_t log_level;
+	uint8_t root[DIGEST_SIZE]; /* of the image: it may have been overwritten meanwhile */
 	char path[512]; /* the image's name, for messages */
 };
 

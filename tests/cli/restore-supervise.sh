@@ -104,6 +104,26 @@ check "and it is told why" grep -q \
     "$tmp/says"
 check "it is gone" gone "$(cat "$tmp/pid")"
 
+# Another image has been written over the one that was opened: the next page server refuses it.
+turn "$real"
+kept=$image
+cp "$kept" "$tmp/over.gmem"
+image other 65536 ram=memfd,$mib,40,3
+cp "$image" "$tmp/other.gmem"
+image=$tmp/over.gmem
+rm -f "$tmp/go"
+launch --no-background map "say=mapped" "wait=$tmp/go" verify exit=7
+await grep -q mapped "$tmp/says"
+cat "$tmp/other.gmem" >"$tmp/over.gmem"
+kill -9 "$(page_server "$restore")"
+: >"$tmp/go"
+finish
+check "another image in its place: the VM is stopped" test "$status" -ne 7
+check "it is told" grep -q 'over.gmem: another image: its root hash is' "$tmp/says"
+check "no wrong byte" sh -c "! grep -q MISMATCH '$tmp/says'"
+image=$kept
+rm -f "$tmp/go"
+
 # SIGHUP: a new one in the place of the old one.
 turn "$real"
 launch --no-background map touch=2 write=2 verify syscalls exit=7
