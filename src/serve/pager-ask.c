@@ -49,10 +49,10 @@ pager_connect(int control, int *sock, struct err *e)
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == -1)
 		return err_sys(e, "page server: socket");
-	/* If nobody takes it, whoever uses it finds out. */
+	/* If nobody takes it, or has taken any for long, whoever uses it finds out. */
 	pager_send(control,
 	    &(struct pager_message){
-		.head = &r, .head_len = sizeof(r), .fds = &ends[1], .nfds = 1 },
+		.head = &r, .head_len = sizeof(r), .fds = &ends[1], .nfds = 1, .now = true },
 	    &unused);
 	close(ends[1]);
 	*sock = ends[0];

@@ -226,7 +226,8 @@ child_dismiss(const struct pager_child *c)
 	struct pollfd ended = { .fd = c->pidfd, .events = POLLIN };
 	struct err unused = ERR_INIT;
 
-	pager_send(c->control, &(struct pager_message){ .head = &bye, .head_len = sizeof(bye) },
+	pager_send(c->control,
+	    &(struct pager_message){ .head = &bye, .head_len = sizeof(bye), .now = true },
 	    &unused);
 	shutdown(c->control, SHUT_WR);
 	if (poll(&ended, 1, END_MS) != 1)

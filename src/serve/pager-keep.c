@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/ckd.h"
@@ -134,10 +135,16 @@ watch(struct pager *p)
 
 /* ---- one after the other ---- */
 
-/* With the lock: until nobody is asking any more, who may have something to note. */
+/*
+ * With the lock: until nobody is asking any more, who may have something to note.  What was
+ * answered is read still; but one that cannot end (child_bury) keeps its sockets open.
+ */
 static void
 await_askers(struct pager *p)
 {
+	for (unsigned i = 0; i < PAGER_CHANNELS; i++)
+		if (p->channels[i].sock != -1)
+			shutdown(p->channels[i].sock, SHUT_RDWR);
 	for (unsigned i = 0; i < PAGER_CHANNELS; i++) {
 		while (p->channels[i].busy)
 			pthread_cond_wait(&p->changed, &p->lock);

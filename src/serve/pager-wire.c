@@ -35,7 +35,7 @@ pager_send(int sock, const struct pager_message *m, struct err *e)
 		memcpy(CMSG_DATA(&control.head), m->fds, m->nfds * sizeof(int));
 	}
 	do
-		n = sendmsg(sock, &msg, MSG_NOSIGNAL);
+		n = sendmsg(sock, &msg, MSG_NOSIGNAL | (m->now ? MSG_DONTWAIT : 0));
 	while (n == -1 && errno == EINTR);
 	return n == -1 ? err_sys(e, "send") : 0;
 }

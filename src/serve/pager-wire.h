@@ -2,6 +2,7 @@
 #ifndef GMEM_SERVE_PAGER_WIRE_H
 #define GMEM_SERVE_PAGER_WIRE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -136,6 +137,7 @@ struct pager_message {
 	size_t head_len, tail_len;
 	const int *fds;
 	unsigned nfds;
+	bool now; /* not waiting for room: sysno EAGAIN then */
 };
 
 int pager_send(int sock, const struct pager_message *m, struct err *e);
