@@ -126,6 +126,8 @@ pager_exchange(int sock, struct pager_call *c, struct err *e)
 		return e->sysno == EPIPE || e->sysno == ECONNRESET ? 0 : -1;
 	if (c->hurry && poll(&answer, 1, HURRY_MS) != 1)
 		return err_set(e, ERR_FAILED, "no answer");
+	if (c->await != NULL && c->await(c->pager, sock, e) == -1)
+		return -1;
 	n = pager_receive(sock, buf, sizeof(buf), fds, e);
 	if (n < (ssize_t)sizeof(c->reply)) {
 		if (n > 0)

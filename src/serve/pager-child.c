@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/ckd.h"
 #include "base/fdio.h"
 #include "serve/pager-internal.h"
 
@@ -190,9 +191,18 @@ send_open(const struct pager_child *c, const struct pager *p, bool resume, struc
 int
 child_open(const struct pager_child *c, const struct pager *p, bool resume, struct err *e)
 {
+	unsigned s = HELLO_MS / 1000 + p->options.io_timeout;
+	struct pollfd answer = { .fd = c->control, .events = POLLIN };
 	struct pager_reply r;
 
-	if (send_open(c, p, resume, e) == -1 || expect(c, p->program, &r, sizeof(r), e) == -1)
+	if (send_open(c, p, resume, e) == -1)
+		return -1;
+	/* Nobody watches its reads of the image yet. */
+	if (p->options.io_timeout != 0 && poll(&answer, 1, (int)MIN(s, 1000000u) * 1000) == 0)
+		return err_set(e, ERR_FAILED,
+		    "the page server %s has not opened %s within %u s: the file system hangs",
+		    p->program, p->img->path, s);
+	if (expect(c, p->program, &r, sizeof(r), e) == -1)
 		return -1;
 	if (r.type != PAGER_OPEN || r.version != PAGER_VERSION)
 		return err_set(e, ERR_FAILED, "the page server %s talks nonsense", p->program);

@@ -126,6 +126,9 @@ struct pager_call {
 	size_t tail_len;
 	int *fd; /* a descriptor that comes with it, or NULL: none may */
 	bool hurry; /* not to be waited for as long as it may take */
+	/* Returns when there is something to be read; or -1: it won't be.  Or NULL. */
+	int (*await)(struct pager *p, int sock, struct err *e);
+	struct pager *pager; /* of await */
 };
 
 /*
@@ -156,6 +159,9 @@ void pager_mapping_call(
 
 /* The thread. */
 void *pager_main(void *arg);
+
+/* One message of the page server's; false: it has hung up, or talks nonsense. */
+bool pager_hear(struct pager *p);
 
 /* With the lock.  Tells the owner that something has changed, and who waits in here. */
 void pager_announce(struct pager *p);

@@ -83,9 +83,8 @@ note(struct pager *p, const struct pager_event *ev)
 	pthread_mutex_unlock(&p->lock);
 }
 
-/* One message; false: it has hung up, or talks nonsense. */
-static bool
-hear(struct pager *p)
+bool
+pager_hear(struct pager *p)
 {
 	struct err unused = ERR_INIT;
 	struct pager_event ev;
@@ -123,7 +122,7 @@ watch(struct pager *p)
 		    read(p->wake_fd, &count, sizeof(count)) == sizeof(count))
 			return false;
 		/* Its last words come first. */
-		if (polls[1].revents != 0 && !hear(p)) {
+		if (polls[1].revents != 0 && !pager_hear(p)) {
 			/* One that has hung up is none any more. */
 			child_kill(&p->child);
 			polls[1].fd = -1;
@@ -300,6 +299,12 @@ end(struct pager *p, const struct err *why, struct err *how)
 		*how = *why;
 }
 
+static bool
+has_failed(struct pager *p)
+{
+	return atomic_load(&p->state) == SERVER_FAILED;
+}
+
 /*
  * Puts another one in the place of one that is dead.  0; -1 with *e: there will be none.
  * *how: the way in which the last one has ended.
@@ -322,13 +327,12 @@ succeed(struct pager *p, struct deaths *d, struct err *how, struct err *e)
 		    go_on(p, &why) == 0)
 			return 0;
 		end(p, &why, how);
+		/* It has said what no other one could mend. */
+		if (has_failed(p)) {
+			*e = why;
+			return -1;
+		}
 	}
-}
-
-static bool
-has_failed(struct pager *p)
-{
-	return atomic_load(&p->state) == SERVER_FAILED;
 }
 
 /* ---- replacing one that lives ---- */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <config.h>
 
+#include <poll.h>
+
 #include "base/fdio.h"
 #include "serve/pager-internal.h"
 
@@ -10,11 +12,34 @@
  * answered is answered by this one, and whoever has asked finds that.
  */
 
+/* It may tell meanwhile that it will never answer: its file system hangs. */
+static int
+await_answer(struct pager *p, int sock, struct err *e)
+{
+	struct pollfd polls[] = { { .fd = sock, .events = POLLIN },
+		{ .fd = p->child.control, .events = POLLIN } };
+
+	for (;;) {
+		if (poll(polls, 2, -1) == -1)
+			continue;
+		if (polls[0].revents != 0)
+			return 0;
+		if (!pager_hear(p))
+			return err_set(e, ERR_FAILED, "it has hung up");
+		if (pager_state(p, e) == SERVER_FAILED)
+			return -1;
+	}
+}
+
 /* 0, also with a reply that says no. */
 static int
-ask(int sock, struct pager_call *c, struct err *e)
+ask(struct pager *p, int sock, struct pager_call *c, struct err *e)
 {
-	int rc = pager_exchange(sock, c, e);
+	int rc;
+
+	c->await = await_answer;
+	c->pager = p;
+	rc = pager_exchange(sock, c, e);
 
 	if (rc == 1)
 		return 0;
@@ -24,9 +49,9 @@ ask(int sock, struct pager_call *c, struct err *e)
 
 /* The same; what was fine before has to be. */
 static int
-insist(int sock, struct pager_call *c, struct err *e)
+insist(struct pager *p, int sock, struct pager_call *c, struct err *e)
 {
-	if (ask(sock, c, e) == -1)
+	if (ask(p, sock, c, e) == -1)
 		return -1;
 	if (c->reply.failed == 0)
 		return 0;
@@ -35,18 +60,18 @@ insist(int sock, struct pager_call *c, struct err *e)
 }
 
 static int
-insist_plainly(int sock, enum pager_type type, struct err *e)
+insist_plainly(struct pager *p, int sock, enum pager_type type, struct err *e)
 {
 	struct pager_call c = { .request = { .version = PAGER_VERSION, .type = type } };
 
-	return insist(sock, &c, e);
+	return insist(p, sock, &c, e);
 }
 
 static int
 give_answer(
     struct pager *p, struct pager_answer *a, struct pager_call *c, int sock, struct err *e)
 {
-	if ((a->answered ? insist(sock, c, e) : ask(sock, c, e)) == -1)
+	if ((a->answered ? insist(p, sock, c, e) : ask(p, sock, c, e)) == -1)
 		return -1;
 	pthread_mutex_lock(&p->lock);
 	a->answered = true;
@@ -97,7 +122,7 @@ replay_mappings(struct pager *p, int sock, struct err *e)
 		struct pager_call c;
 
 		pager_mapping_call(&c, &p->journal, &p->journal.mappings[i]);
-		if (insist(sock, &c, e) == -1)
+		if (insist(p, sock, &c, e) == -1)
 			return -1;
 	}
 	return 0;
@@ -110,9 +135,9 @@ replay(struct pager *p, int sock, struct err *e)
 	if (replay_memories(p, sock, e) == -1 || replay_processes(p, sock, e) == -1 ||
 	    replay_mappings(p, sock, e) == -1)
 		return -1;
-	if (p->journal.begun && insist_plainly(sock, PAGER_START, e) == -1)
+	if (p->journal.begun && insist_plainly(p, sock, PAGER_START, e) == -1)
 		return -1;
-	return insist_plainly(sock, PAGER_RESUME, e);
+	return insist_plainly(p, sock, PAGER_RESUME, e);
 }
 
 int
