@@ -30,6 +30,7 @@ struct rule {
 	bool some;
 	unsigned arg;
 	uint64_t mask, value;
+	unsigned zeros; /* so many arguments, the first ones, are 0 */
 };
 
 /* The headers may be older than the kernel. */
@@ -59,6 +60,7 @@ struct rule {
 #define RARELY_SELF(call, why)                                                                 \
 	{ .name = #call, .some = true, .self = true, .mask = UINT32_MAX },
 #define RARELY_IOCTL(request, why) IOCTL(request)
+#define OWN(call, n) { .name = #call, .zeros = (n) },
 #define REFUSE(call, with, why) { .name = #call, .error = (with) },
 
 #define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
@@ -84,7 +86,10 @@ static int
 add(scmp_filter_ctx ctx, const struct rule *r)
 {
 	uint64_t value = r->self ? (uint64_t)getpid() : r->value;
-	const struct scmp_arg_cmp when = SCMP_CMP64(r->arg, SCMP_CMP_MASKED_EQ, r->mask, value);
+	const struct scmp_arg_cmp some[] = { SCMP_CMP64(
+	    r->arg, SCMP_CMP_MASKED_EQ, r->mask, value) };
+	const struct scmp_arg_cmp zeros[] = { SCMP_CMP64(0, SCMP_CMP_MASKED_EQ, UINT32_MAX, 0),
+		SCMP_CMP64(1, SCMP_CMP_MASKED_EQ, UINT32_MAX, 0) };
 	uint32_t action = r->error != 0 ? SCMP_ACT_ERRNO((uint32_t)r->error) : SCMP_ACT_ALLOW;
 	int number = seccomp_syscall_resolve_name(r->name);
 
@@ -93,7 +98,9 @@ add(scmp_filter_ctx ctx, const struct rule *r)
 		return 0;
 	if (number == __NR_SCMP_ERROR)
 		number = r->number;
-	return seccomp_rule_add_array(ctx, action, number, r->some ? 1 : 0, &when);
+	if (r->zeros != 0)
+		return seccomp_rule_add_array(ctx, action, number, r->zeros, zeros);
+	return seccomp_rule_add_array(ctx, action, number, r->some ? 1 : 0, some);
 }
 
 static int

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <sched.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -25,7 +24,7 @@ step_aside(bool idle)
 
 	if (idle && sched_setscheduler(0, SCHED_IDLE, &none) == 0)
 		return;
-	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
+	(void)setpriority(PRIO_PROCESS, 0, NICE);
 }
 
 static void

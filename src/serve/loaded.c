@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -425,7 +424,7 @@ rest_main(void *arg)
 	unsigned naps = 0;
 	int rc = 0;
 
-	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
+	(void)setpriority(PRIO_PROCESS, 0, NICE);
 	while (rc != -1 && !atomic_load(&s->stop) && !atomic_load(&s->loaded.stop) &&
 	       atomic_load(&s->state) != SERVER_FAILED) {
 		rc = fill_pending(&s->rest_filler, &e);

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/ckd.h"
@@ -93,7 +92,6 @@ static int
 be_urgent(const struct serve_place *p, struct err *e)
 {
 	const struct sched_param param = { .sched_priority = FIFO_PRIORITY };
-	id_t self = (id_t)syscall(SYS_gettid);
 
 	/* Of one thread, both. */
 	if (p->urgency == URGENT_FIFO && sched_setscheduler(0, SCHED_FIFO, &param) == -1)
@@ -101,7 +99,7 @@ be_urgent(const struct serve_place *p, struct err *e)
 		    "SCHED_FIFO for who answers faults (it takes CAP_SYS_NICE, or "
 		    "RLIMIT_RTPRIO of %d: ulimit -r)",
 		    FIFO_PRIORITY);
-	if (p->urgency == URGENT_NICE && setpriority(PRIO_PROCESS, self, NICE) == -1)
+	if (p->urgency == URGENT_NICE && setpriority(PRIO_PROCESS, 0, NICE) == -1)
 		return err_sys(e,
 		    "nice %d for who answers faults (it takes CAP_SYS_NICE, or RLIMIT_NICE of "
 		    "%d: ulimit -e)",

@@ -5,7 +5,6 @@
 
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -234,7 +233,7 @@ helper_main(void *arg)
 	struct prefetch_thread *t = arg;
 	struct err e = ERR_INIT;
 
-	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
+	(void)setpriority(PRIO_PROCESS, 0, NICE);
 	if (batch_init(&t->batch, t->p->s, &t->p->cold, t->p->bytes, true, &e) == -1)
 		log_debug("one thread less prefetches: %s", e.msg);
 	/* Before anybody can take it for done. */

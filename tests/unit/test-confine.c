@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -88,6 +89,35 @@ static void
 try_tgkill(void)
 {
 	syscall(SYS_tgkill, parent, parent, 0);
+}
+
+static void
+try_scheduler(void)
+{
+	const struct sched_param none = { .sched_priority = 0 };
+
+	sched_setscheduler(parent, SCHED_OTHER, &none);
+}
+
+static void
+try_affinity(void)
+{
+	cpu_set_t all;
+
+	memset(&all, 0xff, sizeof(all));
+	sched_setaffinity(parent, sizeof(all), &all);
+}
+
+static void
+try_priority(void)
+{
+	setpriority(PRIO_PROCESS, (id_t)parent, 0);
+}
+
+static void
+try_priority_of_user(void)
+{
+	setpriority(PRIO_USER, 0, 0);
 }
 
 static void
@@ -205,6 +235,10 @@ static const struct attempt forbidden[] = {
 	{ "fork", try_fork },
 	{ "kill", try_kill },
 	{ "tgkill of another", try_tgkill },
+	{ "sched_setscheduler of another", try_scheduler },
+	{ "sched_setaffinity of another", try_affinity },
+	{ "setpriority of another", try_priority },
+	{ "setpriority of all of the user's", try_priority_of_user },
 	{ "process_vm_readv", try_read_memory },
 	{ "mmap with PROT_EXEC", try_run_memory },
 	{ "mprotect with PROT_EXEC", try_make_runnable },
