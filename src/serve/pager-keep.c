@@ -213,11 +213,33 @@ be_up(struct pager *p)
 	pthread_mutex_unlock(&p->lock);
 }
 
+/* What one says of the image any other would say. */
+static bool
+is_final(const struct err *e)
+{
+	return e->kind == ERR_CORRUPT || e->kind == ERR_INCOMPLETE ||
+	       e->kind == ERR_UNSUPPORTED || e->kind == ERR_MISMATCH;
+}
+
+static void
+fail(struct pager *p, const struct err *e)
+{
+	pthread_mutex_lock(&p->lock);
+	err_first(&p->failure, e);
+	atomic_store(&p->state, SERVER_FAILED);
+	pthread_mutex_unlock(&p->lock);
+}
+
 /* The new one goes on; or is dead, and why. */
 static int
 go_on(struct pager *p, struct err *e)
 {
-	if (child_open(&p->child, p, true, e) == -1 || pager_replay(p, &p->child, e) == -1)
+	if (child_open(&p->child, p, true, e) == -1) {
+		if (is_final(e))
+			fail(p, e);
+		return -1;
+	}
+	if (pager_replay(p, &p->child, e) == -1)
 		return -1;
 	be_up(p);
 	return 0;
