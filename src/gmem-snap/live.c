@@ -196,30 +196,14 @@ prepare(struct live *l, struct live_vm *vm, struct err *e)
 }
 
 int
-live_prepare(struct live **out, struct snapshot *s, struct live_vm *vm, struct err *e)
-{
-	struct live *l = calloc(1, sizeof(*l));
-
-	if (l == NULL)
-		return err_sys(e, "write protection");
-	l->s = s;
-	l->pid = vm->pid;
-	if (prepare(l, vm, e) == -1) {
-		live_free(l);
-		return -1;
-	}
-	*out = l;
-	return 0;
-}
-
-int
 live_arm(struct live *l, struct err *e)
 {
 	return protect_arm(l->protect, e);
 }
 
-int
-live_check(struct live *l, struct err *e)
+/* After the memory was read: that it is of the moment. */
+static int
+check(struct live *l, struct err *e)
 {
 	struct protect_stats stats = protect_stats(l->protect);
 
@@ -234,14 +218,28 @@ live_check(struct live *l, struct err *e)
 	return process_is_gone(l->pid) ? 0 : check_writers(l, e);
 }
 
-void
-live_free(struct live *l)
+static int
+save(struct live *l, live_pause *pause, void *arg, struct err *e)
 {
-	if (l == NULL)
-		return;
-	protect_free(l->protect);
-	free(l->regions);
-	free(l->memory);
-	free(l->mappings);
-	free(l);
+	if (snapshot_start(l->s, e) == -1 || pause(arg, l, e) == -1 ||
+	    snapshot_memory(l->s, e) == -1)
+		return -1;
+	return check(l, e);
+}
+
+int
+live_save(struct snapshot *s, struct live_vm *from, live_pause *pause, void *arg, struct err *e)
+{
+	struct live l = { .s = s, .pid = from->pid };
+	int rc = prepare(&l, from, e);
+
+	if (rc == 0)
+		rc = save(&l, pause, arg, e);
+	/* The workers read through it. */
+	snapshot_stop(s);
+	protect_free(l.protect);
+	free(l.regions);
+	free(l.memory);
+	free(l.mappings);
+	return rc;
 }

@@ -16,7 +16,7 @@ struct live;
 /* Whose memory it is. */
 struct live_vm {
 	pid_t pid;
-	int uffd; /* of that process, which had no handshake; live_prepare takes it */
+	int uffd; /* of that process, which had no handshake; live_save takes it */
 	const struct live_memory *regions; /* those of the snapshot, in its order */
 	struct protect_mapping *mappings; /* all of them; owned by the caller */
 	size_t nmappings;
@@ -35,20 +35,19 @@ struct live_memory {
 int live_add_object(struct live_vm *vm, const struct memory_object *o, uint64_t offset,
     uint64_t size, size_t region, struct err *e);
 
-/*
- * Before the pause: everything that can be refused is refused here.  What *vm leads to is
- * copied, but for the userfaultfd, which is taken: vm->uffd is -1 then.  The regions' memory
- * is read through us from now on.  Starts a thread.
+/* Pauses the VM, calls live_arm, and lets the VM run: whatever else has to be of that moment.
  */
-int live_prepare(struct live **out, struct snapshot *s, struct live_vm *vm, struct err *e);
+typedef int live_pause(void *arg, struct live *l, struct err *e);
+
+/*
+ * All of it.  Before the pause everything that can be refused is refused.  The userfaultfd is
+ * taken: from->uffd is -1 then.  Starts threads, which have ended when it returns, as has the
+ * protection.
+ */
+int live_save(
+    struct snapshot *s, struct live_vm *from, live_pause *pause, void *arg, struct err *e);
 
 /* The moment: the VM stands still, and nothing writes to its memory. */
 int live_arm(struct live *l, struct err *e);
-
-/* After the memory was read: that it is of the moment. */
-int live_check(struct live *l, struct err *e);
-
-/* Removes what is left of the protection.  NULL is fine. */
-void live_free(struct live *l);
 
 #endif

@@ -185,24 +185,28 @@ save_paused(struct snapshot *s, struct control *vm, struct err *e)
 	return resume(s, vm, rc, e);
 }
 
+struct pausing {
+	struct snapshot *s;
+	struct control *vm;
+};
+
 /* The VM stands still for its state, and until its memory is write-protected. */
 static int
-save_live(struct snapshot *s, struct control *vm, struct live *live, struct err *e)
+pause_and_resume(void *arg, struct live *live, struct err *e)
 {
+	const struct pausing *p = arg;
 	struct state state = { .fd = -1 };
 	int rc;
 
-	s->pause_ns = snapshot_now();
-	rc = pause_and_get_state(vm, &state, e);
+	p->s->pause_ns = snapshot_now();
+	rc = pause_and_get_state(p->vm, &state, e);
 	if (rc == 0)
 		rc = live_arm(live, e);
-	rc = resume(s, vm, rc, e);
+	rc = resume(p->s, p->vm, rc, e);
 	if (rc == 0)
-		rc = put_state(s, &state, e);
-	if (rc == 0)
-		rc = snapshot_memory(s, e);
+		rc = put_state(p->s, &state, e);
 	fd_close(&state.fd);
-	return rc == 0 ? live_check(live, e) : -1;
+	return rc;
 }
 
 static int
@@ -221,8 +225,9 @@ can_protect(const struct control *vm, struct err *e)
 
 /* The VMM tells where its memory is mapped, and gives a userfaultfd for it. */
 static int
-prepare_live(struct live **live, struct snapshot *s, struct control *vm, struct err *e)
+save_live(struct snapshot *s, struct control *vm, struct err *e)
 {
+	struct pausing pausing = { s, vm };
 	struct live_vm from = { .pid = control_pid(vm), .uffd = -1 };
 	const struct control_region *list;
 	struct live_memory *memory;
@@ -237,7 +242,8 @@ prepare_live(struct live **live, struct snapshot *s, struct control *vm, struct 
 	for (size_t i = 0; memory != NULL && i < n; i++)
 		memory[i] = (struct live_memory){ list[i].dev, list[i].ino };
 	from.regions = memory;
-	rc = memory != NULL ? live_prepare(live, s, &from, e) : err_sys(e, "regions");
+	rc = memory != NULL ? live_save(s, &from, pause_and_resume, &pausing, e)
+			    : err_sys(e, "regions");
 	fd_close(&from.uffd);
 	free(memory);
 	free(from.mappings);
@@ -247,17 +253,14 @@ prepare_live(struct live **live, struct snapshot *s, struct control *vm, struct 
 static int
 save(struct snapshot *s, struct control *vm, struct err *e)
 {
-	struct live *live = NULL;
 	int rc;
 
-	if (s->o->pause_less && prepare_live(&live, s, vm, e) == -1)
-		return -1;
+	if (s->o->pause_less)
+		return save_live(s, vm, e);
 	rc = snapshot_start(s, e);
 	if (rc == 0)
-		rc = live != NULL ? save_live(s, vm, live, e) : save_paused(s, vm, e);
-	/* The workers read through it. */
+		rc = save_paused(s, vm, e);
 	snapshot_stop(s);
-	live_free(live);
 	return rc;
 }
 

@@ -207,29 +207,27 @@ release(void *arg)
 static int
 save_and_resume(struct snapshot *s, struct target *t, struct live *live, struct err *e)
 {
-	if (snapshot_start(s, e) == -1)
-		return -1;
 	s->pause_ns = snapshot_now();
 	return resume(s, t, save(s, t, live, e), e);
 }
 
-static int
-save_live(struct snapshot *s, struct target *t, struct live_vm *from, struct err *e)
-{
-	struct live *live;
-	int rc;
+struct pausing {
+	struct snapshot *s;
+	struct target *t;
+};
 
-	if (live_prepare(&live, s, from, e) == -1)
-		return -1;
-	rc = save_and_resume(s, t, live, e);
-	if (rc == 0)
-		rc = snapshot_memory(s, e);
-	if (rc == 0)
-		rc = live_check(live, e);
-	/* The workers read through it. */
-	snapshot_stop(s);
-	live_free(live);
-	return rc;
+static int
+pause_and_resume(void *arg, struct live *live, struct err *e)
+{
+	const struct pausing *p = arg;
+
+	return save_and_resume(p->s, p->t, live, e);
+}
+
+static int
+save_paused(struct snapshot *s, struct target *t, struct err *e)
+{
+	return snapshot_start(s, e) == -1 ? -1 : save_and_resume(s, t, NULL, e);
 }
 
 /* from: how it is saved while it runs; or NULL. */
@@ -237,12 +235,14 @@ static int
 guarded(struct snapshot *s, struct target *t, struct live_vm *from, struct err *e)
 {
 	const int keep[] = { t->pause.fd, t->pause.events };
+	struct pausing pausing = { s, t };
 	struct guard *guard;
 	int rc;
 
 	if (guard_start(&guard, release, t, keep, 2, e) == -1)
 		return -1;
-	rc = from != NULL ? save_live(s, t, from, e) : save_and_resume(s, t, NULL, e);
+	rc = from != NULL ? live_save(s, from, pause_and_resume, &pausing, e)
+			  : save_paused(s, t, e);
 	guard_stop(guard);
 	return rc;
 }

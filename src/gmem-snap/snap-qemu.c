@@ -234,25 +234,17 @@ find_live(struct live_vm *from, struct live_memory **memory, struct qemu *vm, st
 	return uffd_take(from->pid, &from->uffd, e);
 }
 
-static int
-save_live(struct snapshot *s, struct qemu *vm, struct live_vm *from, struct err *e)
-{
-	struct live *live;
-	int rc;
+struct pausing {
+	struct snapshot *s;
+	struct qemu *vm;
+};
 
-	if (live_prepare(&live, s, from, e) == -1)
-		return -1;
-	rc = snapshot_start(s, e);
-	if (rc == 0)
-		rc = save_and_resume(s, vm, live, e);
-	if (rc == 0)
-		rc = snapshot_memory(s, e);
-	if (rc == 0)
-		rc = live_check(live, e);
-	/* The workers read through it. */
-	snapshot_stop(s);
-	live_free(live);
-	return rc;
+static int
+pause_and_resume(void *arg, struct live *live, struct err *e)
+{
+	const struct pausing *p = arg;
+
+	return save_and_resume(p->s, p->vm, live, e);
 }
 
 /* ---- all of it ---- */
@@ -267,12 +259,14 @@ save_paused(struct snapshot *s, struct qemu *vm, struct err *e)
 static int
 guarded(struct snapshot *s, struct qemu *vm, struct live_vm *from, struct err *e)
 {
+	struct pausing pausing = { s, vm };
 	struct guard *guard;
 	int fd = qemu_fd(vm), rc;
 
 	if (guard_start(&guard, qemu_guard_resume, vm, &fd, 1, e) == -1)
 		return -1;
-	rc = from != NULL ? save_live(s, vm, from, e) : save_paused(s, vm, e);
+	rc = from != NULL ? live_save(s, from, pause_and_resume, &pausing, e)
+			  : save_paused(s, vm, e);
 	guard_stop(guard);
 	if (rc == 0 && !s->committed)
 		rc = snapshot_commit(s, e);

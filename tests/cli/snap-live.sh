@@ -5,18 +5,7 @@
 . "$abs_top_srcdir/tests/lib/vmm-server.sh"
 
 snap() { gmem-snap --pause-less --pid "$pid" "$@"; }
-is_free() { ! grep '^VmFlags:.* uw' "/proc/$pid/smaps"; }
 descriptors() { find "/proc/$pid/fd" -mindepth 1 | wc -l; }
-# The numbers in the pages of the image: first and last differ by one at most, and never rise.
-is_cut() {
-    gmem-inspect extract "$1" --region cut -o "$tmp/raw" --force -q &&
-        od -An -v -tu8 -w4096 "$tmp/raw" | awk '
-            { n = $1 + 0 }
-            NR == 1 { first = n }
-            NR > 1 && n > last { exit bad = 1 }
-            { last = n }
-            END { exit bad || first == 0 || first - last > 1 || NR != 1024 }'
-}
 
 serve -C "ram=9:$tmp/a" || skip_all "vmm-server does not run"
 snap -o "$tmp/i" >"$out" 2>"$err"

@@ -5,19 +5,7 @@
 . "$abs_top_srcdir/tests/lib/vmm-server.sh"
 
 snap() { gmem-snap --pause-less --handoff "$sock" "$@"; }
-# No mapping of the VMM is write-protected.
-is_free() { ! grep '^VmFlags:.* uw' "/proc/$pid/smaps"; }
 free() { check "$1: nothing is protected any more" soon is_free; }
-# The numbers in the pages of the image: first and last differ by one at most, and never rise.
-is_cut() {
-    gmem-inspect extract "$1" --region cut -o "$tmp/raw" --force -q &&
-        od -An -v -tu8 -w4096 "$tmp/raw" | awk '
-            { n = $1 + 0 }
-            NR == 1 { first = n }
-            NR > 1 && n > last { exit bad = 1 }
-            { last = n }
-            END { exit bad || first == 0 || first - last > 1 || NR != 1024 }'
-}
 number() { od -An -v -tu8 -w4096 "$tmp/raw" | awk 'NR == 1 { print $1 }'; }
 moves() { # the numbers of two images differ: the VM has run meanwhile
     snap -q -o "$tmp/now" -f && is_cut "$tmp/now" && [ "$(number)" -gt "$1" ]

@@ -49,3 +49,15 @@ brief() { check "$1: in two lines at most" test "$(wc -l <"$err")" -le 2; }
 saved() { # IMAGE REGION RAW
     gmem-inspect extract "$1" --region "$2" -o "$tmp/o" --force >/dev/null && cmp "$tmp/o" "$3"
 }
+# No mapping of the VMM is write-protected.
+is_free() { ! grep '^VmFlags:.* uw' "/proc/$pid/smaps"; }
+# The numbers in the pages of the image: first and last differ by one at most, and never rise.
+is_cut() {
+    gmem-inspect extract "$1" --region cut -o "$tmp/raw" --force -q &&
+        od -An -v -tu8 -w4096 "$tmp/raw" | awk '
+            { n = $1 + 0 }
+            NR == 1 { first = n }
+            NR > 1 && n > last { exit bad = 1 }
+            { last = n }
+            END { exit bad || first == 0 || first - last > 1 || NR != 1024 }'
+}
