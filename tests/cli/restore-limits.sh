@@ -54,6 +54,7 @@ esac
 locked() { # NAME STATUS LIMIT [OPTION...]
     locked_name=$1 locked_status=$2 locked_by=$3
     shift 3
+    # shellcheck disable=SC2086
     limited "$locked_name" "$locked_status" "--memlock=$locked_by" $without gmem-restore "$@" -- \
         touch "$tmp/started" '{mem:left}' '{mem:right}'
 }

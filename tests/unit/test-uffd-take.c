@@ -155,8 +155,8 @@ test_many(pid_t pid)
 	ok(descriptors(pid) == before, "nothing is left open in it");
 	ok(atomic_load(&victim->wrong) == 0, "it has noticed nothing (%d)",
 	    atomic_load(&victim->wrong));
-	ok(atomic_load(&victim->signals) > TIMES / 10, "it had signals meanwhile");
 	usleep(100000);
+	ok(atomic_load(&victim->signals) != 0, "it had signals meanwhile");
 	ok(atomic_load(&victim->turns) > turns, "it runs");
 }
 
