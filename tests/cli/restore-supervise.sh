@@ -19,9 +19,9 @@ launch() { # OPTIONS WORD...
     watch_over
 }
 
-# NAME TIMES OPTIONS WORD...
+# NAME TIMES OPTIONS WORD...; GMEM_TEST_STORM=N: N times as often
 storm() {
-    name=$1 times=$2
+    name=$1 times=$(($2 * ${GMEM_TEST_STORM:-1}))
     shift 2
     i=0 wrong=0 bad=0 before=$kills
     while [ $i -lt "$times" ]; do
