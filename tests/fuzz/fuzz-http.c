@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -23,7 +22,8 @@
 #define ANSWERS_MAX 65536
 
 static char answers[ANSWERS_MAX];
-static _Atomic(const char *) next_answer; /* in answers, or NULL: no more */
+static const char *next_answer; /* in answers, or NULL: no more */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards both */
 static char path[64];
 static int listener;
 
@@ -31,14 +31,21 @@ static int listener;
 static void
 answer(int fd)
 {
-	const char *from = atomic_load(&next_answer), *end;
-	char request[4096];
+	char request[4096], text[ANSWERS_MAX];
+	const char *end = NULL;
+	size_t len = 0;
 
-	if (read(fd, request, sizeof(request)) <= 0 || from == NULL)
+	if (read(fd, request, sizeof(request)) <= 0)
 		return;
-	end = strstr(from, SEPARATOR);
-	atomic_store(&next_answer, end != NULL ? end + strlen(SEPARATOR) : NULL);
-	(void)send(fd, from, end != NULL ? (size_t)(end - from) : strlen(from), MSG_NOSIGNAL);
+	pthread_mutex_lock(&lock);
+	if (next_answer != NULL) {
+		end = strstr(next_answer, SEPARATOR);
+		len = end != NULL ? (size_t)(end - next_answer) : strlen(next_answer);
+		memcpy(text, next_answer, len);
+	}
+	next_answer = end != NULL ? end + strlen(SEPARATOR) : NULL;
+	pthread_mutex_unlock(&lock);
+	(void)send(fd, text, len, MSG_NOSIGNAL);
 }
 
 static void *
@@ -149,9 +156,11 @@ fuzz_one(const uint8_t *data, size_t size)
 		return 0;
 	if (path[0] == '\0')
 		start();
+	pthread_mutex_lock(&lock);
 	memcpy(answers, data + 1, size - 1);
 	answers[size - 1] = '\0';
-	atomic_store(&next_answer, answers);
+	next_answer = answers;
+	pthread_mutex_unlock(&lock);
 	switch (data[0] % 4) {
 	case 0:
 		ask();

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static int tap_count, tap_failed;
 
@@ -51,6 +52,15 @@ done(void)
 	printf("1..%d\n", tap_count);
 	fflush(stdout);
 	return tap_failed != 0;
+}
+
+/* Where memory cannot be measured. */
+static inline bool
+tap_under_valgrind(void)
+{
+	const char *preload = getenv("LD_PRELOAD");
+
+	return preload != NULL && strstr(preload, "vgpreload") != NULL;
 }
 
 #endif

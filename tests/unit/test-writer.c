@@ -39,14 +39,6 @@ static char folder[] = "test-writer.XXXXXX";
 
 static uint8_t memory[64 * 4096 + 77];
 
-static bool
-under_valgrind(void)
-{
-	const char *preload = getenv("LD_PRELOAD");
-
-	return preload != NULL && strstr(preload, "vgpreload") != NULL;
-}
-
 struct bytes {
 	uint8_t *at;
 	size_t len;
@@ -657,7 +649,7 @@ test_bounded(void)
 	after = used_kib();
 	ok(i == n && image_writer_end(w, 0, &e) == 0 && image_writer_commit(w, root, &e) == 0,
 	    "%llu chunks: %s", (unsigned long long)i, e.msg);
-	if ((sanitizers != NULL && strcmp(sanitizers, "no") != 0) || under_valgrind())
+	if ((sanitizers != NULL && strcmp(sanitizers, "no") != 0) || tap_under_valgrind())
 		skip(1, "memory is not measured under sanitizers or valgrind");
 	else
 		ok(after - before < 2048, "written with %ld KiB more than before",
@@ -695,7 +687,7 @@ main(void)
 	test_stream(false);
 	test_stream(true);
 	test_names();
-	if (!under_valgrind()) {
+	if (!tap_under_valgrind()) {
 		test_fallback(fallback, "no O_TMPFILE");
 		test_fallback(fallback_old, "no O_TMPFILE and no renameat2");
 	}
