@@ -86,7 +86,9 @@ if grep -qw memory "$cg/cgroup.controllers" 2>/dev/null &&
     echo +memory 2>/dev/null >"$cg/cgroup.subtree_control" && mkdir "$cg/gmem-test-$$" 2>/dev/null; then
     echo 4M >"$cg/gmem-test-$$/memory.max"
     echo 0 2>/dev/null >"$cg/gmem-test-$$/memory.swap.max"
-    t "a small cgroup" 1 in_cgroup gmem-restore "$small" -- touch "$tmp/started" '{mem}'
+    image full 65536 ram=memfd,16,80,2
+    rm -f "$tmp/started"
+    t "a small cgroup" 1 in_cgroup gmem-restore "$image" -- touch "$tmp/started" '{mem}'
     check "is said" grep -Eq "gmem-test-$$/memory.max allows 4194304 bytes, and [0-9]+ of the guest's memory" "$err"
     check "no VMM was started" test ! -e "$tmp/started"
     t "nothing in the background" 0 in_cgroup gmem-restore "$small" --no-background -- true '{mem}'
