@@ -133,10 +133,9 @@ check "with who waits" says '^# lab: process [0-9]+: sleep 1000'
 
 # Inside, only init can still do something; QEMU's own time limit ends it.
 new_case stuck <<'END'
-# lab: seconds=1
+# lab: seconds=3
 echo "ok 1 - before"
-sleep 1
-sleep 0.5 # all of them are there
+sleep 1.5 # all of them are there
 kill -STOP -1
 sleep 1000
 END
