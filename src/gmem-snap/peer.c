@@ -34,12 +34,6 @@ check_user(const struct peer_memory *m, pid_t pid, struct err *e)
 		    m->name);
 	}
 	process_title(title, sizeof(title), pid);
-	/* Memory that vCPUs reach past any mapping is filled by somebody who maps it too. */
-	if (!served && pid != m->pid && memory_is_filler(pid))
-		return err_set(e, ERR_UNSUPPORTED,
-		    "%s is itself still being restored (%s is filled by %s): wait until "
-		    "gmem-restore says that it is complete",
-		    m->pid != 0 ? "the VM" : "its memory", m->name, title);
 	if (served)
 		return err_set(e, ERR_UNSUPPORTED,
 		    "%s is itself still being restored (userfaultfd on %s of %s): wait until "

@@ -177,6 +177,23 @@ snapshot_step(void *arg, uint64_t done, struct err *e)
 	return stop_check(e);
 }
 
+/* Whoever fills it may begin at any time: before it is read, and after that. */
+static int
+check_whole(const struct regions *regions, struct err *e)
+{
+	for (size_t i = 0; i < regions->n; i++) {
+		const struct region *r = &regions->v[i];
+
+		if (r->source != NULL &&
+		    memory_source_is_filling(r->source, r->offset, r->object.size))
+			return err_set(e, ERR_UNSUPPORTED,
+			    "%s is itself still being restored: wait until gmem-restore says "
+			    "that it is complete",
+			    r->object.name);
+	}
+	return 0;
+}
+
 int
 snapshot_start(struct snapshot *s, struct err *e)
 {
@@ -190,7 +207,7 @@ snapshot_start(struct snapshot *s, struct err *e)
 
 	progress_start(
 	    &s->progress, "saving", s->o->log_level < LOG_LEVEL_WARN, s->o->progress_fd);
-	return capture_new(&s->capture, &params, e);
+	return check_whole(&s->regions, e) == -1 ? -1 : capture_new(&s->capture, &params, e);
 }
 
 void
@@ -227,6 +244,8 @@ snapshot_memory(struct snapshot *s, struct err *e)
 		rc = snapshot_hot_memory(s, e);
 	for (size_t i = 0; rc == 0 && i < r->n; i++)
 		rc = put_region(s, &r->v[i], e);
+	if (rc == 0)
+		rc = check_whole(r, e);
 	progress_end(&s->progress, rc == 0);
 	return rc;
 }

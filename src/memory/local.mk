@@ -2,6 +2,7 @@
 libgmem_a_SOURCES += \
 	%D%/cgroup.c %D%/cgroup.h \
 	%D%/create.c %D%/create.h \
+	%D%/filling.c %D%/filling.h \
 	%D%/guest-memfd.c %D%/guest-memfd.h \
 	%D%/host.c %D%/host.h \
 	%D%/hugepage.c %D%/hugepage.h \

@@ -3,11 +3,7 @@
 
 #include "memory/served.h"
 
-#include <dirent.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "base/ckd.h"
 #include "memory/smaps.h"
@@ -64,26 +60,4 @@ memory_is_registered(
 	smaps_close(&s);
 	*registered = missing == 0;
 	return more;
-}
-
-bool
-memory_is_filler(pid_t pid)
-{
-	char path[64], shown[64];
-	struct dirent *d;
-	bool found = false;
-	ssize_t n;
-	DIR *dir;
-
-	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
-	dir = opendir(path);
-	while (dir != NULL && !found && (d = readdir(dir)) != NULL) {
-		n = readlinkat(dirfd(dir), d->d_name, shown, sizeof(shown) - 1);
-		shown[MAX(n, 0)] = '\0';
-		found = strncmp(shown, "/memfd:" MEMORY_CLAIMS,
-			    strlen("/memfd:" MEMORY_CLAIMS)) == 0;
-	}
-	if (dir != NULL)
-		closedir(dir);
-	return found;
 }

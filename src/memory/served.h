@@ -29,11 +29,4 @@ struct memory_range {
 int memory_is_registered(
     pid_t pid, const struct memory_range *ranges, size_t n, bool *registered, struct err *e);
 
-/* The name of a memfd that whoever fills a VM's memory has open until all is there. */
-#define MEMORY_CLAIMS "gmem-claims"
-
-/* Whether the process is filling somebody's memory: gmem-restore.  False if it can't be seen.
- */
-bool memory_is_filler(pid_t pid);
-
 #endif

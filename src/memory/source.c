@@ -16,6 +16,7 @@
 
 #include "base/ckd.h"
 #include "base/fdio.h"
+#include "memory/filling.h"
 #include "memory/guest-memfd.h"
 #include "memory/source-layers.h"
 
@@ -384,6 +385,12 @@ resident_guest_memfd(const struct memory_source *src, uint64_t *bytes, struct er
 		sum += end - start;
 	*bytes = sum;
 	return more;
+}
+
+bool
+memory_source_is_filling(const struct memory_source *src, uint64_t off, uint64_t len)
+{
+	return filling_is(src->fd, src->base + off, len);
 }
 
 int

@@ -2,6 +2,7 @@
 #ifndef GMEM_MEMORY_SOURCE_H
 #define GMEM_MEMORY_SOURCE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -67,6 +68,9 @@ int memory_source_next(
  */
 int memory_source_read(
     struct memory_source *src, void *buf, size_t len, uint64_t off, struct err *e);
+
+/* Whether some of [off, off + len) is being filled still (filling.h). */
+bool memory_source_is_filling(const struct memory_source *src, uint64_t off, uint64_t len);
 
 /*
  * How many bytes are allocated, also by pages of zeros; a block device counts whole, layers

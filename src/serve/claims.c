@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "base/fdio.h"
-#include "memory/served.h"
 
 #define MAGIC UINT64_C(0x31736d69616c6367) /* "gclaims1" */
 #define HEAD_BYTES 4096u /* what is behind it can be given back */
@@ -27,7 +26,7 @@ claims_create(uint64_t npages, int *fd, struct err *e)
 {
 	struct claims_head head = { .magic = MAGIC, .npages = npages };
 
-	*fd = memfd_create(MEMORY_CLAIMS, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	*fd = memfd_create("gmem-claims", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (*fd != -1 && ftruncate(*fd, (off_t)file_bytes(npages)) == 0 &&
 	    fcntl(*fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0 &&
 	    fd_pwrite_full(*fd, &head, sizeof(head), 0, e) == 0)

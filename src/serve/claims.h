@@ -43,8 +43,7 @@ struct claims {
 
 /*
  * A memfd with the claims of an object of `npages` pages (its size by the size of the pages
- * behind it, rounded up), for served_memory.claims.  Whoever keeps it open past completion is
- * taken for somebody who is filling memory still (memory_is_filler).
+ * behind it, rounded up), for served_memory.claims.
  */
 int claims_create(uint64_t npages, int *fd, struct err *e);
 

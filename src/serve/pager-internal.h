@@ -155,6 +155,9 @@ void pager_process_call(struct pager_call *c, const struct pager_process *p, int
 void pager_mapping_call(
     struct pager_call *c, const struct pager_journal *j, const struct pager_mapping *m);
 
+/* All of it is there: who saves the VM may read it. */
+void pager_unmark_memory(const struct pager *p, const struct pager_memory *m);
+
 /* ---- pager-keep.c ---- */
 
 /* The thread. */

@@ -76,6 +76,8 @@ note(struct pager *p, const struct pager_event *ev)
 		pager_error_get(&e, &ev->error);
 		err_first(&p->failure, &e);
 	}
+	for (size_t i = 0; ev->state == SERVER_COMPLETE && i < p->journal.nmemories; i++)
+		pager_unmark_memory(p, &p->journal.memories[i]);
 	/* A failure stays one. */
 	if (ev->state != SERVER_FILLING && atomic_load(&p->state) != SERVER_FAILED)
 		atomic_store(&p->state, (int)ev->state);

@@ -6,6 +6,8 @@
 
 #include "base/ckd.h"
 #include "base/fdio.h"
+#include "base/log.h"
+#include "memory/filling.h"
 #include "serve/claims.h"
 #include "serve/pager-internal.h"
 
@@ -23,10 +25,34 @@ keep_descriptor(int *to, int fd, struct err *e)
 	return *to == -1 ? err_sys(e, "page server: memory") : 0;
 }
 
+static uint64_t
+memory_size(const struct pager *p, const struct pager_memory *m)
+{
+	return p->img->manifest.regions[m - p->journal.memories].size;
+}
+
+/* Without it gmem-snap still sees what is registered, where the memory is mapped. */
+static void
+mark(const struct pager *p, const struct pager_memory *m)
+{
+	struct err why = ERR_INIT;
+
+	if (filling_begin(m->memory.fd, m->memory.offset, memory_size(p, m), &why) == -1)
+		log_debug("not shown as being restored: %s", why.msg);
+}
+
+void
+pager_unmark_memory(const struct pager *p, const struct pager_memory *m)
+{
+	if (m->kind == PAGER_OBJECT)
+		filling_end(m->memory.fd, m->memory.offset, memory_size(p, m));
+}
+
 static void
 forget_memory(struct pager *p, struct pager_memory *m)
 {
 	pthread_mutex_lock(&p->lock);
+	pager_unmark_memory(p, m);
 	fd_close(&m->memory.fd);
 	fd_close(&m->memory.bitmap);
 	fd_close(&m->memory.claims);
@@ -37,9 +63,9 @@ forget_memory(struct pager *p, struct pager_memory *m)
 
 /* Those that nobody has told anything of yet. */
 static int
-make_claims(struct pager *p, struct pager_memory *m, size_t index, struct err *e)
+make_claims(struct pager *p, struct pager_memory *m, struct err *e)
 {
-	uint64_t size = p->img->manifest.regions[index].size, page = m->memory.page_size;
+	uint64_t size = memory_size(p, m), page = m->memory.page_size;
 
 	/* What is none is refused by the page server. */
 	m->npages = div_up(size, is_pow2(page) && page >= PAGE_GRANULE ? page : PAGE_GRANULE);
@@ -90,8 +116,10 @@ add(struct pager *p, size_t index, struct err *e)
 		return -1;
 	}
 	atomic_store(&m->engine, (enum serve_engine)c.reply.value);
-	if ((c.reply.flags & PAGER_COMPLETE) != 0)
+	if ((c.reply.flags & PAGER_COMPLETE) != 0) {
+		pager_unmark_memory(p, m);
 		atomic_store(&m->complete, true);
+	}
 	atomic_fetch_add(&p->nready, 1);
 	return 0;
 }
@@ -119,11 +147,12 @@ pager_add_memory(
 	m->memory.fd = m->memory.bitmap = m->memory.claims = -1;
 	if (keep_descriptor(&m->memory.fd, memory->fd, e) == -1 ||
 	    keep_descriptor(&m->memory.bitmap, memory->bitmap, e) == -1 ||
-	    make_claims(p, m, index, e) == -1) {
+	    make_claims(p, m, e) == -1) {
 		forget_memory(p, m);
 		return -1;
 	}
 	m->kind = PAGER_OBJECT;
+	mark(p, m);
 	return add(p, index, e);
 }
 
@@ -138,7 +167,7 @@ pager_add_foreign(struct pager *p, size_t index, uint64_t page_size, struct err 
 	m->memory = (struct served_memory){
 		.fd = -1, .bitmap = -1, .claims = -1, .page_size = page_size
 	};
-	if (make_claims(p, m, index, e) == -1)
+	if (make_claims(p, m, e) == -1)
 		return -1;
 	m->kind = PAGER_FOREIGN;
 	return add(p, index, e);

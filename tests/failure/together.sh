@@ -147,6 +147,15 @@ done
 check "gmem-snap while gmem-restore fills: $saved whole, $refused refused" empty "$bad"
 image=$tmp/a.gmem
 rm -f "$tmp/pid"
+gmem-restore --background rate=10M "$image" -- vmm-touch 'open={mem}' "pid=$tmp/pid" forever &
+restore=$!
+await test -s "$tmp/pid"
+t "nobody maps it yet" 5 gmem-snap --pid "$(cat "$tmp/pid")" --pause stop -o "$tmp/none"
+check "it is being restored" grep -q 'ram is itself still being restored: wait until' "$err"
+check "there is no image" test ! -e "$tmp/none"
+kill -KILL $restore
+wait $restore 2>/dev/null
+rm -f "$tmp/pid"
 gmem-restore --no-background "$image" -- vmm-touch "pid=$tmp/pid" 'open={mem}' pattern=2,30 map \
     pages=r5 say=mapped forever >"$tmp/says" 2>&1 &
 restore=$!

@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "memory/filling.h"
 #include "memory/guest-memfd.h"
 #include "memory/source.h"
 #include "tap.h"
@@ -596,9 +597,53 @@ test_private_page(void)
 	close(fd);
 }
 
+/* A mark on [1 MiB, 2 MiB) of fd, which is closed; looked at through `other`, if there is one. */
+static void
+marks(const char *name, int fd, int other)
+{
+	int eye = other != -1 ? other : dup(fd);
+	struct memory_source *src = source(eye, MEMORY_FILE, 0);
+	struct err e = ERR_INIT;
+
+	ok(!filling_is(eye, 0, 0), "%s: no mark", name);
+	ok(filling_begin(fd, MIB, MIB, &e) == 0, "%s: a mark: %s", name, e.msg);
+	ok(filling_is(eye, 0, 0) && filling_is(eye, 2 * MIB - 1, 1), "%s: is seen", name);
+	ok(!filling_is(eye, 0, MIB) && !filling_is(eye, 2 * MIB, 0), "%s: nowhere else", name);
+	ok(memory_source_is_filling(src, MIB, 4096) && !memory_source_is_filling(src, 0, 4096),
+	    "%s: by who reads it", name);
+	filling_end(fd, MIB, 4096);
+	ok(!filling_is(eye, 0, MIB + 4096) && filling_is(eye, 0, 0), "%s: ends in parts", name);
+	ok(filling_begin(fd, 0, MIB, &e) == 0 && filling_is(eye, 0, 1), "%s: a second", name);
+	filling_end(fd, 0, MIB);
+	filling_end(fd, 0, MIB);
+	ok(filling_is(eye, 0, 0), "%s: the first stays", name);
+	if (other == -1)
+		filling_end(fd, MIB, MIB);
+	close(fd);
+	ok(!filling_is(eye, 0, 0), "%s: no mark any more", name);
+	memory_source_free(src);
+	close(eye);
+}
+
+static void
+test_filling(void)
+{
+	int fd = new_memfd("ram", 3 * MIB), guest = new_guest_memfd(4 * MIB, 3);
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	marks("one that is opened again", fd, open(path, O_RDONLY | O_CLOEXEC));
+	marks("one that is shared", new_memfd("ram", 3 * MIB), -1);
+	if (guest == -1)
+		skip(9, "no guest_memfd on this machine");
+	else
+		marks("guest_memfd", guest, -1);
+}
+
 int
 main(void)
 {
+	test_filling();
 	test_memfd();
 	test_empty();
 	test_odd();
