@@ -29,7 +29,7 @@ libgmem_a_SOURCES += \
 	%D%/page-pool.c %D%/page-pool.h \
 	%D%/pace.c %D%/pace.h \
 	%D%/pager.c %D%/pager.h %D%/pager-ask.c %D%/pager-child.c %D%/pager-internal.h \
-	%D%/pager-journal.c %D%/pager-keep.c %D%/pager-memory.c %D%/pager-replay.c %D%/pager-wire.c %D%/pager-wire.h \
+	%D%/pager-hear.c %D%/pager-journal.c %D%/pager-keep.c %D%/pager-memory.c %D%/pager-replay.c %D%/pager-wire.c %D%/pager-wire.h \
 	%D%/place.c %D%/place.h \
 	%D%/plan.c \
 	%D%/prefetch.c %D%/prefetch.h %D%/prefetcher.h \

@@ -12,9 +12,9 @@
  * What the files of the pager share.
  *
  * pager.c and pager-memory.c ask, from any thread, by pager-ask.c; pager-keep.c has the thread
- * that starts a page server, hears what it tells, sees it die and starts the next, whom
- * pager-replay.c tells what its predecessor knew, from pager-journal.c; pager-child.c is one
- * process.
+ * that starts a page server, hears by pager-hear.c what it tells and sees it die, and starts
+ * the next, whom pager-replay.c tells what its predecessor knew, from pager-journal.c;
+ * pager-child.c is one process.
  */
 #define PAGER_CHANNELS 16u
 #define PAGER_PROCESSES 256u
@@ -163,11 +163,16 @@ void pager_unmark_memory(const struct pager *p, const struct pager_memory *m);
 /* The thread. */
 void *pager_main(void *arg);
 
+/* With the lock.  Tells the owner that something has changed, and who waits in here. */
+void pager_announce(struct pager *p);
+
+/* ---- pager-hear.c ---- */
+
 /* One message of the page server's; false: it has hung up, or talks nonsense. */
 bool pager_hear(struct pager *p);
 
-/* With the lock.  Tells the owner that something has changed, and who waits in here. */
-void pager_announce(struct pager *p);
+/* Listens until it is dead (true), or until there is something else to do. */
+bool pager_watch(struct pager *p);
 
 /* ---- pager-child.c ---- */
 

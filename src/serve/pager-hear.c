@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include <poll.h>
+#include <unistd.h>
+
+#include "serve/pager-internal.h"
+
+/* What a page server tells by itself. */
+
+static bool
+is_event(const struct pager_event *ev, ssize_t n, const int fds[PAGER_FDS_MAX])
+{
+	return n == (ssize_t)sizeof(*ev) && ev->version == PAGER_VERSION &&
+	       ev->type == PAGER_EVENT && ev->state <= SERVER_FAILED && fds[0] == -1;
+}
+
+static void
+note(struct pager *p, const struct pager_event *ev)
+{
+	struct err e = ERR_INIT;
+
+	pthread_mutex_lock(&p->lock);
+	if (ev->prefetched != 0)
+		atomic_store(&p->prefetched, true);
+	if (ev->state == SERVER_FAILED) {
+		pager_error_get(&e, &ev->error);
+		err_first(&p->failure, &e);
+	}
+	for (size_t i = 0; ev->state == SERVER_COMPLETE && i < p->journal.nmemories; i++)
+		pager_unmark_memory(p, &p->journal.memories[i]);
+	/* A failure stays one. */
+	if (ev->state != SERVER_FILLING && atomic_load(&p->state) != SERVER_FAILED)
+		atomic_store(&p->state, (int)ev->state);
+	pager_announce(p);
+	pthread_mutex_unlock(&p->lock);
+}
+
+bool
+pager_hear(struct pager *p)
+{
+	struct err unused = ERR_INIT;
+	struct pager_event ev;
+	int fds[PAGER_FDS_MAX];
+	ssize_t n = pager_receive(p->child.control, &ev, sizeof(ev), fds, &unused);
+
+	if (n <= 0)
+		return false;
+	if (!is_event(&ev, n, fds)) {
+		pager_close_fds(fds);
+		return false;
+	}
+	note(p, &ev);
+	return true;
+}
+
+bool
+pager_watch(struct pager *p)
+{
+	struct pollfd polls[] = {
+		{ .fd = p->wake_fd, .events = POLLIN },
+		{ .fd = p->child.control, .events = POLLIN },
+		{ .fd = p->child.pidfd, .events = POLLIN },
+		{ .fd = p->stop_fd, .events = POLLIN },
+	};
+	uint64_t count;
+
+	for (;;) {
+		if (poll(polls, 4, -1) == -1)
+			continue;
+		if (polls[3].revents != 0)
+			return false;
+		if (polls[0].revents != 0 &&
+		    read(p->wake_fd, &count, sizeof(count)) == sizeof(count))
+			return false;
+		/* Its last words come first. */
+		if (polls[1].revents != 0 && !pager_hear(p)) {
+			/* One that has hung up is none any more. */
+			child_kill(&p->child);
+			polls[1].fd = -1;
+		} else if (polls[1].revents == 0 && polls[2].revents != 0) {
+			return true;
+		}
+	}
+}
