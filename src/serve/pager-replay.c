@@ -80,6 +80,13 @@ give_answer(
 	return 0;
 }
 
+/* What the one before was told, unless it has refused that. */
+static bool
+must_be_told(const struct pager_answer *a)
+{
+	return a->told && !(a->answered && a->reply.failed != 0);
+}
+
 static int
 replay_memories(struct pager *p, int sock, struct err *e)
 {
@@ -88,7 +95,7 @@ replay_memories(struct pager *p, int sock, struct err *e)
 		struct pager_call c;
 		int fds[3];
 
-		if (!m->answer.told || (m->answer.answered && m->answer.reply.failed != 0))
+		if (!must_be_told(&m->answer))
 			continue;
 		pager_memory_call(&c, m, i, fds);
 		if (give_answer(p, &m->answer, &c, sock, e) == -1)
@@ -105,8 +112,7 @@ replay_processes(struct pager *p, int sock, struct err *e)
 		struct pager_call c;
 		int fds[2];
 
-		if (!m->answer.told || !m->alive ||
-		    (m->answer.answered && m->answer.reply.failed != 0))
+		if (!m->alive || !must_be_told(&m->answer))
 			continue;
 		pager_process_call(&c, m, fds);
 		if (give_answer(p, &m->answer, &c, sock, e) == -1)
