@@ -8,4 +8,5 @@ libgmem_a_SOURCES += \
 	%D%/fdio.c %D%/fdio.h \
 	%D%/log.c %D%/log.h \
 	%D%/pool.c %D%/pool.h \
-	%D%/printable.c %D%/printable.h
+	%D%/printable.c %D%/printable.h \
+	%D%/thread.c %D%/thread.h

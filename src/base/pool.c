@@ -3,13 +3,13 @@
 
 #include "base/pool.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+
+#include "base/thread.h"
 
 enum slot_state { SLOT_FREE, SLOT_READY, SLOT_RUNNING, SLOT_DONE };
 
@@ -88,13 +88,7 @@ worker_main(void *arg)
 static int
 start_thread(struct worker *w, struct err *e)
 {
-	sigset_t all, old;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	errno = pthread_create(&w->thread, NULL, worker_main, w);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (errno != 0)
+	if (quiet_thread(&w->thread, worker_main, w, NULL) == -1)
 		return err_sys(e, "start a worker thread");
 	w->threaded = true;
 	return 0;

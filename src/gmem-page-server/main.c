@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <config.h>
 
-#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -16,6 +15,7 @@
 
 #include "base/fdio.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "gmem-page-server/confine.h"
 #include "gmem-page-server/requests.h"
 #include "image/image.h"
@@ -227,18 +227,11 @@ static void
 start_channel(struct state *t, int *sock)
 {
 	struct channel *c = &t->channels[t->nchannels];
-	sigset_t all, old;
-	int error;
 
 	if (t->nchannels == CHANNELS_MAX || *sock == -1)
 		return;
 	*c = (struct channel){ .s = &t->s, .sock = *sock };
-	sigfillset(&all);
-	sigdelset(&all, SIGBUS);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	error = pthread_create(&c->thread, NULL, channel_main, c);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (error != 0)
+	if (quiet_thread(&c->thread, channel_main, c, (const int[]){ SIGBUS, 0 }) == -1)
 		return;
 	*sock = -1;
 	t->nchannels++;

@@ -3,15 +3,14 @@
 
 #include "gmem-restore/loader.h"
 
-#include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/fdio.h"
+#include "base/thread.h"
 
 struct loader {
 	struct loader_work work;
@@ -72,14 +71,8 @@ loader_main(void *arg)
 int
 loader_start(struct loader *l, const struct loader_work *work, struct err *e)
 {
-	sigset_t all, old;
-
 	l->work = *work;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	errno = pthread_create(&l->thread, NULL, loader_main, l);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (errno != 0)
+	if (quiet_thread(&l->thread, loader_main, l, NULL) == -1)
 		return err_sys(e, "start a thread");
 	l->started = true;
 	return 0;

@@ -5,11 +5,12 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "base/thread.h"
 
 #define FIRST_STEP_NS UINT64_C(1000000)
 
@@ -114,13 +115,9 @@ series_main(void *arg)
 static int
 start_thread(struct series *t, struct err *e)
 {
-	sigset_t all, old;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	errno = pthread_create(&t->thread, NULL, series_main, t);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return errno != 0 ? err_sys(e, "start a thread") : 0;
+	if (quiet_thread(&t->thread, series_main, t, NULL) == -1)
+		return err_sys(e, "start a thread");
+	return 0;
 }
 
 int

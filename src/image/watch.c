@@ -3,13 +3,12 @@
 
 #include "image/watch.h"
 
-#include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "base/ckd.h"
+#include "base/thread.h"
 
 #define SECOND UINT64_C(1000000000)
 
@@ -154,13 +153,9 @@ watch_main(void *arg)
 static int
 start(struct image_watch *w, struct err *e)
 {
-	sigset_t all, old;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	errno = pthread_create(&w->thread, NULL, watch_main, w);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return errno != 0 ? err_sys(e, "start a thread") : 0;
+	if (quiet_thread(&w->thread, watch_main, w, NULL) == -1)
+		return err_sys(e, "start a thread");
+	return 0;
 }
 
 int

@@ -3,8 +3,6 @@
 
 #include "serve/pager.h"
 
-#include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -13,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/fdio.h"
+#include "base/thread.h"
 #include "serve/pager-internal.h"
 
 /* ---- pages ---- */
@@ -265,13 +264,7 @@ pager_is_process(struct pager *p, pid_t pid)
 static int
 start_thread(struct pager *p, struct err *e)
 {
-	sigset_t all, old;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	errno = pthread_create(&p->thread, NULL, pager_main, p);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (errno != 0)
+	if (quiet_thread(&p->thread, pager_main, p, NULL) == -1)
 		return err_sys(e, "start a thread");
 	p->started = true;
 	return 0;

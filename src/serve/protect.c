@@ -3,10 +3,8 @@
 
 #include "serve/protect.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +13,7 @@
 
 #include "base/ckd.h"
 #include "base/fdio.h"
+#include "base/thread.h"
 #include "format/layout.h"
 #include "serve/protect-internal.h"
 
@@ -255,16 +254,10 @@ copy_lists(struct protect *p, const struct protect_region *regions, size_t n,
 static int
 start_thread(struct protect *p, struct err *e)
 {
-	sigset_t all, old;
-
 	p->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (p->wake == -1)
 		return err_sys(e, "eventfd");
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	errno = pthread_create(&p->thread, NULL, protect_main, p);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (errno != 0)
+	if (quiet_thread(&p->thread, protect_main, p, NULL) == -1)
 		return err_sys(e, "start a thread");
 	p->started = true;
 	return 0;

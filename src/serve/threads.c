@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <config.h>
 
-#include <errno.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "serve/internal.h"
 
 /* Threads of the server, and how they are stopped. */
@@ -33,15 +33,12 @@ threads_init(void)
 int
 thread_start(pthread_t *thread, void *(*run)(void *), void *arg, struct err *e)
 {
-	sigset_t mask, old;
+	/* SIGBUS comes from what the thread itself does. */
+	static const int takes[] = { WAKE_SIGNAL, SIGBUS, 0 };
 
-	sigfillset(&mask);
-	sigdelset(&mask, WAKE_SIGNAL);
-	sigdelset(&mask, SIGBUS); /* it comes from what the thread itself does */
-	pthread_sigmask(SIG_SETMASK, &mask, &old);
-	errno = pthread_create(thread, NULL, run, arg);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return errno != 0 ? err_sys(e, "start a thread") : 0;
+	if (quiet_thread(thread, run, arg, takes) == -1)
+		return err_sys(e, "start a thread");
+	return 0;
 }
 
 void

@@ -24,6 +24,7 @@
 #include "base/ckd.h"
 #include "base/fdio.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "gmem-handoff.h"
 #include "format/layout.h"
 #include "memory/limits.h"
@@ -696,14 +697,7 @@ open_socket(struct handoff *h, struct err *e)
 static int
 start_thread(struct handoff *h, struct err *e)
 {
-	sigset_t all, old;
-
-	sigfillset(&all);
-	sigdelset(&all, SIGBUS);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	errno = pthread_create(&h->thread, NULL, handoff_main, h);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (errno != 0)
+	if (quiet_thread(&h->thread, handoff_main, h, (const int[]){ SIGBUS, 0 }) == -1)
 		return err_sys(e, "start a thread");
 	h->started = true;
 	return 0;

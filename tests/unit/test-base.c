@@ -18,6 +18,7 @@
 #include "base/fdio.h"
 #include "base/log.h"
 #include "base/pool.h"
+#include "base/thread.h"
 #include "tap.h"
 
 /* ---- err ---- */
@@ -332,6 +333,60 @@ test_pool_edges(void)
 	ok(pool_ncpus() >= 1, "pool_ncpus");
 }
 
+/* ---- threads ---- */
+
+static void *
+own_mask(void *mask)
+{
+	pthread_sigmask(SIG_SETMASK, NULL, mask);
+	return NULL;
+}
+
+/* Of all signals that one can block. */
+static unsigned
+count_blocked(const sigset_t *mask)
+{
+	unsigned n = 0;
+
+	for (int sig = 1; sig <= SIGRTMAX; sig++)
+		n += sigismember(mask, sig) == 1;
+	return n;
+}
+
+static void
+test_quiet_thread(void)
+{
+	static const int takes[] = { SIGURG, SIGBUS, 0 };
+	sigset_t mine, none, some, before, after, all;
+	pthread_t thread;
+	int rc;
+
+	sigemptyset(&mine);
+	sigaddset(&mine, SIGUSR1);
+	sigaddset(&mine, SIGBUS);
+	pthread_sigmask(SIG_SETMASK, &mine, &before);
+	rc = quiet_thread(&thread, own_mask, &none, NULL);
+	if (rc == 0)
+		pthread_join(thread, NULL);
+	if (rc == 0 && (rc = quiet_thread(&thread, own_mask, &some, takes)) == 0)
+		pthread_join(thread, NULL);
+	pthread_sigmask(SIG_SETMASK, &before, &after);
+	ok(rc == 0, "quiet threads are started");
+	if (rc == -1)
+		return;
+	sigfillset(&all);
+	sigdelset(&all, SIGKILL);
+	sigdelset(&all, SIGSTOP);
+	ok(count_blocked(&none) == count_blocked(&all), "one takes no signal: %u are blocked",
+	    count_blocked(&none));
+	ok(count_blocked(&some) == count_blocked(&all) - 2 && sigismember(&some, SIGURG) == 0 &&
+		sigismember(&some, SIGBUS) == 0,
+	    "one takes two: %u are blocked", count_blocked(&some));
+	ok(count_blocked(&after) == 2 && sigismember(&after, SIGUSR1) == 1 &&
+		sigismember(&after, SIGBUS) == 1,
+	    "whoever starts them has the mask it had");
+}
+
 /* ---- fdio ---- */
 
 static void
@@ -529,6 +584,7 @@ main(void)
 	test_pool(2, 3);
 	test_pool(4, 16);
 	test_pool_edges();
+	test_quiet_thread();
 	test_short_reads();
 	test_full();
 	test_slurps();

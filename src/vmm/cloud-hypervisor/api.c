@@ -7,7 +7,6 @@
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +18,7 @@
 
 #include "base/ckd.h"
 #include "base/fdio.h"
+#include "base/thread.h"
 #include "vmm/cloud-hypervisor/memory.h"
 #include "vmm/http.h"
 #include "vmm/json-read.h"
@@ -330,16 +330,10 @@ request_main(void *arg)
 static int
 start_thread(struct ch_request_thread *t)
 {
-	sigset_t all, old;
-	int r;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(&t->thread, NULL, request_main, t);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	t->started = r == 0;
-	errno = r;
-	return r == 0 ? 0 : -1;
+	if (quiet_thread(&t->thread, request_main, t, NULL) == -1)
+		return -1;
+	t->started = true;
+	return 0;
 }
 
 int

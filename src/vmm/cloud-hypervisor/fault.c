@@ -21,6 +21,7 @@
 #include "base/ckd.h"
 #include "base/fdio.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "image/reader.h"
 #include "memory/process.h"
 #include "vmm/cloud-hypervisor/wire.h"
@@ -316,14 +317,7 @@ fault_main(void *arg)
 static int
 start_thread(struct ch_fault *f, struct err *e)
 {
-	sigset_t all, old;
-
-	sigfillset(&all);
-	sigdelset(&all, SIGBUS);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	errno = pthread_create(&f->thread, NULL, fault_main, f);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (errno != 0)
+	if (quiet_thread(&f->thread, fault_main, f, (const int[]){ SIGBUS, 0 }) == -1)
 		return err_sys(e, "start a thread");
 	f->started = true;
 	return 0;
