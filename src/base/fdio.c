@@ -83,6 +83,24 @@ fd_pwrite_full(int fd, const void *buf, size_t len, uint64_t off, struct err *e)
 }
 
 void
+fd_poke(int eventfd)
+{
+	const uint64_t one = 1;
+
+	/* One that is full is readable already. */
+	while (write(eventfd, &one, sizeof(one)) == -1 && errno == EINTR)
+		;
+}
+
+bool
+fd_poked(int eventfd)
+{
+	uint64_t pokes;
+
+	return read(eventfd, &pokes, sizeof(pokes)) == sizeof(pokes);
+}
+
+void
 fd_close(int *fd)
 {
 	int saved = errno;

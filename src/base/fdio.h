@@ -2,6 +2,7 @@
 #ifndef GMEM_BASE_FDIO_H
 #define GMEM_BASE_FDIO_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -19,6 +20,15 @@ int fd_pread_full(int fd, void *buf, size_t len, uint64_t off, struct err *e);
 /* Writes everything. */
 int fd_write_full(int fd, const void *buf, size_t len, struct err *e);
 int fd_pwrite_full(int fd, const void *buf, size_t len, uint64_t off, struct err *e);
+
+/*
+ * fd_poke: makes an eventfd readable, as it may be already.
+ *
+ * fd_poked: whether that was done, once or often, since it was last asked; it waits for it
+ * if the eventfd blocks.
+ */
+void fd_poke(int eventfd);
+bool fd_poked(int eventfd);
 
 /* Closes *fd if it is not -1 and sets it to -1; errno is kept. */
 void fd_close(int *fd);

@@ -278,14 +278,12 @@ serve(struct state *t)
 		{ .fd = PAGER_FD, .events = POLLIN },
 		{ .fd = server_event_fd(t->s.server), .events = POLLIN },
 	};
-	uint64_t count;
 	int rc = 1;
 
 	while (rc == 1) {
 		if (poll(polls, 2, -1) == -1)
 			continue;
-		if (polls[1].revents != 0 &&
-		    read(polls[1].fd, &count, sizeof(count)) == sizeof(count))
+		if (polls[1].revents != 0 && fd_poked(polls[1].fd))
 			tell(t);
 		if (polls[0].revents != 0)
 			rc = hear(t);

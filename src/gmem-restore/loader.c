@@ -7,7 +7,6 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "base/fdio.h"
 #include "base/thread.h"
@@ -55,7 +54,6 @@ loader_main(void *arg)
 	struct loader *l = arg;
 	struct vmm_load_times times = { 0 };
 	struct err e = ERR_INIT;
-	uint64_t one = 1;
 	int rc = l->work.load(l->work.arg, &times, &e);
 
 	pthread_mutex_lock(&l->lock);
@@ -63,8 +61,7 @@ loader_main(void *arg)
 	l->rc = rc;
 	l->err = e;
 	pthread_mutex_unlock(&l->lock);
-	if (write(l->done_fd, &one, sizeof(one)) == -1)
-		return NULL;
+	fd_poke(l->done_fd);
 	return NULL;
 }
 
@@ -106,10 +103,10 @@ loader_times(struct loader *l, struct vmm_load_times *times)
 void
 loader_stop(struct loader *l)
 {
-	uint64_t one = 1;
-
-	if (l->started && write(l->stop_fd, &one, sizeof(one)) == sizeof(one))
+	if (l->started) {
+		fd_poke(l->stop_fd);
 		pthread_join(l->thread, NULL);
+	}
 	l->started = false;
 }
 

@@ -143,11 +143,7 @@ events_free(struct served_process *p)
 void
 events_kick(struct served_process *p)
 {
-	uint64_t one = 1;
-
-	/* An eventfd takes this, or is readable already. */
-	if (write(p->events->kick, &one, sizeof(one)) == -1)
-		return;
+	fd_poke(p->events->kick);
 }
 
 void
@@ -378,13 +374,11 @@ readable(struct served_process *p, int timeout_ms)
 	struct err unused;
 	struct pollfd fds[] = { { .fd = mapped ? p->uffd : -1, .events = POLLIN },
 		{ .fd = timeout_ms == 0 ? -1 : p->events->kick, .events = POLLIN } };
-	uint64_t count;
 
 	if (poll(fds, 2, timeout_ms) < 1)
 		return false;
 	/* Read, unless all are to end: then the next one has to see it too. */
-	if (fds[1].revents != 0 && !atomic_load(&p->stop) &&
-	    read(p->events->kick, &count, sizeof(count)) == -1)
+	if (fds[1].revents != 0 && !atomic_load(&p->stop) && !fd_poked(p->events->kick))
 		return false;
 	/* So poll(2) says that it blocks, and nothing else. */
 	if ((fds[0].revents & POLLERR) != 0 && uffd_unblock(p->uffd, &unused) == 0)

@@ -2,8 +2,8 @@
 #include <config.h>
 
 #include <poll.h>
-#include <unistd.h>
 
+#include "base/fdio.h"
 #include "serve/pager-internal.h"
 
 /* What a page server tells by itself. */
@@ -63,15 +63,13 @@ pager_watch(struct pager *p)
 		{ .fd = p->child.pidfd, .events = POLLIN },
 		{ .fd = p->stop_fd, .events = POLLIN },
 	};
-	uint64_t count;
 
 	for (;;) {
 		if (poll(polls, 4, -1) == -1)
 			continue;
 		if (polls[3].revents != 0)
 			return false;
-		if (polls[0].revents != 0 &&
-		    read(p->wake_fd, &count, sizeof(count)) == sizeof(count))
+		if (polls[0].revents != 0 && fd_poked(p->wake_fd))
 			return false;
 		/* Its last words come first. */
 		if (polls[1].revents != 0 && !pager_hear(p)) {

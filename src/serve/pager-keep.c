@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/ckd.h"
 #include "base/fdio.h"
@@ -22,12 +21,8 @@
 void
 pager_announce(struct pager *p)
 {
-	uint64_t one = 1;
-
 	pthread_cond_broadcast(&p->changed);
-	/* An eventfd takes this, or is readable already. */
-	if (write(p->event_fd, &one, sizeof(one)) == -1)
-		return;
+	fd_poke(p->event_fd);
 }
 
 /* There will be no page server any more. */

@@ -8,7 +8,6 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/fdio.h"
 #include "base/thread.h"
@@ -324,23 +323,13 @@ pager_open(struct pager *p, const struct image *img, const struct server_options
 	return rc;
 }
 
-static void
-wake(int fd)
-{
-	uint64_t one = 1;
-
-	/* An eventfd takes this, or is readable already. */
-	if (write(fd, &one, sizeof(one)) == -1)
-		return;
-}
-
 void
 pager_replace(struct pager *p)
 {
 	pthread_mutex_lock(&p->lock);
 	p->replace = true;
 	pthread_mutex_unlock(&p->lock);
-	wake(p->wake_fd);
+	fd_poke(p->wake_fd);
 }
 
 void
@@ -358,7 +347,7 @@ pager_stop(struct pager *p)
 	if (p->wanted && !p->up && p->child.pid != 0)
 		child_kill(&p->child);
 	pthread_mutex_unlock(&p->lock);
-	wake(p->stop_fd);
+	fd_poke(p->stop_fd);
 }
 
 void

@@ -3,9 +3,9 @@
 
 #include <poll.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/ckd.h"
+#include "base/fdio.h"
 #include "serve/protect-internal.h"
 
 /* ---- somebody wants to write ---- */
@@ -174,12 +174,11 @@ protect_main(void *arg)
 	struct protect *p = arg;
 	struct pollfd fds[2] = { { .fd = p->uffd, .events = POLLIN },
 		{ .fd = p->wake, .events = POLLIN } };
-	uint64_t count;
 
 	while (!atomic_load(&p->stop)) {
 		if (poll(fds, 2, -1) == -1)
 			continue;
-		if (fds[1].revents != 0 && read(p->wake, &count, sizeof(count)) > 0)
+		if (fds[1].revents != 0 && fd_poked(p->wake))
 			retry(p);
 		if (fds[0].revents != 0)
 			read_all(p);

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "base/ckd.h"
 #include "base/fdio.h"
@@ -43,11 +42,7 @@ protect_check(struct protect *p, struct err *e)
 void
 protect_poke(const struct protect *p)
 {
-	const uint64_t one = 1;
-
-	/* It cannot be full: that would be as good. */
-	if (write(p->wake, &one, sizeof(one)) == -1)
-		return;
+	fd_poke(p->wake);
 }
 
 void

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "base/ckd.h"
 #include "base/fdio.h"
@@ -20,11 +19,7 @@
 void
 server_announce(struct server *s)
 {
-	uint64_t one = 1;
-
-	/* An eventfd takes this, or is readable already. */
-	if (write(s->event_fd, &one, sizeof(one)) == -1)
-		return;
+	fd_poke(s->event_fd);
 }
 
 void

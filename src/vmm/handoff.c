@@ -553,16 +553,6 @@ client_watch(struct handoff *h, struct client *c)
 		client_stays(h, c);
 }
 
-static void
-wake(struct handoff *h)
-{
-	uint64_t one = 1;
-
-	/* An eventfd takes this, or is readable already. */
-	if (write(h->wake_fd, &one, sizeof(one)) == -1)
-		return;
-}
-
 /* What to wait for: a request, or the end of one who has left.  True: some may stay. */
 static bool
 make_polls(const struct handoff *h, struct pollfd *polls)
@@ -604,7 +594,6 @@ handoff_main(void *arg)
 {
 	struct handoff *h = arg;
 	struct pollfd polls[HANDOFF_POLLED];
-	uint64_t count;
 
 	for (;;) {
 		bool leaving = make_polls(h, polls);
@@ -617,7 +606,7 @@ handoff_main(void *arg)
 		}
 		if (atomic_load(&h->stop))
 			return NULL;
-		if (polls[0].revents != 0 && read(h->wake_fd, &count, sizeof(count)) == -1)
+		if (polls[0].revents != 0 && !fd_poked(h->wake_fd))
 			continue;
 		for (unsigned i = 0; i < CLIENTS_MAX; i++)
 			handle_client(h, &h->clients[i], polls[i + 2].revents != 0);
@@ -917,7 +906,7 @@ handoff_free(struct handoff *h)
 	if (h == NULL)
 		return;
 	atomic_store(&h->stop, true);
-	wake(h);
+	fd_poke(h->wake_fd);
 	if (h->started)
 		pthread_join(h->thread, NULL);
 	for (unsigned i = 0; i < CLIENTS_MAX; i++) {

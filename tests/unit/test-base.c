@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdalign.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -528,6 +530,30 @@ test_sanitize(void)
 	ok(status == 0, "fd_sanitize_std opens 0, 1 and 2 and nothing else");
 }
 
+static void
+test_pokes(void)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	const uint64_t full = UINT64_MAX - 1;
+	struct err e = ERR_INIT;
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	bool before, after;
+
+	before = poll(&p, 1, 0) == 1 || fd_poked(fd);
+	fd_poke(fd);
+	fd_poke(fd);
+	ok(!before && poll(&p, 1, 0) == 1, "an eventfd is poked");
+	before = fd_poked(fd);
+	after = fd_poked(fd);
+	ok(before && !after && poll(&p, 1, 0) == 0, "twice is like once");
+	if (fd_write_full(fd, &full, sizeof(full), &e) == 0)
+		fd_poke(fd);
+	ok(fd_poked(fd) && !fd_poked(fd), "one that is full is as good as poked");
+	fd_close(&fd);
+	fd_poke(-1);
+	ok(!fd_poked(-1), "nothing is poked");
+}
+
 /* ---- log ---- */
 
 /* What a message becomes on stderr. */
@@ -587,6 +613,7 @@ main(void)
 	test_quiet_thread();
 	test_short_reads();
 	test_full();
+	test_pokes();
 	test_slurps();
 	test_sanitize();
 	return done();

@@ -301,15 +301,6 @@ struct ch_request_thread {
 	struct err err;
 };
 
-static void
-signal_event(int fd)
-{
-	const uint64_t one = 1;
-
-	while (write(fd, &one, sizeof(one)) == -1 && errno == EINTR)
-		;
-}
-
 static void *
 request_main(void *arg)
 {
@@ -321,8 +312,8 @@ request_main(void *arg)
 	http_reply_fini(&reply);
 	atomic_store(&t->done, true);
 	if (t->rc == -1)
-		signal_event(t->failed_fd);
-	signal_event(t->done_fd);
+		fd_poke(t->failed_fd);
+	fd_poke(t->done_fd);
 	return NULL;
 }
 
@@ -401,7 +392,7 @@ ch_api_end(struct ch_request_thread *t)
 	if (t == NULL)
 		return;
 	if (t->started) {
-		signal_event(t->cancel_fd);
+		fd_poke(t->cancel_fd);
 		pthread_join(t->thread, NULL);
 	}
 	fd_close(&t->done_fd);

@@ -15,7 +15,6 @@
 #include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/bitmap.h"
 #include "base/ckd.h"
@@ -394,13 +393,10 @@ ch_fault_check(struct ch_fault *f, struct err *e)
 void
 ch_fault_stop(struct ch_fault *f)
 {
-	const uint64_t one = 1;
-
 	if (f == NULL)
 		return;
 	if (f->started) {
-		while (write(f->stop_fd, &one, sizeof(one)) == -1 && errno == EINTR)
-			;
+		fd_poke(f->stop_fd);
 		shutdown(f->link.fd, SHUT_RDWR);
 		pthread_join(f->thread, NULL);
 	}

@@ -192,14 +192,12 @@ ask(void *arg)
 {
 	struct session *s = arg;
 	struct fc_api api = s->api;
-	uint64_t one = 1;
 
 	api.stop_fd = s->quit_fd;
 	s->rc =
 	    fc_api_send(&api, "PUT", "/snapshot/load", s->body, "load the snapshot", &s->err);
 	s->body = NULL;
-	if (write(s->done_fd, &one, sizeof(one)) == -1)
-		return NULL;
+	fd_poke(s->done_fd);
 	return NULL;
 }
 
@@ -238,10 +236,10 @@ finish_asking(struct session *s, struct err *e)
 static void
 stop_asking(struct session *s)
 {
-	uint64_t one = 1;
-
-	if (s->asking && write(s->quit_fd, &one, sizeof(one)) == sizeof(one))
+	if (s->asking) {
+		fd_poke(s->quit_fd);
 		pthread_join(s->thread, NULL);
+	}
 	s->asking = false;
 }
 
