@@ -490,6 +490,9 @@ bool events_waiting(struct served_process *p);
 
 /* ---- mappings.c ---- */
 
+/* Whether memory of VMMs' own was added until now. */
+bool has_foreign(const struct server *s);
+
 /* With s->lock: whether all memory of VMMs' own is mapped, if there is any. */
 bool foreign_mapped(const struct server *s);
 

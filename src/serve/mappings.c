@@ -144,6 +144,15 @@ check_foreign(const struct server *s, const struct mapping *new, struct err *e)
 }
 
 bool
+has_foreign(const struct server *s)
+{
+	for (size_t i = 0; i < s->nobjects; i++)
+		if (s->objects[i].engine == SERVE_COPY)
+			return true;
+	return false;
+}
+
+bool
 foreign_mapped(const struct server *s)
 {
 	for (size_t i = 0; i < s->nobjects; i++)

@@ -25,15 +25,6 @@
 
 /* ---- giving ---- */
 
-static bool
-has_foreign(const struct server *s)
-{
-	for (size_t i = 0; i < s->nobjects; i++)
-		if (s->objects[i].engine == SERVE_COPY)
-			return true;
-	return false;
-}
-
 /* What has no place in the VMM cannot be given. */
 static bool
 await_place(struct prefetch *p)

@@ -120,15 +120,6 @@ object_settle(struct served_object *o, struct err *e)
 
 /* ---- the server ---- */
 
-static bool
-has_foreign(const struct server *s)
-{
-	for (size_t i = 0; i < s->nobjects; i++)
-		if (s->objects[i].engine == SERVE_COPY)
-			return true;
-	return false;
-}
-
 /* Faults that the dead server has read come again. */
 static int
 wake_all(const struct server *s, struct err *e)
