@@ -3,8 +3,6 @@
 
 #include "serve/backfill.h"
 
-#include <time.h>
-
 #include "base/ckd.h"
 #include "serve/hot.h"
 #include "serve/near.h"
@@ -26,14 +24,6 @@
 /* So many batches that are not in the page cache: neither is the rest. */
 #define MISSED_MAX 16
 
-static void
-nap_us(long us)
-{
-	const struct timespec ts = { .tv_nsec = us * 1000 };
-
-	nanosleep(&ts, NULL);
-}
-
 /* What has no place in the VMM cannot be given; eagerly others do it.  False: the server is
  * stopped or has failed. */
 static bool
@@ -42,7 +32,7 @@ await_mapped(struct server *s)
 	while (!atomic_load(s->options.engine == SERVE_EAGER ? &s->filled : &s->mapped)) {
 		if (atomic_load(&s->stop) || atomic_load(&s->state) == SERVER_FAILED)
 			return false;
-		nap_us(1000);
+		thread_nap(1000);
 	}
 	return true;
 }
@@ -95,7 +85,7 @@ await_quiet(struct server *s)
 	while (now - last < QUIET_NS && now - began < START_NS) {
 		if (atomic_load(&s->stop) || atomic_load(&s->state) == SERVER_FAILED)
 			return false;
-		nap_us(5000);
+		thread_nap(5000);
 		last = MAX(last, atomic_load(&s->first_mapping));
 		last = MAX(last, atomic_load(&s->last_asked));
 		now = serve_now();

@@ -2,7 +2,6 @@
 #include <config.h>
 
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/ckd.h"
 #include "base/log.h"
@@ -16,14 +15,6 @@
  * memory is complete some day, and the faults hardly notice.
  */
 #define SHARE 3
-
-static void
-nap_us(long us)
-{
-	const struct timespec ts = { .tv_nsec = us * 1000 };
-
-	nanosleep(&ts, NULL);
-}
 
 /* Gives all units of huge pages that chunk `chunk` lies in. */
 static int
@@ -63,7 +54,7 @@ await_page(struct server *s, const struct claims *c, uint64_t page)
 	while (!claims_given(c, page) && !claims_bad(c, page)) {
 		if (atomic_load(&s->stop) || atomic_load(&s->state) == SERVER_FAILED)
 			return 0;
-		nap_us(100);
+		thread_nap(100);
 	}
 	return 1;
 }
@@ -190,7 +181,7 @@ give_back(struct backfill *b)
 	while (atomic_load(&s->busy) > 0) {
 		if (atomic_load(&s->stop))
 			return;
-		nap_us(100);
+		thread_nap(100);
 	}
 	server_shed(s);
 }

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include "base/ckd.h"
 #include "serve/aside.h"
@@ -90,7 +89,6 @@ batch_fini(struct batch *b)
 void
 batch_give_way(struct batch *b)
 {
-	const struct timespec nap = { .tv_nsec = 20000 };
 	struct server *s = b->filler.server;
 	uint64_t now, until;
 
@@ -100,7 +98,7 @@ batch_give_way(struct batch *b)
 	if (atomic_load_explicit(&s->busy, memory_order_relaxed) > 0) {
 		until = now + b->share * (now - b->worked);
 		while (now < until && atomic_load(&s->busy) > 0 && !atomic_load(&s->stop)) {
-			nanosleep(&nap, NULL);
+			thread_nap(20);
 			now = serve_now();
 		}
 	}

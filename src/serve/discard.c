@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <config.h>
 
-#include <time.h>
-
 #include "base/ckd.h"
 #include "serve/internal.h"
 
@@ -11,8 +9,6 @@
 static void
 take_away(struct server *s, struct served_object *o, uint64_t first, uint64_t end)
 {
-	const struct timespec nap = { .tv_nsec = 50000 };
-
 	for (uint64_t page = first; page < end; page++)
 		if (claims_take(&o->claims, page))
 			object_give(o, page);
@@ -24,7 +20,7 @@ take_away(struct server *s, struct served_object *o, uint64_t first, uint64_t en
 			if (claims_bad(&o->claims, page))
 				object_give(o, page);
 			else
-				nanosleep(&nap, NULL);
+				thread_nap(50);
 		}
 }
 

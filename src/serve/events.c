@@ -9,7 +9,6 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/ckd.h"
@@ -345,7 +344,6 @@ events_recover(struct served_process *p, struct err *e)
 int
 events_yield(const struct filler *f, struct served_process *p, unsigned *tries, struct err *e)
 {
-	const struct timespec nap = { .tv_nsec = 20000 };
 	struct server *s = f->server;
 
 	if (atomic_load(&s->stop) || atomic_load(&s->state) == SERVER_FAILED)
@@ -361,7 +359,7 @@ events_yield(const struct filler *f, struct served_process *p, unsigned *tries, 
 	if (++*tries < (f->process == p ? 64u : 8u))
 		sched_yield();
 	else
-		nanosleep(&nap, NULL);
+		thread_nap(20);
 	return 0;
 }
 

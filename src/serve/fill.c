@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include "base/ckd.h"
 #include "serve/hot.h"
@@ -263,12 +262,10 @@ fill_chunk(struct filler *f, size_t object, uint64_t chunk, const struct entry *
 int
 await_given(struct server *s, const struct claims *c, uint64_t page, struct err *e)
 {
-	const struct timespec nap = { .tv_nsec = 20000 };
-
 	while (!claims_given(c, page) && atomic_load(&s->state) != SERVER_COMPLETE) {
 		if (atomic_load(&s->state) == SERVER_FAILED || atomic_load(&s->stop))
 			return err_set(e, ERR_FAILED, "the page server has stopped");
-		nanosleep(&nap, NULL);
+		thread_nap(20);
 	}
 	return 0;
 }

@@ -407,6 +407,9 @@ void threads_init(void);
 /* A thread that takes no signal but the one by which it is stopped. */
 int thread_start(pthread_t *thread, void *(*run)(void *), void *arg, struct err *e);
 
+/* Sleeps so many microseconds, below a second, or until it is kicked. */
+void thread_nap(unsigned us);
+
 /* Takes it out of a system call, if it is in one; 0: nobody. */
 void thread_kick(pid_t tid);
 

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/ckd.h"
@@ -418,7 +417,6 @@ sleep_long(struct loaded_set *set)
 static void *
 rest_main(void *arg)
 {
-	const struct timespec nap = { .tv_nsec = NAP_US * 1000 };
 	struct server *s = arg;
 	struct err e = ERR_INIT;
 	unsigned naps = 0;
@@ -434,7 +432,7 @@ rest_main(void *arg)
 			crossing();
 			sched_yield();
 		} else if (++naps < NAPS) {
-			nanosleep(&nap, NULL);
+			thread_nap(NAP_US);
 		} else {
 			sleep_long(&s->loaded);
 			naps = 0;

@@ -5,7 +5,6 @@
 
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/ckd.h"
@@ -348,12 +347,10 @@ prefetch_start(struct server *s, struct err *e)
 bool
 prefetch_await(struct server *s)
 {
-	const struct timespec nap = { .tv_nsec = 500000 };
-
 	while (!atomic_load(&s->prefetched) && s->options.engine != SERVE_EAGER) {
 		if (atomic_load(&s->stop) || atomic_load(&s->state) == SERVER_FAILED)
 			return false;
-		nanosleep(&nap, NULL);
+		thread_nap(500);
 	}
 	return true;
 }

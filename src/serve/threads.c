@@ -42,6 +42,14 @@ thread_start(pthread_t *thread, void *(*run)(void *), void *arg, struct err *e)
 }
 
 void
+thread_nap(unsigned us)
+{
+	const struct timespec nap = { .tv_nsec = (long)us * 1000 };
+
+	nanosleep(&nap, NULL);
+}
+
+void
 thread_kick(pid_t tid)
 {
 	if (tid != 0)
