@@ -212,12 +212,6 @@ handle_record(struct job *j, struct err *e)
 	}
 }
 
-static uint64_t
-microseconds(const struct timeval *t)
-{
-	return (uint64_t)t->tv_sec * 1000000 + (uint64_t)t->tv_usec;
-}
-
 static int
 take_stats(struct job *j, struct err *e)
 {

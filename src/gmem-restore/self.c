@@ -8,12 +8,6 @@
 #include <string.h>
 #include <sys/resource.h>
 
-static uint64_t
-microseconds(const struct timeval *t)
-{
-	return (uint64_t)t->tv_sec * 1000000 + (uint64_t)t->tv_usec;
-}
-
 static void
 look_at(struct self *self, const char *line)
 {

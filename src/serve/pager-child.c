@@ -244,12 +244,6 @@ child_dismiss(const struct pager_child *c)
 		child_kill(c);
 }
 
-static uint64_t
-microseconds(const struct timeval *t)
-{
-	return (uint64_t)t->tv_sec * 1000000 + (uint64_t)t->tv_usec;
-}
-
 void
 child_bury(const struct pager_child *c, const char *program, struct pager_end *end)
 {

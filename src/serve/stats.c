@@ -19,6 +19,12 @@ serve_now(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+uint64_t
+microseconds(const struct timeval *t)
+{
+	return (uint64_t)t->tv_sec * 1000000 + (uint64_t)t->tv_usec;
+}
+
 /* Values below 8 have a bucket each; then the three bits below the top one decide. */
 static unsigned
 bucket_of(uint64_t ns)

@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 #include <stdint.h>
+#include <sys/time.h>
 
 /* A histogram of durations: 8 buckets for each power of two nanoseconds. */
 #define HISTOGRAM_BUCKETS (40 * 8)
@@ -111,5 +112,8 @@ crossings_take(void)
 
 /* CLOCK_MONOTONIC, ns. */
 uint64_t serve_now(void);
+
+/* What the kernel tells of CPU time, in µs. */
+uint64_t microseconds(const struct timeval *t);
 
 #endif
