@@ -83,12 +83,21 @@ stop_fd(void)
 	return ends[0];
 }
 
+static const char *
+signal_name(void)
+{
+	for (size_t i = 0; i < NSIGNALS; i++)
+		if (signals[i].sig == asked)
+			return signals[i].name;
+	return "a signal";
+}
+
 int
 stop_check(struct err *e)
 {
 	if (asked == 0)
 		return 0;
-	err_set(e, ERR_INTERRUPTED, "interrupted by %s", stop_signal_name());
+	err_set(e, ERR_INTERRUPTED, "interrupted by %s", signal_name());
 	e->sysno = asked;
 	return -1;
 }
@@ -97,19 +106,4 @@ void
 stop_noticed(void)
 {
 	alarm(0);
-}
-
-int
-stop_signal(void)
-{
-	return asked;
-}
-
-const char *
-stop_signal_name(void)
-{
-	for (size_t i = 0; i < NSIGNALS; i++)
-		if (signals[i].sig == asked)
-			return signals[i].name;
-	return "a signal";
 }

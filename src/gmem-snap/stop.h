@@ -26,8 +26,4 @@ int stop_check(struct err *e);
 /* We have noticed: from here on there is no hurry. */
 void stop_noticed(void);
 
-/* The signal, or 0; and its name. */
-int stop_signal(void);
-const char *stop_signal_name(void);
-
 #endif

@@ -339,24 +339,3 @@ server_remove_mapping(struct server *s, unsigned process, uint64_t hva, uint64_t
 	if (e.kind != ERR_NONE)
 		server_fail(s, &e);
 }
-
-bool
-server_has_mappings(const struct server *s)
-{
-	return atomic_load(&s->first_mapping) != 0;
-}
-
-bool
-server_covers(const struct server *s, unsigned process, uint64_t hva, uint64_t len)
-{
-	uint64_t end = hva + len;
-
-	while (hva < end && atomic_load(&s->state) != SERVER_COMPLETE) {
-		const struct mapping *m = mapping_find(s, process, hva);
-
-		if (m == NULL)
-			return false;
-		hva = m->hva + m->len;
-	}
-	return true;
-}

@@ -212,12 +212,6 @@ enum server_state server_state(struct server *s, struct err *e);
 /* Declares the server failed (the first reason counts): it answers nothing more. */
 void server_fail(struct server *s, const struct err *e);
 
-/* Whether any mapping was ever handed over. */
-bool server_has_mappings(const struct server *s);
-
-/* Whether [hva, hva + len) is being served (or the server is complete). */
-bool server_covers(const struct server *s, unsigned process, uint64_t hva, uint64_t len);
-
 /* Monotonic times in ns, 0: not yet. */
 struct server_times {
 	uint64_t first_mapping, first_fault, prefetched, complete;
