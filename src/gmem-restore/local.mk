@@ -12,8 +12,10 @@ gmem_restore_SOURCES = \
 	%D%/page-server.c %D%/page-server.h \
 	%D%/prefetch.c %D%/prefetch.h \
 	%D%/preflight.c %D%/preflight.h \
+	%D%/prepare.c \
 	%D%/record.c %D%/record.h \
 	%D%/report.c %D%/report.h %D%/report-json.c \
-	%D%/restore.c %D%/restore.h \
+	%D%/restore.c %D%/restore.h %D%/restore-internal.h \
 	%D%/self.c %D%/self.h \
-	%D%/series.c %D%/series.h
+	%D%/series.c %D%/series.h \
+	%D%/supervise.c
