@@ -5,7 +5,6 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/ckd.h"
 #include "base/fdio.h"
@@ -23,12 +22,9 @@ struct live_region {
 
 struct live {
 	struct snapshot *s;
-	pid_t pid;
+	const struct live_vm *vm;
 	struct protect *protect;
 	struct live_region *regions;
-	struct live_memory *memory; /* one for each region */
-	struct protect_mapping *mappings;
-	size_t nmappings;
 };
 
 /* ---- the input of capture.h ---- */
@@ -79,8 +75,8 @@ static int
 check_region(const struct live *l, size_t i, struct memory_mapping *list, struct err *e)
 {
 	const struct region *r = &l->s->regions.v[i];
-	const struct live_memory *m = &l->memory[i];
-	const struct peer_memory user = { .pid = l->pid,
+	const struct live_memory *m = &l->vm->regions[i];
+	const struct peer_memory user = { .pid = l->vm->pid,
 		.name = r->object.name,
 		.dev = m->dev,
 		.ino = m->ino,
@@ -88,21 +84,24 @@ check_region(const struct live *l, size_t i, struct memory_mapping *list, struct
 	const struct memory_part part = { m->dev, m->ino, r->offset, r->object.size };
 	size_t n = 0;
 
-	for (size_t k = 0; k < l->nmappings; k++)
-		if (l->mappings[k].region == i)
-			list[n++] = (struct memory_mapping){ .hva = l->mappings[k].hva,
-				.len = l->mappings[k].len,
-				.offset = r->offset + l->mappings[k].offset };
+	for (size_t k = 0; k < l->vm->nmappings; k++) {
+		const struct protect_mapping *from = &l->vm->mappings[k];
+
+		if (from->region == i)
+			list[n++] = (struct memory_mapping){ .hva = from->hva,
+				.len = from->len,
+				.offset = r->offset + from->offset };
+	}
 	if (peer_check_users(&user, e) == -1)
 		return -1;
-	return memory_check_mappings(l->pid, &part, list, n, e);
+	return memory_check_mappings(l->vm->pid, &part, list, n, e);
 }
 
 /* That nobody can write to the memory but through the mappings that we have. */
 static int
 check_writers(const struct live *l, struct err *e)
 {
-	struct memory_mapping *list = calloc(l->nmappings, sizeof(*list));
+	struct memory_mapping *list = calloc(l->vm->nmappings, sizeof(*list));
 	int rc = 0;
 
 	if (list == NULL)
@@ -119,11 +118,27 @@ check_writers(const struct live *l, struct err *e)
 /* ---- the steps ---- */
 
 int
+live_add_region(struct live_vm *vm, dev_t dev, ino_t ino, struct err *e)
+{
+	struct live_memory *list;
+
+	list = reallocarray(vm->regions, vm->nregions + 1, sizeof(*list));
+	if (list == NULL)
+		return err_sys(e, "regions");
+	vm->regions = list;
+	list[vm->nregions++] = (struct live_memory){ dev, ino };
+	return 0;
+}
+
+int
 live_add_object(struct live_vm *vm, const struct memory_object *o, uint64_t offset,
-    uint64_t size, size_t region, struct err *e)
+    uint64_t size, struct err *e)
 {
 	struct protect_mapping *list;
+	size_t region = vm->nregions;
 
+	if (live_add_region(vm, o->dev, o->ino, e) == -1)
+		return -1;
 	list = reallocarray(vm->mappings, vm->nmappings + o->nmappings + 1, sizeof(*list));
 	if (list == NULL)
 		return err_sys(e, "mappings");
@@ -145,6 +160,14 @@ live_add_object(struct live_vm *vm, const struct memory_object *o, uint64_t offs
 	return 0;
 }
 
+void
+live_vm_fini(struct live_vm *vm)
+{
+	fd_close(&vm->uffd);
+	free(vm->regions);
+	free(vm->mappings);
+}
+
 static int
 protect(struct live *l, int uffd, struct err *e)
 {
@@ -162,35 +185,15 @@ protect(struct live *l, int uffd, struct err *e)
 			.size = r->v[i].object.size,
 			.page_size = r->v[i].object.page_size };
 	rc = protect_new(
-	    &l->protect, uffd, regions, r->n, l->mappings, l->nmappings, POOL_SIZE, e);
+	    &l->protect, uffd, regions, r->n, l->vm->mappings, l->vm->nmappings, POOL_SIZE, e);
 	free(regions);
 	return rc;
 }
 
 static int
-copy_lists(struct live *l, const struct live_vm *vm, struct err *e)
+prepare(struct live *l, int uffd, struct err *e)
 {
-	size_t n = l->s->regions.n;
-
-	l->memory = calloc(n + 1, sizeof(*l->memory));
-	l->mappings = calloc(vm->nmappings + 1, sizeof(*l->mappings));
-	if (l->memory == NULL || l->mappings == NULL)
-		return err_sys(e, "write protection");
-	memcpy(l->memory, vm->regions, n * sizeof(*l->memory));
-	memcpy(l->mappings, vm->mappings, vm->nmappings * sizeof(*l->mappings));
-	l->nmappings = vm->nmappings;
-	return 0;
-}
-
-static int
-prepare(struct live *l, struct live_vm *vm, struct err *e)
-{
-	int uffd = vm->uffd;
-
-	if (copy_lists(l, vm, e) == -1)
-		return -1;
-	vm->uffd = -1;
-	if (protect(l, uffd, e) == -1 || peer_check_devices(l->pid, e) == -1)
+	if (protect(l, uffd, e) == -1 || peer_check_devices(l->vm->pid, e) == -1)
 		return err_wrap(e, "--pause-less");
 	return check_writers(l, e) == -1 ? -1 : redirect(l, e);
 }
@@ -215,7 +218,7 @@ check(struct live *l, struct err *e)
 	if (protect_check(l->protect, e) == -1)
 		return -1;
 	/* One that has ended took its mappings with it, and has written nothing unseen. */
-	return process_is_gone(l->pid) ? 0 : check_writers(l, e);
+	return process_is_gone(l->vm->pid) ? 0 : check_writers(l, e);
 }
 
 static int
@@ -228,18 +231,18 @@ save(struct live *l, live_pause *pause, void *arg, struct err *e)
 }
 
 int
-live_save(struct snapshot *s, struct live_vm *from, live_pause *pause, void *arg, struct err *e)
+live_save(struct snapshot *s, struct live_vm *vm, live_pause *pause, void *arg, struct err *e)
 {
-	struct live l = { .s = s, .pid = from->pid };
-	int rc = prepare(&l, from, e);
+	struct live l = { .s = s, .vm = vm };
+	int uffd = vm->uffd, rc;
 
+	vm->uffd = -1;
+	rc = prepare(&l, uffd, e);
 	if (rc == 0)
 		rc = save(&l, pause, arg, e);
 	/* The workers read through it. */
 	snapshot_stop(s);
 	protect_free(l.protect);
 	free(l.regions);
-	free(l.memory);
-	free(l.mappings);
 	return rc;
 }

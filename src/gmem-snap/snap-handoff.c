@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -225,28 +224,32 @@ can_protect(const struct control *vm, struct err *e)
 
 /* The VMM tells where its memory is mapped, and gives a userfaultfd for it. */
 static int
+find_live(struct live_vm *from, struct control *vm, struct err *e)
+{
+	const struct control_region *list;
+	size_t n;
+
+	if (can_protect(vm, e) == -1 ||
+	    control_protect(vm, &from->uffd, &from->mappings, &from->nmappings, e) == -1)
+		return -1;
+	list = control_regions(vm, &n);
+	for (size_t i = 0; i < n; i++)
+		if (live_add_region(from, list[i].dev, list[i].ino, e) == -1)
+			return -1;
+	return 0;
+}
+
+static int
 save_live(struct snapshot *s, struct control *vm, struct err *e)
 {
 	struct pausing pausing = { s, vm };
-	struct live_vm from = { .pid = control_pid(vm), .uffd = -1 };
-	const struct control_region *list;
-	struct live_memory *memory;
-	size_t n;
+	struct live_vm from = LIVE_VM(control_pid(vm));
 	int rc;
 
-	if (can_protect(vm, e) == -1 ||
-	    control_protect(vm, &from.uffd, &from.mappings, &from.nmappings, e) == -1)
-		return -1;
-	list = control_regions(vm, &n);
-	memory = calloc(n + 1, sizeof(*memory));
-	for (size_t i = 0; memory != NULL && i < n; i++)
-		memory[i] = (struct live_memory){ list[i].dev, list[i].ino };
-	from.regions = memory;
-	rc = memory != NULL ? live_save(s, &from, pause_and_resume, &pausing, e)
-			    : err_sys(e, "regions");
-	fd_close(&from.uffd);
-	free(memory);
-	free(from.mappings);
+	rc = find_live(&from, vm, e);
+	if (rc == 0)
+		rc = live_save(s, &from, pause_and_resume, &pausing, e);
+	live_vm_fini(&from);
 	return rc;
 }
 

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/ckd.h"
-#include "base/fdio.h"
 #include "base/log.h"
 #include "gmem-snap/live.h"
 #include "gmem-snap/objects.h"
@@ -249,26 +248,14 @@ guarded(struct snapshot *s, struct target *t, struct live_vm *from, struct err *
 
 /* Where the chosen memory is mapped, and a userfaultfd of the process. */
 static int
-find_live(struct live_vm *from, struct live_memory **memory, const struct snapshot *s,
-    const struct target *t, struct err *e)
+find_live(struct live_vm *from, const struct snapshot *s, const struct target *t, struct err *e)
 {
-	size_t n = 0;
+	const struct region *r = s->regions.v;
 
-	*memory = calloc(s->regions.n + 1, sizeof(**memory));
-	if (*memory == NULL)
-		return err_sys(e, "list of memory");
-	from->pid = t->pid;
-	from->regions = *memory;
-	for (size_t i = 0; i < t->objects.n; i++) {
-		const struct memory_object *o = &t->objects.v[i];
-
-		if (!t->chosen[i])
-			continue;
-		(*memory)[n] = (struct live_memory){ o->dev, o->ino };
-		if (live_add_object(from, o, 0, s->regions.v[n].object.size, n, e) == -1)
+	for (size_t i = 0; i < t->objects.n; i++)
+		if (t->chosen[i] &&
+		    live_add_object(from, &t->objects.v[i], 0, r++->object.size, e) == -1)
 			return -1;
-		n++;
-	}
 	return uffd_take(t->pid, &from->uffd, e);
 }
 
@@ -276,18 +263,15 @@ find_live(struct live_vm *from, struct live_memory **memory, const struct snapsh
 static int
 guarded_live(struct snapshot *s, struct target *t, struct err *e)
 {
-	struct live_vm from = { .uffd = -1 };
-	struct live_memory *memory;
+	struct live_vm from = LIVE_VM(t->pid);
 	int rc;
 
-	rc = find_live(&from, &memory, s, t, e);
+	rc = find_live(&from, s, t, e);
 	if (rc == 0)
 		rc = guarded(s, t, &from, e);
 	else
 		err_wrap(e, "--pause-less");
-	fd_close(&from.uffd);
-	free(memory);
-	free(from.mappings);
+	live_vm_fini(&from);
 	return rc;
 }
 

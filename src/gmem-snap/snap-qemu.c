@@ -5,9 +5,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 
-#include "base/fdio.h"
 #include "base/log.h"
 #include "gmem-snap/live.h"
 #include "gmem-snap/objects.h"
@@ -214,23 +212,15 @@ save_and_resume(struct snapshot *s, struct qemu *vm, struct live *live, struct e
 
 /* Where the RAM is mapped, and a userfaultfd of QEMU's. */
 static int
-find_live(struct live_vm *from, struct live_memory **memory, struct qemu *vm, struct err *e)
+find_live(struct live_vm *from, struct qemu *vm, struct err *e)
 {
 	const struct qemu_ram *ram;
 	size_t n;
 
 	ram = qemu_ram(vm, &n);
-	*memory = calloc(n + 1, sizeof(**memory));
-	if (*memory == NULL)
-		return err_sys(e, "RAM");
-	from->pid = qemu_pid(vm);
-	from->regions = *memory;
-	for (size_t i = 0; i < n; i++) {
-		(*memory)[i] = (struct live_memory){ ram[i].object->dev, ram[i].object->ino };
-		if (live_add_object(from, ram[i].object, ram[i].offset, ram[i].size, i, e) ==
-		    -1)
+	for (size_t i = 0; i < n; i++)
+		if (live_add_object(from, ram[i].object, ram[i].offset, ram[i].size, e) == -1)
 			return -1;
-	}
 	return uffd_take(from->pid, &from->uffd, e);
 }
 
@@ -277,18 +267,15 @@ guarded(struct snapshot *s, struct qemu *vm, struct live_vm *from, struct err *e
 static int
 guarded_live(struct snapshot *s, struct qemu *vm, struct err *e)
 {
-	struct live_vm from = { .uffd = -1 };
-	struct live_memory *memory;
+	struct live_vm from = LIVE_VM(qemu_pid(vm));
 	int rc;
 
-	rc = find_live(&from, &memory, vm, e);
+	rc = find_live(&from, vm, e);
 	if (rc == 0)
 		rc = guarded(s, vm, &from, e);
 	else
 		err_wrap(e, "--pause-less");
-	fd_close(&from.uffd);
-	free(memory);
-	free(from.mappings);
+	live_vm_fini(&from);
 	return rc;
 }
 
