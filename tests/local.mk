@@ -14,7 +14,8 @@ AM_TESTS_ENVIRONMENT = LC_ALL=C; export LC_ALL; \
 
 check_LIBRARIES += libgmemtest.a
 libgmemtest_a_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests/lib
-libgmemtest_a_SOURCES = %D%/lib/small-image.c %D%/lib/small-image.h %D%/lib/tap.h
+libgmemtest_a_SOURCES = %D%/lib/pass-fd.c %D%/lib/pass-fd.h %D%/lib/small-image.c %D%/lib/small-image.h \
+	%D%/lib/tap.h
 
 UNIT_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests/lib
 UNIT_LDADD = libgmemtest.a $(LDADD)

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "pass-fd.h"
 #include "serve/uffd.h"
 #include "small-image.h"
 
@@ -218,21 +219,10 @@ static void
 hand_over(struct vm *vm)
 {
 	struct vm_offer offer = { .n = vm->plan.kind == VM_SHARED ? VM_MAPPINGS : 1 };
-	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8))) = { 0 };
-	struct iovec iov = { &offer, sizeof(offer) };
-	struct msghdr msg = { .msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control,
-		.msg_controllen = sizeof(control) };
-	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
 
 	for (unsigned i = 0; i < VM_MAPPINGS; i++)
 		offer.hva[i] = (uintptr_t)vm->at[i];
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &vm->uffd, sizeof(int));
-	if (sendmsg(vm->sock, &msg, 0) != (ssize_t)sizeof(offer))
+	if (pass_fd(vm->sock, &offer, sizeof(offer), vm->uffd) == -1)
 		_exit(5);
 }
 

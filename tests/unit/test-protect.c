@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/ckd.h"
+#include "pass-fd.h"
 #include "serve/protect.h"
 #include "serve/uffd.h"
 #include "tap.h"
@@ -144,48 +145,6 @@ misbehave(const struct vm *vm)
 	atomic_store(&vm->shared->wish, RUN);
 }
 
-static void
-send_fd(int sock, int fd)
-{
-	union {
-		char buf[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
-	struct iovec iov = { (void *)(uintptr_t) "", 1 };
-	struct msghdr msg = { .msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control.buf,
-		.msg_controllen = sizeof(control.buf) };
-
-	control.align.cmsg_level = SOL_SOCKET;
-	control.align.cmsg_type = SCM_RIGHTS;
-	control.align.cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(&control.align), &fd, sizeof(fd));
-	if (sendmsg(sock, &msg, 0) == -1)
-		_exit(5);
-}
-
-static int
-receive_fd(int sock)
-{
-	union {
-		char buf[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
-	char byte;
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = { .msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control.buf,
-		.msg_controllen = sizeof(control.buf) };
-	int fd;
-
-	if (recvmsg(sock, &msg, MSG_CMSG_CLOEXEC) != 1 || CMSG_FIRSTHDR(&msg) == NULL)
-		return -1;
-	memcpy(&fd, CMSG_DATA(&control.align), sizeof(fd));
-	return fd;
-}
-
 static void __attribute__((noreturn)) play(struct vm *vm, int sock)
 {
 	struct writer writers[WRITERS];
@@ -194,7 +153,8 @@ static void __attribute__((noreturn)) play(struct vm *vm, int sock)
 
 	if (uffd_create(&uffd, &e) == -1)
 		_exit(77);
-	send_fd(sock, uffd);
+	if (pass_fd(sock, "", 1, uffd) == -1)
+		_exit(5);
 	close(uffd);
 	for (unsigned i = 0; i < WRITERS; i++) {
 		writers[i] = (struct writer){ vm, i + 1 };
@@ -212,6 +172,7 @@ static void
 vm_start(struct vm *vm)
 {
 	int socks[2];
+	char byte;
 
 	vm->shared = mmap(NULL, sizeof(*vm->shared), PROT_READ | PROT_WRITE,
 	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -223,7 +184,8 @@ vm_start(struct vm *vm)
 	if (vm->pid == 0)
 		play(vm, socks[1]);
 	close(socks[1]);
-	vm->uffd = receive_fd(socks[0]);
+	if (take_fd(socks[0], &byte, 1, &vm->uffd) == -1)
+		vm->uffd = -1;
 	close(socks[0]);
 }
 

@@ -24,6 +24,7 @@
 
 #include "base/ckd.h"
 #include "base/log.h"
+#include "pass-fd.h"
 #include "serve/server.h"
 #include "serve/uffd.h"
 #include "small-image.h"
@@ -500,24 +501,6 @@ make_part(struct vm *vm, const struct setup *how, uint64_t from, uint64_t to)
 	return 0;
 }
 
-static int
-hand_over(const struct vm *vm)
-{
-	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8))) = { 0 };
-	struct iovec iov = { (void *)(uintptr_t)&vm->offer, sizeof(vm->offer) };
-	struct msghdr msg = { .msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control,
-		.msg_controllen = sizeof(control) };
-	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &vm->uffd, sizeof(int));
-	return sendmsg(vm->sock, &msg, 0) == (ssize_t)sizeof(vm->offer) ? 0 : -1;
-}
-
 static void __attribute__((noreturn)) vmm(const struct setup *how, int sock)
 {
 	struct vm vm = { .sock = sock, .page_size = MAX(how->page_size, PAGE), .seed = 5 };
@@ -538,7 +521,7 @@ static void __attribute__((noreturn)) vmm(const struct setup *how, int sock)
 			_exit(3);
 		from = to;
 	}
-	if (hand_over(&vm) == -1 || await(&vm, 'g') != 0)
+	if (pass_fd(sock, &vm.offer, sizeof(vm.offer), vm.uffd) == -1 || await(&vm, 'g') != 0)
 		_exit(4);
 	_exit(how->play(&vm));
 }
@@ -556,26 +539,6 @@ struct game {
 };
 
 static int
-take_over(struct game *g)
-{
-	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8))) = { 0 };
-	struct iovec iov = { &g->offer, sizeof(g->offer) };
-	struct msghdr msg = { .msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control,
-		.msg_controllen = sizeof(control) };
-	struct cmsghdr *c;
-
-	if (recvmsg(g->sock, &msg, MSG_CMSG_CLOEXEC) != (ssize_t)sizeof(g->offer))
-		return -1;
-	c = CMSG_FIRSTHDR(&msg);
-	if (c == NULL)
-		return -1;
-	memcpy(&g->uffd, CMSG_DATA(c), sizeof(int));
-	return 0;
-}
-
-static int
 start_vmm(struct game *g)
 {
 	int ends[2];
@@ -590,7 +553,9 @@ start_vmm(struct game *g)
 	}
 	close(ends[1]);
 	g->sock = ends[0];
-	return g->pid == -1 ? -1 : take_over(g);
+	if (g->pid == -1)
+		return -1;
+	return take_fd(g->sock, &g->offer, sizeof(g->offer), &g->uffd);
 }
 
 static int

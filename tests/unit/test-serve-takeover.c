@@ -21,6 +21,7 @@
 #include "base/ckd.h"
 #include "base/fdio.h"
 #include "base/log.h"
+#include "pass-fd.h"
 #include "serve/server.h"
 #include "serve/uffd.h"
 #include "small-image.h"
@@ -212,23 +213,6 @@ step(struct game *g)
 /* ---- a round: one VMM, many servers ---- */
 
 static int
-take_over(struct game *g)
-{
-	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8))) = { 0 };
-	struct iovec iov = { &g->offer, sizeof(g->offer) };
-	struct msghdr msg = { .msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control,
-		.msg_controllen = sizeof(control) };
-
-	if (recvmsg(g->vmm_sock, &msg, MSG_CMSG_CLOEXEC) != (ssize_t)sizeof(g->offer) ||
-	    CMSG_FIRSTHDR(&msg) == NULL)
-		return -1;
-	memcpy(&g->uffd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(int));
-	return 0;
-}
-
-static int
 start_vmm(struct game *g)
 {
 	struct vm_plan plan = { .kind = g->how->kind,
@@ -251,7 +235,9 @@ start_vmm(struct game *g)
 	}
 	fd_close(&ends[1]);
 	g->vmm_sock = ends[0];
-	return g->vmm == -1 ? -1 : take_over(g);
+	if (g->vmm == -1)
+		return -1;
+	return take_fd(g->vmm_sock, &g->offer, sizeof(g->offer), &g->uffd);
 }
 
 /* Until it may touch its memory. */
