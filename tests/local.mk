@@ -150,7 +150,7 @@ restore_tests = \
 	%D%/vm/restore-qemu.sh
 dist_check_SCRIPTS += $(restore_tests)
 TESTS += $(restore_tests)
-EXTRA_DIST += %D%/lib/vmm-server.sh
+EXTRA_DIST += %D%/lib/vmm-server.sh %D%/lib/pause-less.sh
 EXTRA_DIST += %D%/lib/hostile-page-server %D%/lib/qemu-guest.sh %D%/lib/storm.sh %D%/lib/vmm-cli.sh
 
 # gmem-snap

@@ -3,29 +3,15 @@
 # gmem-snap --pause-less --pid: a process that knows nothing of it writes while it is saved.
 . "${abs_top_srcdir:?}/tests/lib/cli.sh"
 . "$abs_top_srcdir/tests/lib/vmm-server.sh"
+. "$abs_top_srcdir/tests/lib/pause-less.sh"
 
 snap() { gmem-snap --pause-less --pid "$pid" "$@"; }
 descriptors() { find "/proc/$pid/fd" -mindepth 1 | wc -l; }
 
 serve -C "ram=9:$tmp/a" || skip_all "vmm-server does not run"
-snap -o "$tmp/i" >"$out" 2>"$err"
-status=$?
-if [ $status -eq 5 ] && grep -Eq 'userfaultfd|architecture' "$err"; then
-    skip_all "$(tail -n 1 "$err")"
-fi
-check "a process" test $status -eq 0
-sed 's/^/# /' "$err"
+save_first "a process"
 had=$(descriptors)
-check "tells the pause" grep -q 'paused for' "$out"
-t "is whole" 0 gmem-inspect verify "$tmp/i"
-check "ram" saved "$tmp/i" ram "$tmp/a"
-check "one moment" is_cut "$tmp/i"
-k=0
-while [ $k -lt 10 ]; do
-    k=$((k + 1))
-    snap -q -o "$tmp/i" -f --threads $((k % 3 + 1)) --chunk-size $((4 << (k % 5)))K
-    check "one moment, again: $k" is_cut "$tmp/i"
-done
+save_often 10
 t "--json" 0 snap -o "$tmp/i" -f --json
 check "it was written to meanwhile" grep -q '"pages_written": [1-9]' "$out"
 check "it runs" grep -q '"vm": "running"' "$out"
@@ -34,12 +20,7 @@ check "nothing is protected any more" soon is_free
 check "and no descriptor is left in it" test "$(descriptors)" -eq "$had"
 
 for ms in 0 5 10 20 40 80; do
-    snap -q -o "$tmp/k" -f &
-    victim=$!
-    sleep "$(printf '0.%03d' $ms)"
-    kill -KILL $victim
-    wait $victim 2>/dev/null
-    check "killed after $ms ms: nothing is protected any more" soon is_free
+    killed_after $ms gmem-snap --pause-less --pid "$pid" -q -o "$tmp/k" -f
     check "and it runs" soon grep -Eq '^State:[[:space:]]*[RSD]' "/proc/$pid/status"
 done
 # What one that was killed has begun in the process is ended first.

@@ -3,33 +3,18 @@
 # gmem-snap --pause-less: the VM writes while it is saved, and what one can do wrong.
 . "${abs_top_srcdir:?}/tests/lib/cli.sh"
 . "$abs_top_srcdir/tests/lib/vmm-server.sh"
+. "$abs_top_srcdir/tests/lib/pause-less.sh"
 
 snap() { gmem-snap --pause-less --handoff "$sock" "$@"; }
-free() { check "$1: nothing is protected any more" soon is_free; }
 number() { od -An -v -tu8 -w4096 "$tmp/raw" | awk 'NR == 1 { print $1 }'; }
 moves() { # the numbers of two images differ: the VM has run meanwhile
     snap -q -o "$tmp/now" -f && is_cut "$tmp/now" && [ "$(number)" -gt "$1" ]
 }
 
 serve -C "ram=9:$tmp/a" || skip_all "vmm-server does not run"
-snap -o "$tmp/i" >"$out" 2>"$err"
-status=$?
-if [ $status -eq 5 ] && grep -q 'userfaultfd' "$err"; then
-    skip_all "$(cat "$err")"
-fi
-check "a VMM" test $status -eq 0
-sed 's/^/# /' "$err"
-check "tells the pause" grep -q 'paused for' "$out"
+save_first "a VMM"
 asked "what it was asked for" "HELLO PROTECT PAUSE STATE RESUME END"
-t "is whole" 0 gmem-inspect verify "$tmp/i"
-check "ram" saved "$tmp/i" ram "$tmp/a"
-check "one moment" is_cut "$tmp/i"
-k=0
-while [ $k -lt 20 ]; do
-    k=$((k + 1))
-    snap -q -o "$tmp/i" -f --threads $((k % 3 + 1)) --chunk-size $((4 << (k % 5)))K
-    check "one moment, again: $k" is_cut "$tmp/i"
-done
+save_often 20
 was=$(number)
 check "the VM has run meanwhile" moves "$was"
 t "--json" 0 snap -o "$tmp/i" -f --json
@@ -40,12 +25,7 @@ free "in the end"
 
 # Killed at any time: the VM goes on.
 for ms in 0 2 5 8 12 20 30 50; do
-    gmem-snap -q --pause-less --handoff "$sock" -o "$tmp/k" -f &
-    victim=$!
-    sleep "$(printf '0.%03d' $ms)"
-    kill -KILL $victim
-    wait $victim 2>/dev/null
-    free "killed after $ms ms"
+    killed_after $ms gmem-snap --pause-less --handoff "$sock" -q -o "$tmp/k" -f
 done
 snap -q -o "$tmp/i" -f
 check "still one moment" is_cut "$tmp/i"
@@ -62,8 +42,7 @@ victim=$!
 protected() { grep -q '^VmFlags:.* uw' "/proc/$pid/smaps"; }
 check "it is protected" soon protected
 check "and runs on" soon grep -q RESUME "$asked"
-kill -KILL $victim
-wait $victim 2>/dev/null
+kill_it $victim
 free "killed in the middle"
 kill $reader
 check "the VM runs" moves 1
