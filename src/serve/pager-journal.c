@@ -92,13 +92,15 @@ journal_covers(const struct pager_journal *j, unsigned process, uint64_t hva, ui
 	uint64_t end = hva + len;
 
 	while (hva < end) {
-		const struct pager_mapping *m = j->mappings, *last = m + j->nmappings;
+		const struct pager_mapping *m = j->mappings;
+		size_t i = 0;
 
-		while (m != last && (m->process != process || hva - m->hva >= m->len))
-			m++;
-		if (m == last)
+		while (
+		    i < j->nmappings && (m[i].process != process || hva - m[i].hva >= m[i].len))
+			i++;
+		if (i == j->nmappings)
 			return false;
-		hva = m->hva + m->len;
+		hva = m[i].hva + m[i].len;
 	}
 	return true;
 }

@@ -89,9 +89,12 @@ pager_receive(int sock, void *buf, size_t size, int fds[PAGER_FDS_MAX], struct e
 	if (n == -1)
 		return err_sys(e, "receive");
 	few = take_fds(&msg, fds);
-	if (few && (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0)
+	/* Nobody can tell a message without a byte from a hang-up, but for what comes with it. */
+	if (n > 0 && few && (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0)
 		return n;
 	pager_close_fds(fds);
+	if (n == 0)
+		return 0;
 	return err_set(e, ERR_CORRUPT, "a message of %zd bytes that is none", n);
 }
 
@@ -121,4 +124,6 @@ pager_error_get(struct err *to, const struct pager_error *from)
 	for (char *c = to->msg; *c != '\0'; c++)
 		if ((unsigned char)*c < ' ' || *c == 0x7f)
 			*c = '?';
+	if (to->msg[0] == '\0')
+		snprintf(to->msg, sizeof(to->msg), "the page server does not say why");
 }

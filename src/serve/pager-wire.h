@@ -152,7 +152,7 @@ void pager_close_fds(int fds[PAGER_FDS_MAX]);
 
 void pager_error_set(struct pager_error *to, const struct err *from);
 
-/* What is no error of ours becomes ERR_FAILED, and what can't be printed '?'. */
+/* What is no error of ours becomes ERR_FAILED, what can't be printed '?'; no message is one. */
 void pager_error_get(struct err *to, const struct pager_error *from);
 
 #endif

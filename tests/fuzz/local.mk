@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Fuzz targets: without --enable-fuzzers they replay their seeds.
-fuzz_targets = fuzz-cbor-manifest fuzz-ch-receive fuzz-cloud-hypervisor fuzz-control \
-	fuzz-entry-node fuzz-firecracker fuzz-handoff fuzz-handoff-client fuzz-header \
-	fuzz-hot-table fuzz-http fuzz-image fuzz-options fuzz-pager fuzz-proc \
-	fuzz-qemu-mapped fuzz-qemu-stream fuzz-qemu-text fuzz-qmp fuzz-stats fuzz-trace \
+fuzz_targets = fuzz-cbor-manifest fuzz-ch-fault fuzz-ch-receive fuzz-cloud-hypervisor \
+	fuzz-control fuzz-entry-node fuzz-firecracker fuzz-handoff fuzz-handoff-client fuzz-header \
+	fuzz-hot-table fuzz-http fuzz-image fuzz-options fuzz-pager fuzz-pager-keep \
+	fuzz-proc fuzz-qemu-mapped fuzz-qemu-stream fuzz-qemu-text fuzz-qmp fuzz-stats fuzz-trace \
 	fuzz-trace-merge fuzz-trailer
 check_PROGRAMS += $(fuzz_targets) make-seeds
 
@@ -27,6 +27,13 @@ FUZZ_LINK = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
 fuzz_cbor_manifest_SOURCES = %D%/fuzz-cbor-manifest.c
 fuzz_cbor_manifest_LDADD = $(FUZZ_ADD)
 fuzz_cbor_manifest_LDFLAGS = $(FUZZ_LINK)
+
+# A page server that gives, or can't.
+fuzz_ch_fault_SOURCES = %D%/fuzz-ch-fault.c
+fuzz_ch_fault_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests/lib
+fuzz_ch_fault_LDADD = libgmemtest.a $(FUZZ_ADD)
+fuzz_ch_fault_LDFLAGS = $(FUZZ_LINK) -Wl,--wrap=pager_provide -Wl,--wrap=pager_record_ask \
+	-Wl,--wrap=pager_fail
 
 fuzz_ch_receive_SOURCES = %D%/fuzz-ch-receive.c
 fuzz_ch_receive_LDADD = $(FUZZ_ADD)
@@ -76,6 +83,12 @@ fuzz_pager_SOURCES = %D%/fuzz-pager.c src/gmem-page-server/requests.c
 fuzz_pager_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests/lib
 fuzz_pager_LDADD = libgmemtest.a $(FUZZ_ADD)
 fuzz_pager_LDFLAGS = $(FUZZ_LINK)
+
+fuzz_pager_keep_SOURCES = %D%/fuzz-pager-keep.c
+fuzz_pager_keep_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests/lib
+fuzz_pager_keep_LDADD = libgmemtest.a $(FUZZ_ADD)
+fuzz_pager_keep_LDFLAGS = $(FUZZ_LINK) -Wl,--wrap=poll -Wl,--wrap=child_start \
+	-Wl,--wrap=child_kill -Wl,--wrap=child_bury
 
 fuzz_proc_SOURCES = %D%/fuzz-proc.c
 fuzz_proc_LDADD = $(FUZZ_ADD)
