@@ -55,8 +55,8 @@ cold_close(struct cold *c)
 	fd_close(&c->fd);
 }
 
-bool
-cold_is_cached(const struct cold *c)
+static bool
+is_cached(const struct cold *c)
 {
 	return c->fd == -1 || atomic_load(&c->refused);
 }
@@ -122,7 +122,7 @@ cold_read(
 		return err_set(e, ERR_CORRUPT, "%zu bytes do not fit the file of %llu", len,
 		    (unsigned long long)c->img->size);
 	*at = buf;
-	if (cold_is_cached(c))
+	if (is_cached(c))
 		return fd_pread_full(c->img->fd, buf, len, off, e);
 	if (c->how == COLD_AUTO && read_cached(c, buf, off, len))
 		return 0;
@@ -135,11 +135,4 @@ cold_read(
 		return -1;
 	atomic_store(&c->refused, true);
 	return 0;
-}
-
-void
-cold_soon(const struct cold *c, uint64_t off, uint64_t len)
-{
-	if (cold_is_cached(c))
-		(void)posix_fadvise(c->img->fd, (off_t)off, (off_t)len, POSIX_FADV_WILLNEED);
 }

@@ -38,12 +38,10 @@ int cold_io_parse(const char *name, enum cold_io *how, struct err *e);
 int cold_reopen(int fd);
 
 /*
- * The image is borrowed.  Always works: where O_DIRECT does not, it is cached, and
- * cold_is_cached tells.
+ * The image is borrowed.  Always works: where O_DIRECT does not, it is cached.
  */
 void cold_open(struct cold *c, const struct image *img, enum cold_io how);
 void cold_close(struct cold *c);
-bool cold_is_cached(const struct cold *c);
 
 /* Bytes of a buffer, aligned to COLD_ALIGN, that is large enough to read len bytes into. */
 static inline size_t
@@ -61,8 +59,5 @@ int cold_read(
 
 /* Whether reading there takes the disk from nobody: its ends are in the page cache. */
 bool cold_at_hand(struct cold *c, uint64_t off, size_t len);
-
-/* [off, off + len) will be read soon. */
-void cold_soon(const struct cold *c, uint64_t off, uint64_t len);
 
 #endif

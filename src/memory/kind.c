@@ -25,18 +25,6 @@ memory_kind_name(enum memory_kind kind)
 	return (size_t)kind < NKINDS ? names[kind] : "unknown";
 }
 
-int
-memory_kind_parse(const char *name, enum memory_kind *kind, struct err *e)
-{
-	for (size_t i = 0; i < NKINDS; i++) {
-		if (strcmp(name, names[i]) == 0) {
-			*kind = (enum memory_kind)i;
-			return 0;
-		}
-	}
-	return err_set(e, ERR_USAGE, "no kind of memory is called '%s'", name);
-}
-
 /* "anon_inode:[kvm-gmem]" from 6.8, "/[kvm-gmem] (deleted)" from 6.19 on. */
 bool
 memory_shows_guest_memfd(const char *shown)

@@ -4,8 +4,6 @@
 
 #include <stdbool.h>
 
-#include "base/err.h"
-
 /* What guest memory can be made of.  The names are the ones of images and --json. */
 enum memory_kind {
 	MEMORY_MEMFD, /* "memfd" */
@@ -15,9 +13,6 @@ enum memory_kind {
 };
 
 const char *memory_kind_name(enum memory_kind kind);
-
-/* ERR_USAGE if there is no such kind. */
-int memory_kind_parse(const char *name, enum memory_kind *kind, struct err *e);
 
 /*
  * The kind of a regular file, from the name that a link in /proc/PID/fd or a line of

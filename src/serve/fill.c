@@ -342,7 +342,8 @@ give_some(struct filler *f, struct loaded *l, uint32_t npages, struct err *e)
 	return damage_leave(f->server, l->object, l->chunk, e);
 }
 
-int
+/* All that is left of it, until there are more faults. */
+static int
 fill_rest(struct filler *f, struct loaded *l, struct err *e)
 {
 	while (

@@ -275,9 +275,6 @@ int fill_first(struct filler *f, size_t object, struct err *e);
  */
 int fill_pending(struct filler *f, struct err *e);
 
-/* The same for all that is left of this one, which the caller has. */
-int fill_rest(struct filler *f, struct loaded *l, struct err *e);
-
 /*
  * Gives page `page` of a loaded chunk, which somebody has taken, and wakes who waits.  The
  * caller has the chunk.

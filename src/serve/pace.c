@@ -36,8 +36,9 @@ pace_begin(struct pace *p, struct server *s, uint64_t rate)
 		.tokens = (int64_t)(rate / BURSTS_PER_SECOND) };
 }
 
-int64_t
-pace_tokens(int64_t tokens, uint64_t rate, uint64_t ns)
+/* Bytes that may be given now, after `ns` in which nothing was. */
+static int64_t
+tokens_after(int64_t tokens, uint64_t rate, uint64_t ns)
 {
 	uint64_t most = MAX(rate / BURSTS_PER_SECOND, 1);
 	/* More time than the bucket takes to fill does not count, and does not overflow. */
@@ -53,7 +54,7 @@ static uint64_t
 due(struct pace *p)
 {
 	uint64_t now = serve_now();
-	int64_t tokens = pace_tokens(p->tokens, p->rate, now - p->last);
+	int64_t tokens = tokens_after(p->tokens, p->rate, now - p->last);
 
 	/* What is less than a byte is not forgotten. */
 	if (tokens != p->tokens) {

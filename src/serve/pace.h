@@ -34,7 +34,4 @@ bool pace_next(struct pace *p, uint64_t bytes);
 /* Bytes of a piece that make no burst, `most` at most. */
 uint64_t pace_piece(const struct pace *p, uint64_t most);
 
-/* Bytes that may be given now, after `ns` in which nothing was. */
-int64_t pace_tokens(int64_t tokens, uint64_t rate, uint64_t ns);
-
 #endif

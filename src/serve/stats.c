@@ -48,8 +48,8 @@ histogram_bound(unsigned i)
 	return ((UINT64_C(8) | (i & 7)) + 1) << (top - 3);
 }
 
-void
-histogram_add(struct histogram *h, uint64_t ns)
+static void
+add(struct histogram *h, uint64_t ns)
 {
 	stat_add(&h->count[bucket_of(ns)], 1);
 	stat_add(&h->n, 1);
@@ -58,8 +58,8 @@ histogram_add(struct histogram *h, uint64_t ns)
 		atomic_store_explicit(&h->max, ns, memory_order_relaxed);
 }
 
-void
-histogram_merge(struct histogram *to, const struct histogram *from)
+static void
+merge(struct histogram *to, const struct histogram *from)
 {
 	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
 		stat_add(&to->count[i], stat_get(&from->count[i]));
@@ -85,7 +85,7 @@ histogram_permille(const struct histogram *h, unsigned p)
 void
 serve_stats_answer(struct serve_stats *s, enum fault_answer how, uint64_t began)
 {
-	histogram_add(&s->latency[how], serve_now() - began);
+	add(&s->latency[how], serve_now() - began);
 }
 
 void
@@ -94,7 +94,7 @@ serve_stats_latency(const struct serve_stats *s, struct histogram *h)
 	memset(h, 0, sizeof(*h));
 	for (int i = 0; i < ANSWERS; i++)
 		if (i != ANSWER_PRESENT)
-			histogram_merge(h, &s->latency[i]);
+			merge(h, &s->latency[i]);
 }
 
 void
@@ -131,5 +131,5 @@ serve_stats_merge(struct serve_stats *to, const struct serve_stats *from)
 {
 	serve_stats_count(to, from);
 	for (int i = 0; i < ANSWERS; i++)
-		histogram_merge(&to->latency[i], &from->latency[i]);
+		merge(&to->latency[i], &from->latency[i]);
 }

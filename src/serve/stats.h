@@ -30,9 +30,6 @@ struct histogram {
 	stat_counter n, sum, max; /* ns */
 };
 
-void histogram_add(struct histogram *h, uint64_t ns);
-void histogram_merge(struct histogram *to, const struct histogram *from);
-
 /* The upper end of the bucket where the p-th of 1000 lies, ns; 0 when empty. */
 uint64_t histogram_permille(const struct histogram *h, unsigned p);
 

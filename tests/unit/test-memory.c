@@ -541,15 +541,11 @@ test_blob(void)
 static void
 test_kinds(void)
 {
-	struct err e = ERR_INIT;
-	enum memory_kind kind, back;
-	bool good = true;
-
-	for (kind = MEMORY_MEMFD; kind <= MEMORY_GUEST_MEMFD; kind++)
-		good = good && memory_kind_parse(memory_kind_name(kind), &back, &e) == 0 &&
-		       back == kind;
-	ok(good, "names of kinds");
-	ok(memory_kind_parse("anon", &back, &e) == -1 && e.kind == ERR_USAGE, "%s", e.msg);
+	ok(strcmp(memory_kind_name(MEMORY_MEMFD), "memfd") == 0 &&
+		strcmp(memory_kind_name(MEMORY_HUGETLB), "hugetlb") == 0 &&
+		strcmp(memory_kind_name(MEMORY_FILE), "file") == 0 &&
+		strcmp(memory_kind_name(MEMORY_GUEST_MEMFD), "guest_memfd") == 0,
+	    "names of kinds");
 }
 
 /* Names and file systems as kernels before and after 6.19 have them. */
