@@ -27,30 +27,6 @@
 #define STATE_SIZE_MAX (UINT64_C(4) << 30)
 #define PAGE ((uint64_t)PAGE_GRANULE)
 
-/* ---- waiting ---- */
-
-/* Until the socket has something to read: 0, or -1.  stop_fd may be -1. */
-static int
-wait_readable(int sock, int stop_fd, int limit_ms, const char *what, struct err *e)
-{
-	int64_t end = wait_now_ms() + limit_ms, left;
-
-	while ((left = end - wait_now_ms()) > 0) {
-		struct pollfd p[2] = {
-			{ .fd = sock, .events = POLLIN },
-			{ .fd = stop_fd, .events = POLLIN },
-		};
-
-		if (poll(p, 2, (int)left) == -1 && errno != EINTR)
-			return err_sys(e, "poll for %s", what);
-		if (p[1].revents != 0)
-			return wait_interrupted(what, e);
-		if (p[0].revents != 0)
-			return 0;
-	}
-	return err_set(e, ERR_FAILED, "no %s within %d ms", what, limit_ms);
-}
-
 /* ---- talking ---- */
 
 void
@@ -108,12 +84,13 @@ static int
 receive(struct control *c, int stop_fd, int limit_ms, const char *what, struct reply *r,
     struct err *e)
 {
+	struct wait_limit limit = wait_at_most(limit_ms, stop_fd);
 	char text[64];
 	ssize_t n;
 
 	snprintf(text, sizeof(text), "answer to %s", what);
 	*r = (struct reply){ .nfds = 0 };
-	if (wait_readable(c->sock, stop_fd, limit_ms, text, e) == -1)
+	if (wait_ready(c->sock, POLLIN, &limit, text, e) == -1)
 		return -1;
 	r->nfds = GMEM_REGIONS_MAX;
 	n = gmem_receive(c->sock, &r->m, r->regions, sizeof(r->regions), r->fds, &r->nfds);

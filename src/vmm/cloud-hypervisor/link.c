@@ -18,37 +18,6 @@
 #define READ_FIRST (64u << 10) /* bytes of a payload; then twice as many */
 #define FDS_MAX 253 /* descriptors in one message: unix(7) */
 
-/* Until the connection is ready for events, or the time (of wait_now_ms; -1: never) is over. */
-static int
-wait_ready(
-    const struct ch_link *l, short events, int64_t end_ms, const char *what, struct err *e)
-{
-	struct pollfd p[2] = {
-		{ .fd = l->fd, .events = events },
-		{ .fd = l->stop_fd, .events = POLLIN },
-	};
-
-	for (;;) {
-		int64_t left = end_ms == -1 ? -1 : end_ms - wait_now_ms();
-
-		if (end_ms != -1 && left <= 0)
-			return err_set(
-			    e, ERR_FAILED, "no %s within %d ms", what, l->timeout_ms);
-		if (poll(p, 2, (int)left) == -1 && errno != EINTR)
-			return err_sys(e, "poll for %s", what);
-		if (p[1].revents != 0)
-			return wait_interrupted(what, e);
-		if (p[0].revents != 0)
-			return 0;
-	}
-}
-
-static int64_t
-end_of(const struct ch_link *l)
-{
-	return l->timeout_ms == -1 ? -1 : wait_now_ms() + l->timeout_ms;
-}
-
 static int
 hung_up(const char *what, struct err *e)
 {
@@ -60,7 +29,7 @@ int
 ch_link_read(
     const struct ch_link *l, void *buf, size_t len, bool *eof, const char *what, struct err *e)
 {
-	int64_t end = end_of(l);
+	struct wait_limit limit = wait_at_most(l->timeout_ms, l->stop_fd);
 	size_t done = 0;
 
 	if (eof != NULL)
@@ -77,7 +46,7 @@ ch_link_read(
 			*eof = true;
 			return 0;
 		} else if (errno == EAGAIN) {
-			if (wait_ready(l, POLLIN, end, what, e) == -1)
+			if (wait_ready(l->fd, POLLIN, &limit, what, e) == -1)
 				return -1;
 		} else if (errno != EINTR) {
 			return err_sys(e, "receive %s", what);
@@ -160,7 +129,7 @@ int
 ch_link_read_fd(
     const struct ch_link *l, void *buf, size_t len, int *fd, const char *what, struct err *e)
 {
-	int64_t end = end_of(l);
+	struct wait_limit limit = wait_at_most(l->timeout_ms, l->stop_fd);
 	size_t done = 0, count = 0;
 	int r = 0;
 
@@ -173,7 +142,7 @@ ch_link_read_fd(
 		else if (n == 0 || errno == ECONNRESET)
 			r = hung_up(what, e);
 		else if (errno == EAGAIN)
-			r = wait_ready(l, POLLIN, end, what, e);
+			r = wait_ready(l->fd, POLLIN, &limit, what, e);
 		else if (errno != EINTR)
 			r = err_sys(e, "receive %s", what);
 	}
@@ -210,7 +179,7 @@ int
 ch_link_write(const struct ch_link *l, const void *buf, size_t len, int fd, const char *what,
     struct err *e)
 {
-	int64_t end = end_of(l);
+	struct wait_limit limit = wait_at_most(l->timeout_ms, l->stop_fd);
 	size_t done = 0;
 
 	while (done < len) {
@@ -220,7 +189,7 @@ ch_link_write(const struct ch_link *l, const void *buf, size_t len, int fd, cons
 			done += (size_t)n;
 			fd = -1;
 		} else if (errno == EAGAIN) {
-			if (wait_ready(l, POLLOUT, end, what, e) == -1)
+			if (wait_ready(l->fd, POLLOUT, &limit, what, e) == -1)
 				return err_wrap(e, "sending");
 		} else if (errno == EPIPE || errno == ECONNRESET) {
 			err_set(e, ERR_FAILED,
