@@ -156,37 +156,34 @@ expect_end() {
 }
 
 # ---- steps ----
-restore_and_stop() {
+disturb() { # TIMES MS COMMAND: a restore that often at most, after naps of so long at most
     launch say=done
-    random 6
+    random "$1"
     n=$r
     while [ "$n" -gt 0 ]; do
         n=$((n - 1))
-        nap 30
-        # shellcheck disable=SC2046
-        one_of "$restore" "$(cat "$tmp/pid" 2>/dev/null)" $(page_servers)
-        [ -n "$w" ] || continue
-        kill -STOP "$w" 2>/dev/null || continue
-        stops=$((stops + 1))
-        nap 40
-        kill -CONT "$w" 2>/dev/null
+        nap "$2"
+        "$3"
     done
     expect_end
 }
-kill_the_server() {
-    launch say=done
-    random 8
-    n=$r
-    while [ "$n" -gt 0 ]; do
-        n=$((n - 1))
-        nap 40
-        for p in $(page_servers); do
-            # Many at once are too many on purpose, and stop the VM.
-            kill -KILL "$p" 2>/dev/null && killed_server=$((killed_server + 1))
-        done
-    done
-    expect_end
+stop_one() { # for a while
+    # shellcheck disable=SC2046
+    one_of "$restore" "$(cat "$tmp/pid" 2>/dev/null)" $(page_servers)
+    [ -n "$w" ] || return
+    kill -STOP "$w" 2>/dev/null || return
+    stops=$((stops + 1))
+    nap 40
+    kill -CONT "$w" 2>/dev/null
 }
+kill_servers() {
+    for p in $(page_servers); do
+        kill -KILL "$p" 2>/dev/null && killed_server=$((killed_server + 1))
+    done
+}
+restore_and_stop() { disturb 6 30 stop_one; }
+# Many at once are too many on purpose, and stop the VM.
+kill_the_server() { disturb 8 40 kill_servers; }
 kill_gmem_restore() {
     launch forever
     nap 150
@@ -356,9 +353,7 @@ snap_minivmm() {
     random 3
     if [ "$r" -eq 0 ]; then
         nap 100
-        for p in $(page_servers); do
-            kill -KILL "$p" && killed_server=$((killed_server + 1))
-        done
+        kill_servers
     fi
     finish
     [ "$status" != hang ] || return 0
