@@ -14,7 +14,7 @@ libgmem_a_SOURCES += \
 	%D%/events.c \
 	%D%/extents.c %D%/extents.h \
 	%D%/faults.c \
-	%D%/fill.c \
+	%D%/fill.c %D%/fill-first.c %D%/filler.c \
 	%D%/host.c %D%/host.h \
 	%D%/hot.c %D%/hot.h \
 	%D%/internal.h \
