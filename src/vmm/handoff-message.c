@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <config.h>
+
+#include <errno.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/fdio.h"
+#include "vmm/handoff-internal.h"
+
+/* Requests and replies, as they come and go. */
+
+#define SCM_RIGHTS_MAX 253 /* descriptors in one message: unix(7) */
+
+int
+handoff_reply(const struct client *c, const struct iovec *iov, size_t niov, const int *fds,
+    size_t nfds, struct err *e)
+{
+	union {
+		char buf[CMSG_SPACE((GMEM_REGIONS_MAX + 1) * sizeof(int))];
+		struct cmsghdr head;
+	} control = { 0 };
+	struct msghdr msg = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = niov };
+
+	if (nfds != 0) {
+		msg.msg_control = control.buf;
+		msg.msg_controllen = CMSG_SPACE(nfds * sizeof(int));
+		control.head.cmsg_level = SOL_SOCKET;
+		control.head.cmsg_type = SCM_RIGHTS;
+		control.head.cmsg_len = CMSG_LEN(nfds * sizeof(int));
+		memcpy(CMSG_DATA(&control.head), fds, nfds * sizeof(int));
+	}
+	/*
+	 * A client that does not read its one reply is broken: no waiting for it.  One that
+	 * is gone is not: its end is seen next.
+	 */
+	if (sendmsg(c->sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) == -1 && errno != EPIPE &&
+	    errno != ECONNRESET)
+		return err_sys(e, "hand-off: reply to process %d", (int)c->pid);
+	return 0;
+}
+
+void
+handoff_request_fini(struct request *r)
+{
+	for (unsigned i = 0; i < REQUEST_FDS; i++)
+		fd_close(&r->fds[i]);
+}
+
+/*
+ * Descriptors, and (from a socket that was made by ourselves) who it is that talks.
+ * False: there are more descriptors than any request has.
+ */
+static bool
+take_control(struct client *c, struct request *r, struct msghdr *msg)
+{
+	unsigned n = 0;
+
+	for (struct cmsghdr *cm = CMSG_FIRSTHDR(msg); cm != NULL; cm = CMSG_NXTHDR(msg, cm)) {
+		size_t len = cm->cmsg_len - CMSG_LEN(0);
+		struct ucred cred;
+		int fd;
+
+		if (cm->cmsg_level != SOL_SOCKET)
+			continue;
+		for (size_t at = 0; cm->cmsg_type == SCM_RIGHTS && at < len; at += sizeof(fd)) {
+			memcpy(&fd, CMSG_DATA(cm) + at, sizeof(fd));
+			if (n < REQUEST_FDS)
+				r->fds[n] = fd;
+			else
+				close(fd);
+			n++;
+		}
+		if (cm->cmsg_type != SCM_CREDENTIALS || c->pid != 0)
+			continue;
+		memcpy(&cred, CMSG_DATA(cm), sizeof(cred));
+		c->pid = cred.pid;
+		c->pidfd = pidfd_open(cred.pid, 0);
+	}
+	return n <= REQUEST_FDS;
+}
+
+int
+handoff_receive(struct client *c, struct request *r, struct err *e)
+{
+	union {
+		char buf[CMSG_SPACE(SCM_RIGHTS_MAX * sizeof(int)) +
+			 CMSG_SPACE(sizeof(struct ucred))];
+		struct cmsghdr align;
+	} control;
+	const struct gmem_message *m = &r->m;
+	struct iovec iov = { &r->m, sizeof(r->m) };
+	struct msghdr msg = { .msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.buf,
+		.msg_controllen = sizeof(control.buf) };
+	bool few;
+	ssize_t n;
+
+	r->fds[0] = r->fds[1] = -1;
+	n = recvmsg(c->sock, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	if (n == -1 && (errno == ECONNRESET || errno == EPIPE))
+		return 0;
+	if (n == -1)
+		return err_sys(e, "hand-off: process %d", (int)c->pid);
+	few = take_control(c, r, &msg);
+	if (n == (ssize_t)sizeof(*m) && few &&
+	    (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0 &&
+	    m->version == GMEM_HANDOFF_VERSION &&
+	    memchr(m->text, '\0', sizeof(m->text)) != NULL)
+		return 1;
+	handoff_request_fini(r);
+	if (n == 0)
+		return 0;
+	if (!few)
+		return err_set(e, ERR_CORRUPT,
+		    "hand-off: process %d sent more than %u descriptors", (int)c->pid,
+		    REQUEST_FDS);
+	return err_set(e, ERR_CORRUPT,
+	    "hand-off: process %d sent a message of %zd bytes, version %u", (int)c->pid, n,
+	    n >= 4 ? m->version : 0);
+}
