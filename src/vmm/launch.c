@@ -80,7 +80,9 @@ become(const struct launch *l, char *const *envp, pid_t parent, int report)
 	/* Handlers end with exec; what we were told to ignore (nohup) the VMM ignores too. */
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) == -1 || getppid() != parent)
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) == -1)
+		error = errno;
+	if (getppid() != parent)
 		_exit(LAUNCH_CANNOT_RUN);
 	for (size_t i = 0; i < l->nkeep && error == 0; i++)
 		if (fcntl(l->keep[i], F_SETFD, 0) == -1)

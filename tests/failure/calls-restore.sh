@@ -43,6 +43,13 @@ image a 16384 ram=memfd,2,20,2
             vmm-touch 'open={mem}' pattern=2,20 map touch=2 write=2 verify "say=done"
 }
 
+# Of those that are told what to die by, the page server is the first: this is the VMM's.
+for n in 1 2; do
+    fail-call prctl:0x1 $n EIO -o "$what" gmem-restore --eager "$image" -- true '{mem}' \
+        >"$out" 2>"$err"
+done
+check "what fails between fork and exec is told" grep -q '^gmem-restore: start true: ' "$err"
+
 echo "# $matrix_runs runs"
 check "nothing is left running" none_left
 done_testing

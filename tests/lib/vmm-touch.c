@@ -86,13 +86,18 @@ static struct {
 static void __attribute__((noreturn, format(printf, 2, 3)))
 quit(int status, const char *fmt, ...)
 {
-	char text[256];
+	char text[256], line[300];
 	va_list ap;
+	int n;
 
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	dprintf(STDERR_FILENO, "vmm-touch: %s\n", text);
+	/* In one piece: it may be killed meanwhile, and gmem-restore goes on in the same line.
+	 */
+	n = snprintf(line, sizeof(line), "vmm-touch: %s\n", text);
+	if (write(STDERR_FILENO, line, (size_t)n) != n)
+		_exit(99);
 	_exit(status);
 }
 
