@@ -18,7 +18,8 @@ libgmem_a_SOURCES += \
 	%D%/served.c %D%/served.h \
 	%D%/smaps.c %D%/smaps.h \
 	%D%/source.c %D%/source.h \
-	%D%/source-layers.c %D%/source-layers.h
+	%D%/source-layers.c %D%/source-layers.h \
+	%D%/threads.c %D%/threads.h
 
 check_PROGRAMS += test-limits test-memory test-memory-source test-memory-pause
 TESTS += test-limits test-memory test-memory-source test-memory-pause

@@ -3,8 +3,6 @@
 
 #include "memory/pause.h"
 
-#include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -14,12 +12,14 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/pidfd.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/ckd.h"
 #include "base/fdio.h"
 #include "memory/cgroup.h"
+#include "memory/threads.h"
 
 static const char *const names[] = {
 	[PAUSE_NONE] = "none",
@@ -71,67 +71,6 @@ read_small(int fd, char *buf, size_t room)
 	return true;
 }
 
-/* Threads of a process by what they are doing. */
-struct threads {
-	unsigned stopped, traced, ended, running;
-};
-
-/* The state letter of /proc/PID/task/TID/stat, behind the last ')'; 'X' if it is gone. */
-static char
-thread_state(int dir, const char *tid)
-{
-	char name[300], text[512], state = 'X';
-	const char *paren;
-	int fd;
-
-	snprintf(name, sizeof(name), "%s/stat", tid);
-	fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
-	if (fd == -1)
-		return state;
-	if (read_small(fd, text, sizeof(text))) {
-		paren = strrchr(text, ')');
-		if (paren != NULL && paren[1] == ' ')
-			state = paren[2];
-	}
-	close(fd);
-	return state;
-}
-
-static int
-count_threads(pid_t pid, struct threads *count, struct err *e)
-{
-	struct dirent *d;
-	char path[64];
-	DIR *dir;
-
-	*count = (struct threads){ 0 };
-	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
-	dir = opendir(path);
-	if (dir == NULL)
-		return err_sys(e, "open %s", path);
-	while ((d = readdir(dir)) != NULL) {
-		if (!isdigit((unsigned char)d->d_name[0]))
-			continue;
-		switch (thread_state(dirfd(dir), d->d_name)) {
-		case 'T':
-			count->stopped++;
-			break;
-		case 't':
-			count->traced++;
-			break;
-		case 'Z':
-		case 'X':
-			count->ended++;
-			break;
-		default:
-			count->running++;
-			break;
-		}
-	}
-	closedir(dir);
-	return 0;
-}
-
 static int
 gone(pid_t pid, struct err *e)
 {
@@ -146,7 +85,7 @@ prepare_stop(struct pause *p, struct err *e)
 	p->fd = pidfd_open(p->pid, 0);
 	if (p->fd == -1)
 		return err_sys(e, "process %d", (int)p->pid);
-	if (count_threads(p->pid, &count, e) == -1)
+	if (threads_count(p->pid, &count, e) == -1)
 		return -1;
 	if (count.stopped + count.traced + count.running == 0)
 		return gone(p->pid, e);
@@ -286,21 +225,43 @@ wait_a_moment(int64_t deadline, long *ms)
 	return true;
 }
 
+/*
+ * Whether no thread runs, and none was missed while they were counted: who is stopped creates
+ * none.  p->moves is what it takes to see whether one ran later.
+ */
 static int
-enter_stop(const struct pause *p, unsigned timeout_ms, struct err *e)
+stands_still(struct pause *p, struct threads *count, bool *still, struct err *e)
+{
+	struct threads again;
+
+	*still = false;
+	if (threads_count(p->pid, count, e) == -1)
+		return -1;
+	if (count->stopped + count->traced + count->running == 0)
+		return gone(p->pid, e);
+	if (count->running != 0)
+		return 0;
+	p->moves = threads_moves(p->pid);
+	if (threads_count(p->pid, &again, e) == -1)
+		return -1;
+	*still = again.running == 0 && threads_moves(p->pid) == p->moves;
+	return 0;
+}
+
+static int
+enter_stop(struct pause *p, unsigned timeout_ms, struct err *e)
 {
 	int64_t deadline = now_ms() + timeout_ms;
 	struct threads count;
+	bool still;
 	long ms = 1;
 
 	if (!p->was_paused && pidfd_send_signal(p->fd, SIGSTOP, NULL, 0) == -1)
 		return err_sys(e, "stop process %d", (int)p->pid);
 	do {
-		if (count_threads(p->pid, &count, e) == -1)
+		if (stands_still(p, &count, &still, e) == -1)
 			return -1;
-		if (count.stopped + count.traced + count.running == 0)
-			return gone(p->pid, e);
-		if (count.running == 0)
+		if (still)
 			return 0;
 	} while (wait_a_moment(deadline, &ms));
 	return err_set(e, ERR_FAILED,
@@ -309,7 +270,31 @@ enter_stop(const struct pause *p, unsigned timeout_ms, struct err *e)
 	    (int)p->pid, timeout_ms, count.running);
 }
 
-/* Waits until the kernel says so; it wakes poll(2) at each change. */
+/* Who is moved out of a frozen cgroup runs. */
+static int
+check_cgroup(const struct pause *p, struct err *e)
+{
+	struct stat ours, now;
+	struct cgroup cg;
+	int fd = -1, same = 0;
+
+	if (cgroup_find(p->pid, &cg, e) == -1)
+		return -1;
+	fd = cgroup_open_file(&cg, "cgroup.events", O_RDONLY);
+	if (fd != -1 && fstat(p->events, &ours) == 0 && fstat(fd, &now) == 0)
+		same = ours.st_dev == now.st_dev && ours.st_ino == now.st_ino;
+	fd_close(&fd);
+	if (same)
+		return 0;
+	return err_set(e, ERR_FAILED,
+	    "process %d was moved out of the cgroup that is frozen: it is not consistent",
+	    (int)p->pid);
+}
+
+/*
+ * Waits until the kernel says so; it wakes poll(2) at each change, some milliseconds later if
+ * there was one just before.  When we return it has told of ours: pause_check sees the next.
+ */
 static int
 enter_freezer(const struct pause *p, unsigned timeout_ms, struct err *e)
 {
@@ -317,19 +302,23 @@ enter_freezer(const struct pause *p, unsigned timeout_ms, struct err *e)
 	int64_t deadline = now_ms() + timeout_ms, left;
 	char text[256];
 
-	if (!p->was_paused && pwrite(p->fd, "1", 1, 0) != 1)
+	if (!read_small(p->events, text, sizeof(text)) ||
+	    (!p->was_paused && pwrite(p->fd, "1", 1, 0) != 1))
 		return err_sys(e, "freeze process %d", (int)p->pid);
 	for (;;) {
+		left = deadline - now_ms();
+		if (!p->was_paused)
+			poll(&pfd, 1, (int)MIN(MAX(left, 0), 100));
 		if (!read_small(p->events, text, sizeof(text)))
 			return err_sys(e, "freeze process %d", (int)p->pid);
 		if (strstr(text, "populated 0") != NULL)
 			return gone(p->pid, e);
 		if (strstr(text, "frozen 1") != NULL)
-			return 0;
-		left = deadline - now_ms();
+			return check_cgroup(p, e);
 		if (left <= 0)
 			break;
-		poll(&pfd, 1, (int)MIN(left, 100));
+		if (p->was_paused)
+			poll(&pfd, 1, (int)MIN(left, 100));
 	}
 	return err_set(e, ERR_FAILED,
 	    "process %d did not freeze within %u ms: one of its threads is busy in the kernel, "
@@ -351,24 +340,45 @@ pause_enter(struct pause *p, unsigned timeout_ms, struct err *e)
 	return r;
 }
 
+static int
+check_stopped(const struct pause *p, bool *paused, struct err *e)
+{
+	struct threads count;
+
+	if (threads_count(p->pid, &count, e) == -1)
+		return -1;
+	/* Whether it ran before its end cannot be seen any more. */
+	if (count.stopped + count.traced + count.running == 0)
+		return gone(p->pid, e);
+	*paused = count.running == 0 && threads_moves(p->pid) == p->moves;
+	return 0;
+}
+
+static int
+check_frozen(const struct pause *p, bool *paused, struct err *e)
+{
+	struct pollfd pfd = { .fd = p->events, .events = POLLPRI };
+	char text[256];
+
+	*paused = poll(&pfd, 1, 0) == 0;
+	if (!read_small(p->events, text, sizeof(text)))
+		return err_sys(e, "state of process %d", (int)p->pid);
+	*paused = *paused && strstr(text, "frozen 1") != NULL;
+	return check_cgroup(p, e);
+}
+
 int
 pause_check(const struct pause *p, struct err *e)
 {
-	struct threads count = { 0 };
-	char text[256];
 	bool paused = true;
+	int rc = 0;
 
-	if (p->method == PAUSE_STOP) {
-		if (count_threads(p->pid, &count, e) == -1)
-			return -1;
-		paused = count.running == 0;
-	} else if (p->method == PAUSE_FREEZER) {
-		if (!read_small(p->events, text, sizeof(text)))
-			return err_sys(e, "state of process %d", (int)p->pid);
-		paused = strstr(text, "frozen 1") != NULL;
-	}
-	if (paused)
-		return 0;
+	if (p->method == PAUSE_STOP)
+		rc = check_stopped(p, &paused, e);
+	else if (p->method == PAUSE_FREEZER)
+		rc = check_frozen(p, &paused, e);
+	if (rc == -1 || paused)
+		return rc;
 	return err_set(e, ERR_FAILED,
 	    "somebody let process %d run while its memory was read: it is not consistent",
 	    (int)p->pid);

@@ -3,6 +3,7 @@
 #define GMEM_MEMORY_PAUSE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/err.h"
@@ -40,6 +41,7 @@ struct pause {
 	int fd; /* FREEZER: cgroup.freeze; STOP: a pidfd; else -1; owned */
 	int events; /* FREEZER: cgroup.events; else -1; owned */
 	int lock; /* /proc/PID under flock(2); else -1; owned */
+	uint64_t moves; /* STOP: threads_moves, since pause_enter */
 	bool was_paused; /* before us: left so by release and resume */
 };
 
@@ -65,7 +67,10 @@ int pause_prepare(struct pause *p, pid_t pid, enum pause_method method, struct e
  */
 int pause_enter(struct pause *p, unsigned timeout_ms, struct err *e);
 
-/* That nobody else has let it run since pause_enter: another SIGCONT, say.  Not for NONE. */
+/*
+ * That nobody else has let it run since pause_enter, by another SIGCONT, say, also if it was
+ * paused again; who begins to trace it counts as well.  Not for NONE.
+ */
 int pause_check(const struct pause *p, struct err *e);
 
 /* prepare and enter in one; on failure *p is PAUSE_INIT. */

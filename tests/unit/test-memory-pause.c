@@ -104,6 +104,53 @@ test_stop(void)
 	child_end(&c);
 }
 
+/* Somebody lets it run for a moment. */
+static void
+test_disturbed(void)
+{
+	struct pause p = PAUSE_INIT;
+	struct err e = ERR_INIT;
+	struct child c;
+	int calm = 0;
+
+	child_start(&c, be_busy, NULL);
+	for (int i = 0; i < 50; i++) {
+		calm += pause_process(&p, c.pid, PAUSE_STOP, 2000, &e) == 0 &&
+			pause_check(&p, &e) == 0;
+		pause_resume(&p, &e);
+	}
+	ok(calm == 50, "undisturbed %d times of 50: %s", calm, e.msg);
+	ok(pause_process(&p, c.pid, PAUSE_STOP, 2000, &e) == 0, "stop: %s", e.msg);
+	kill(c.pid, SIGCONT);
+	ok(runs(), "somebody lets it run");
+	kill(c.pid, SIGSTOP);
+	while (!stands())
+		;
+	ok(pause_check(&p, &e) == -1 && strstr(e.msg, "somebody let") != NULL,
+	    "which is noticed though it was stopped again: %s", e.msg);
+	pause_resume(&p, &e);
+	child_end(&c);
+}
+
+/* systemd does so to end a service. */
+static void
+test_ended(void)
+{
+	struct pause p = PAUSE_INIT;
+	struct err e = ERR_INIT;
+	struct child c;
+	siginfo_t info;
+
+	child_start(&c, be_busy, NULL);
+	ok(pause_process(&p, c.pid, PAUSE_STOP, 2000, &e) == 0, "stop: %s", e.msg);
+	kill(c.pid, SIGTERM);
+	kill(c.pid, SIGCONT);
+	waitid(P_PID, (id_t)c.pid, &info, WEXITED | WNOWAIT);
+	ok(pause_check(&p, &e) == -1, "that it ended is noticed: %s", e.msg);
+	pause_resume(&p, &e);
+	child_end(&c);
+}
+
 /* A guardian made between prepare and enter knows enough to resume. */
 static void
 test_guardian(void)
@@ -257,7 +304,7 @@ freeze(const char *dir, const char *how)
 }
 
 static void
-test_freezer_in(const char *dir, const struct child *c)
+test_freezer_in(const char *dir, const char *parent, const struct child *c)
 {
 	struct pause p = PAUSE_INIT, outer = PAUSE_INIT;
 	struct err e = ERR_INIT;
@@ -288,6 +335,21 @@ test_freezer_in(const char *dir, const struct child *c)
 	pause_resume(&p, &e);
 	child_end(&other);
 
+	ok(pause_process(&p, c->pid, PAUSE_FREEZER, 2000, &e) == 0 && pause_check(&p, &e) == 0,
+	    "nobody lets it run");
+	usleep(20000); /* the kernel tells of changes so often */
+	ok(freeze(dir, "0") && runs() && freeze(dir, "1") && stands(), "somebody does");
+	ok(pause_check(&p, &e) == -1, "which is noticed though it is frozen again: %s", e.msg);
+	pause_resume(&p, &e);
+	ok(pause_process(&p, c->pid, PAUSE_FREEZER, 2000, &e) == 0 && move(parent, c->pid) &&
+		runs(),
+	    "somebody moves it out");
+	ok(pause_check(&p, &e) == -1 && strstr(e.msg, "moved out") != NULL,
+	    "which is noticed: %s", e.msg);
+	pause_resume(&p, &e);
+	if (!move(dir, c->pid))
+		errx(1, "it cannot be moved back");
+
 	ok(pause_from_inside(dir, c->pid) == 0, "not from inside");
 	ok(runs(), "it runs");
 }
@@ -301,19 +363,19 @@ test_freezer(void)
 	struct child c;
 
 	if (cgroup_find(getpid(), &cg, &e) == -1) {
-		skip(14, "%s", e.msg);
+		skip(19, "%s", e.msg);
 		return;
 	}
 	snprintf(dir, sizeof(dir), "%s/gmem-test.%d", cg.dir, (int)getpid());
 	if (mkdir(dir, 0755) == -1) {
-		skip(14, "no cgroup can be made below %.200s", cg.dir);
+		skip(19, "no cgroup can be made below %.200s", cg.dir);
 		return;
 	}
 	child_start(&c, be_busy, NULL);
 	if (move(dir, c.pid))
-		test_freezer_in(dir, &c);
+		test_freezer_in(dir, cg.dir, &c);
 	else
-		skip(14, "no process can be moved into a cgroup");
+		skip(19, "no process can be moved into a cgroup");
 	child_end(&c);
 	for (int i = 0; rmdir(dir) == -1 && i < 50; i++)
 		usleep(20000);
@@ -341,6 +403,8 @@ main(void)
 		err(1, "mmap");
 	test_names();
 	test_stop();
+	test_disturbed();
+	test_ended();
 	test_guardian();
 	test_stuck();
 	test_refusals();
