@@ -15,15 +15,23 @@
  * Of memory that is a file holes are protected as well as pages (the kernel leaves a mark in
  * the page table); WP_UNPOPULATED is about anonymous memory, which we never have.
  */
-int
-uffd_protect_handshake(int fd, struct err *e)
+static int
+shake_hands(int fd, uint64_t more)
 {
 	struct uffdio_api api = { .api = UFFD_API,
 		.features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
 			    UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_REMAP |
-			    UFFD_FEATURE_EVENT_UNMAP };
+			    UFFD_FEATURE_EVENT_UNMAP | more };
 
-	if (ioctl(fd, UFFDIO_API, &api) == 0)
+	return ioctl(fd, UFFDIO_API, &api);
+}
+
+/* A child writes to the same memory unprotected: who may be told of it (CAP_SYS_PTRACE) is. */
+int
+uffd_protect_handshake(int fd, struct err *e)
+{
+	if (shake_hands(fd, UFFD_FEATURE_EVENT_FORK) == 0 ||
+	    (errno == EPERM && shake_hands(fd, 0) == 0))
 		return uffd_unblock(fd, e);
 	if (errno == EINVAL)
 		return err_set(e, ERR_UNSUPPORTED,

@@ -9,13 +9,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -39,7 +42,7 @@ static struct err e;
 
 /* ---- the VM ---- */
 
-enum deed { RUN, DISCARD, UNMAP, HOLE };
+enum deed { RUN, DISCARD, UNMAP, HOLE, FORK };
 
 /* Shared with the child. */
 struct shared {
@@ -127,6 +130,7 @@ static void
 misbehave(const struct vm *vm)
 {
 	uint8_t *last = vm->at[0] + vm->size - vm->unit;
+	pid_t child;
 
 	switch (atomic_load(&vm->shared->wish)) {
 	case DISCARD:
@@ -138,6 +142,14 @@ misbehave(const struct vm *vm)
 		break;
 	case UNMAP:
 		munmap(last, vm->unit);
+		break;
+	case FORK:
+		child = fork();
+		if (child == 0) {
+			*last = 'w';
+			_exit(0);
+		}
+		waitpid(child, NULL, 0);
 		break;
 	default:
 		break;
@@ -677,6 +689,18 @@ can_protect(void)
 	return p != NULL;
 }
 
+static bool
+may_see_forks(void)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_EVENT_FORK };
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	bool may = fd != -1 && ioctl(fd, UFFDIO_API, &api) == 0;
+
+	if (fd != -1)
+		close(fd);
+	return may;
+}
+
 int
 main(void)
 {
@@ -689,6 +713,10 @@ main(void)
 	test_abandoned();
 	test_misdeed(DISCARD, "discarded", "discarded 4096 bytes");
 	test_misdeed(UNMAP, "unmapped", "unmapped 4096 bytes");
+	if (may_see_forks())
+		test_misdeed(FORK, "fork", "makes a child");
+	else
+		skip(3, "fork: not seen without CAP_SYS_PTRACE");
 	test_race();
 	test_early();
 	test_hole();
