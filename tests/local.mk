@@ -71,6 +71,12 @@ vmm_touch_CPPFLAGS = $(UNIT_CPPFLAGS) -I$(top_srcdir)/include
 vmm_touch_CFLAGS = -std=gnu11 $(WARN_CFLAGS) -pthread
 vmm_touch_LDADD =
 
+# A file system that hangs.
+check_PROGRAMS += stall-fs
+stall_fs_SOURCES = %D%/lib/stall-fs.c
+stall_fs_CFLAGS = -std=gnu11 $(WARN_CFLAGS)
+stall_fs_LDADD =
+
 check_PROGRAMS += handoff-liar
 handoff_liar_SOURCES = %D%/lib/handoff-liar.c
 handoff_liar_CPPFLAGS = $(UNIT_CPPFLAGS) -I$(top_srcdir)/include
@@ -139,6 +145,7 @@ restore_tests = \
 	%D%/cli/restore-manners.sh \
 	%D%/cli/restore-record.sh \
 	%D%/cli/restore-prefetch.sh \
+	%D%/cli/restore-stalls.sh \
 	%D%/cli/restore-stats.sh \
 	%D%/cli/restore-supervise.sh \
 	%D%/cli/restore-touch.sh \

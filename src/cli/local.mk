@@ -6,4 +6,5 @@ libgmemcli_a_SOURCES = \
 	%D%/filter-page-server.def \
 	%D%/json.c %D%/json.h \
 	%D%/opt.c %D%/opt.h \
-	%D%/progress.c %D%/progress.h
+	%D%/progress.c %D%/progress.h \
+	%D%/time-limit.c %D%/time-limit.h

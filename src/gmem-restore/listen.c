@@ -18,6 +18,7 @@
 #include "base/ckd.h"
 #include "base/fdio.h"
 #include "base/log.h"
+#include "cli/time-limit.h"
 #include "gmem-restore/listen-socket.h"
 #include "gmem-restore/page-server.h"
 #include "image/image.h"
@@ -137,8 +138,8 @@ give_memory(const struct listener *l, struct served *v, const struct fc_peer *pe
 	};
 	int taken = *uffd;
 
-	if (prefetching_open(&v->prefetching, &l->settings->prefetch, l->img, options.record,
-		&options.prefetch, e) == -1 ||
+	if (prefetching_open(&v->prefetching, &l->settings->prefetch, l->img, &options, e) ==
+		-1 ||
 	    pager_new(&v->server, page_server_path(), log_level(), e) == -1 ||
 	    pager_open(v->server, l->img, &options, e) == -1)
 		return -1;
@@ -469,11 +470,23 @@ take_descriptors(struct listener *l, struct err *e)
 }
 
 static int
+open_image(struct listener *l, struct err *e)
+{
+	const struct listen_settings *s = l->settings;
+	struct time_limit *limit;
+	int rc;
+
+	if (time_limit_start(&limit, s->image, s->io_timeout, e) == -1)
+		return -1;
+	rc = image_open_expected(&l->img, s->image, s->expect_root, e);
+	time_limit_stop(limit);
+	return rc;
+}
+
+static int
 prepare(struct listener *l, struct err *e)
 {
-	if (take_descriptors(l, e) == -1)
-		return -1;
-	if (image_open_expected(&l->img, l->settings->image, l->settings->expect_root, e) == -1)
+	if (take_descriptors(l, e) == -1 || open_image(l, e) == -1)
 		return -1;
 	if (l->img->manifest.nregions == 0)
 		return err_set(e, ERR_FAILED, "%s: holds no memory", l->img->path);

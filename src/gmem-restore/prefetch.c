@@ -11,6 +11,7 @@
 
 #include "base/fdio.h"
 #include "base/log.h"
+#include "cli/time-limit.h"
 #include "format/trace.h"
 #include "image/hot.h"
 #include "image/trace-file.h"
@@ -57,13 +58,28 @@ prefetch_ready_fd(struct prefetch_settings *p, int fd, struct err *e)
 }
 
 static int
-read_list(struct prefetching *p, const struct image *img, size_t *n, struct err *e)
+read_trace(struct trace *t, const char *path, unsigned io_timeout, struct err *e)
+{
+	struct time_limit *limit;
+	int rc;
+
+	*t = (struct trace){ .runs = NULL };
+	if (time_limit_start(&limit, path, io_timeout, e) == -1)
+		return -1;
+	rc = trace_read_file(t, path, e);
+	time_limit_stop(limit);
+	return rc;
+}
+
+static int
+read_list(struct prefetching *p, const struct image *img, unsigned io_timeout, size_t *n,
+    struct err *e)
 {
 	uint64_t dropped = 0;
 	struct trace t;
 	int rc;
 
-	rc = trace_read_file(&t, p->settings->trace, e);
+	rc = read_trace(&t, p->settings->trace, io_timeout, e);
 	if (rc == 0)
 		rc = trace_resolve(&t, &img->manifest, img->root, &p->list, n, &dropped, e);
 	trace_free(&t);
@@ -77,13 +93,20 @@ read_list(struct prefetching *p, const struct image *img, size_t *n, struct err 
 
 /* Says so if --prefetch hot was asked for in vain. */
 static int
-check_hot(const struct prefetching *p, const struct image *img, struct err *e)
+check_hot(
+    const struct prefetching *p, const struct image *img, unsigned io_timeout, struct err *e)
 {
+	struct time_limit *limit;
 	const struct hot_list *hot;
+	int rc;
 
 	if (!p->settings->given || p->settings->kind != PREFETCH_HOT)
 		return 0;
-	if (image_hot(img, &hot, e) == -1)
+	if (time_limit_start(&limit, img->path, io_timeout, e) == -1)
+		return -1;
+	rc = image_hot(img, &hot, e);
+	time_limit_stop(limit);
+	if (rc == -1)
 		return -1;
 	if (hot != NULL)
 		return 0;
@@ -94,16 +117,19 @@ check_hot(const struct prefetching *p, const struct image *img, struct err *e)
 
 int
 prefetching_open(struct prefetching *p, const struct prefetch_settings *settings,
-    const struct image *img, bool recording, struct prefetch_options *out, struct err *e)
+    const struct image *img, struct server_options *options, struct err *e)
 {
+	struct prefetch_options *out = &options->prefetch;
+
 	*p = (struct prefetching){ .settings = settings, .ready_fd = settings->ready_fd };
 	*out = (struct prefetch_options){ .kind = settings->kind, .io = settings->io };
-	if (recording && !settings->given)
+	if (options->record && !settings->given)
 		out->kind = PREFETCH_NONE;
-	if (settings->kind == PREFETCH_LIST && read_list(p, img, &out->nlist, e) == -1)
+	if (settings->kind == PREFETCH_LIST &&
+	    read_list(p, img, options->io_timeout, &out->nlist, e) == -1)
 		return -1;
 	out->list = p->list;
-	return check_hot(p, img, e);
+	return check_hot(p, img, options->io_timeout, e);
 }
 
 void

@@ -31,10 +31,13 @@ struct prefetching {
 	int ready_fd; /* -1: told, or nobody wants to know */
 };
 
-/* What the server is asked for; the list lives until prefetching_close.  Recording: nothing,
- * unless it was asked for. */
+/*
+ * Sets options->prefetch, what the server is asked for; the list lives until prefetching_close.
+ * With options->record: nothing, unless it was asked for.  options->io_timeout limits what is
+ * read here.
+ */
 int prefetching_open(struct prefetching *p, const struct prefetch_settings *settings,
-    const struct image *img, bool recording, struct prefetch_options *out, struct err *e);
+    const struct image *img, struct server_options *options, struct err *e);
 
 /* Tells who waits for it, once, when all is there. */
 void prefetching_look(struct prefetching *p, const struct pager *s);

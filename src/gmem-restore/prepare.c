@@ -9,6 +9,7 @@
 
 #include "base/fdio.h"
 #include "base/log.h"
+#include "cli/time-limit.h"
 #include "gmem-restore/page-server.h"
 #include "gmem-restore/preflight.h"
 #include "gmem-restore/restore-internal.h"
@@ -116,8 +117,7 @@ new_server(struct restore *r, struct err *e)
 		.io_timeout = r->o->io_timeout,
 	};
 
-	if (prefetching_open(&r->prefetching, &r->o->prefetch, r->img, options.record,
-		&options.prefetch, e) == -1 ||
+	if (prefetching_open(&r->prefetching, &r->o->prefetch, r->img, &options, e) == -1 ||
 	    pager_open(r->server, r->img, &options, e) == -1 ||
 	    (r->o->stats != NULL && series_start(&r->series, r->server, e) == -1))
 		return -1;
@@ -226,6 +226,20 @@ static void __attribute__((noreturn)) stalled(void *arg, const struct image_stal
 	_exit(STATUS_FAILED);
 }
 
+/* A file system that hangs hangs here first. */
+static int
+open_image(struct restore *r, struct err *e)
+{
+	struct time_limit *limit;
+	int rc;
+
+	if (time_limit_start(&limit, r->o->image, r->o->io_timeout, e) == -1)
+		return -1;
+	rc = image_open_expected(&r->img, r->o->image, r->o->expect_root, e);
+	time_limit_stop(limit);
+	return rc;
+}
+
 int
 restore_prepare(struct restore *r, struct err *e)
 {
@@ -235,9 +249,9 @@ restore_prepare(struct restore *r, struct err *e)
 	/* First of all: it takes a moment, and nobody waits for it yet. */
 	if (pager_new(&r->server, page_server_path(), r->o->level, e) == -1)
 		return -1;
-	if (image_open_expected(&r->img, r->o->image, r->o->expect_root, e) == -1 ||
-	    preflight_descriptors(r->img, e) == -1 || take_arguments(r, e) == -1 ||
-	    preflight_memory(r->o, &r->guest, e) == -1 || find_state(r, &state, e) == -1)
+	if (open_image(r, e) == -1 || preflight_descriptors(r->img, e) == -1 ||
+	    take_arguments(r, e) == -1 || preflight_memory(r->o, &r->guest, e) == -1 ||
+	    find_state(r, &state, e) == -1)
 		return -1;
 	if (r->o->io_timeout != 0 &&
 	    image_watch_start(&r->watch, r->img, r->o->io_timeout, stalled, r, e) == -1)

@@ -1,0 +1,116 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+# A file system that hangs, or a FIFO that nobody writes to, while the image or a trace is opened:
+# never a hang without a message, and no VMM that waits for it.
+. "${abs_top_srcdir:?}/tests/lib/storm.sh"
+needs_userfaultfd
+image a 65536 hot=7 ram=memfd,16,10,5
+make-trace "$image" "$tmp/trace" -r 1 50 || exit 99
+mem='open={mem} pattern=5,10'
+options="--io-timeout 1"
+
+# ---- FIFOs ----
+
+mkfifo "$tmp/fifo"
+keep=$image image=$tmp/fifo
+# shellcheck disable=SC2086
+vmm "an image that is a FIFO without a writer" 1 say=started $mem map
+check "is told" grep -q "fifo could not be opened and read within 1 s (--io-timeout)" "$err"
+check "and no VMM was started" lacks started "$out"
+t "the same with --listen" 1 timeout -k 5 "$patience" \
+    gmem-restore --io-timeout 1 "$tmp/fifo" --listen "$tmp/socket"
+check "is told, too" grep -q "fifo could not be opened and read within 1 s" "$err"
+check "and there is no socket" test ! -e "$tmp/socket"
+image=$keep
+
+options="--io-timeout 1 --prefetch trace=$tmp/fifo"
+# shellcheck disable=SC2086
+vmm "a trace that is a FIFO without a writer" 1 say=started $mem map
+check "is told" grep -q "fifo could not be opened and read within 1 s (--io-timeout)" "$err"
+check "and no VMM was started" lacks started "$out"
+
+# One that is written in time is read.
+(sleep 0.3 && cat "$tmp/trace" >"$tmp/fifo") &
+options="--io-timeout 30 --prefetch trace=$tmp/fifo"
+# shellcheck disable=SC2086
+vmm "one that is written is read" 0 $mem map verify
+
+# ---- a file system ----
+
+mkdir "$tmp/files" "$tmp/mnt" "$tmp/control"
+# Who hangs in it can't be killed before it answers.
+trap 'rm -f "$tmp/control"/*; vmm_clean' EXIT
+mv "$tmp/a.gmem" "$tmp/trace" "$tmp/files"
+stall-fs "$tmp/files" "$tmp/mnt" "$tmp/control" </dev/null >"$out" 2>"$err"
+case $? in
+0) ;;
+77)
+    skip "a file system that hangs" "$(cat "$err")"
+    done_testing
+    ;;
+*) exit 99 ;;
+esac
+image=$tmp/mnt/a.gmem
+options="--io-timeout 30 --prefetch trace=$tmp/mnt/trace"
+# shellcheck disable=SC2086
+vmm "while it answers all is well" 0 $mem map verify
+
+# stalls NAME MESSAGE WORD...: it hangs until the message has come.
+stalls() {
+    name=$1 message=$2
+    shift 2
+    # shellcheck disable=SC2086
+    timeout -k 5 "$patience" gmem-restore $options "$image" -- vmm-touch say=started $mem "$@" \
+        >"$out" 2>"$err" </dev/null &
+    vmm=$!
+    check "$name: is told" await grep -Eq "$message" "$err"
+    rm -f "$tmp/control"/*
+    wait $vmm
+    check "$name: status" test $? -eq 1
+}
+options="--io-timeout 1"
+late='could not be opened and read within 1 s .--io-timeout.: the file system hangs'
+: >"$tmp/control/open"
+stalls "open" "a.gmem $late"
+check "no VMM" lacks started "$out"
+: >"$tmp/control/read"
+stalls "the header" "a.gmem $late"
+check "no VMM" lacks started "$out"
+echo $(($(wc -c <"$tmp/files/a.gmem") - 1)) >"$tmp/control/read"
+stalls "the trailer" "a.gmem $late"
+check "no VMM" lacks started "$out"
+keep=$image image=$tmp/files/a.gmem
+options="--io-timeout 1 --prefetch trace=$tmp/mnt/trace"
+for how in open read; do
+    : >"$tmp/control/$how"
+    stalls "a trace, $how" "trace $late"
+    check "no VMM" lacks started "$out"
+done
+image=$keep
+
+# While it serves.
+launch() { # WORD...
+    rm -f "$tmp/go" "$tmp/pid"
+    # shellcheck disable=SC2086
+    gmem-restore $options --no-background --prefetch none "$image" -- vmm-touch $mem map \
+        pages=r1 pid="$tmp/pid" wait="$tmp/go" "$@" >"$out" 2>"$err" </dev/null &
+    watch_over
+    await test -s "$tmp/pid"
+}
+options="--io-timeout 1"
+stalls_late() { # NAME WHAT MESSAGE
+    launch verify forever
+    : >"$tmp/control/$2"
+    : >"$tmp/go"
+    check "$1: is told" await grep -Eq "$3" "$err"
+    check "$1: the VMM is gone" await gone "$(cat "$tmp/pid")"
+    rm -f "$tmp/control"/*
+    finish
+    check "$1: status" test "$status" -eq 1
+    check "$1: no wrong byte" lacks MISMATCH "$err"
+}
+stalls_late "reads of pages" read 'being read for more than 1 s .*; the VMM was stopped'
+
+umount "$tmp/mnt"
+check "nothing is left behind" none_left
+done_testing
