@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
@@ -198,10 +199,13 @@ child_open(const struct pager_child *c, const struct pager *p, bool resume, stru
 	if (send_open(c, p, resume, e) == -1)
 		return -1;
 	/* Nobody watches its reads of the image yet. */
-	if (p->options.io_timeout != 0 && poll(&answer, 1, (int)MIN(s, 1000000u) * 1000) == 0)
-		return err_set(e, ERR_FAILED,
+	if (p->options.io_timeout != 0 && poll(&answer, 1, (int)MIN(s, 1000000u) * 1000) == 0) {
+		err_set(e, ERR_FAILED,
 		    "the page server %s has not opened %s within %u s: the file system hangs",
 		    p->program, p->img->path, s);
+		e->sysno = ETIMEDOUT;
+		return -1;
+	}
 	if (expect(c, p->program, &r, sizeof(r), e) == -1)
 		return -1;
 	if (r.type != PAGER_OPEN || r.version != PAGER_VERSION)
@@ -213,6 +217,26 @@ child_open(const struct pager_child *c, const struct pager *p, bool resume, stru
 }
 
 /* ---- its end ---- */
+
+enum child_life
+child_look(const struct pager_child *c)
+{
+	struct err unused = ERR_INIT;
+	char path[64], *stat;
+	const char *paren;
+	enum child_life life = CHILD_LIVES;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)c->pid);
+	if (fd_slurp(path, 4096, &stat, NULL, &unused) == -1)
+		return CHILD_LIVES; /* its pidfd tells as well */
+	paren = strrchr(stat, ')');
+	if (paren != NULL && paren[1] == ' ' && strchr("ZX", paren[2]) != NULL)
+		life = CHILD_DIES;
+	else if (paren != NULL && paren[1] == ' ' && strchr("Tt", paren[2]) != NULL)
+		life = CHILD_STANDS;
+	free(stat);
+	return life;
+}
 
 bool
 child_has_ended(const struct pager_child *c)
@@ -253,7 +277,8 @@ child_bury(const struct pager_child *c, const char *program, struct pager_end *e
 
 	/* Killed, it may go on reading a file for ever, if the file system hangs. */
 	if (poll(&ended, 1, BURY_MS) != 1) {
-		err_set(&end->how, ERR_FAILED, "the page server %s does not end", program);
+		err_set(&end->how, ERR_FAILED,
+		    "the page server %s was killed, and does not end: its file hangs", program);
 		return;
 	}
 	while (wait4(c->pid, &status, 0, &usage) == -1 && errno == EINTR)

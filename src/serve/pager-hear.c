@@ -4,9 +4,12 @@
 #include <poll.h>
 
 #include "base/fdio.h"
+#include "base/log.h"
 #include "serve/pager-internal.h"
 
-/* What a page server tells by itself. */
+/* What a page server tells by itself, and what can be seen of one that tells nothing. */
+
+#define LOOK_MS 2000 /* how often to look */
 
 static bool
 is_event(const struct pager_event *ev, ssize_t n, const int fds[PAGER_FDS_MAX])
@@ -54,6 +57,24 @@ pager_hear(struct pager *p)
 	return true;
 }
 
+/*
+ * Now and then, since nothing tells of it: whether it was killed, and can't end.  One that
+ * stands still was made to, and the VM waits for whoever did that; so this is told, once.
+ */
+static bool
+is_dying(const struct pager *p, bool *stands)
+{
+	enum child_life life = child_look(&p->child);
+
+	if (life == CHILD_STANDS && !*stands)
+		log_warn(
+		    "the page server, process %d, is stopped (SIGSTOP, or a debugger): the "
+		    "VM waits for it",
+		    (int)p->child.pid);
+	*stands = life == CHILD_STANDS;
+	return life == CHILD_DIES;
+}
+
 bool
 pager_watch(struct pager *p)
 {
@@ -63,9 +84,14 @@ pager_watch(struct pager *p)
 		{ .fd = p->child.pidfd, .events = POLLIN },
 		{ .fd = p->stop_fd, .events = POLLIN },
 	};
+	bool stands = false;
+	int n;
 
 	for (;;) {
-		if (poll(polls, 4, -1) == -1)
+		n = poll(polls, 4, atomic_load(&p->state) == SERVER_COMPLETE ? -1 : LOOK_MS);
+		if (n == 0 && is_dying(p, &stands))
+			return true;
+		if (n < 1)
 			continue;
 		if (polls[3].revents != 0)
 			return false;

@@ -185,8 +185,20 @@ int child_start(struct pager_child *c, const struct pager *p, struct err *e);
 int child_await_hello(
     const struct pager_child *c, const char *program, int stop_fd, struct err *e);
 
-/* OPEN and its reply; -1 with sysno EPIPE: it has ended. */
+/* OPEN and its reply; -1 with sysno EPIPE: it has ended, ETIMEDOUT: the file system hangs. */
 int child_open(const struct pager_child *c, const struct pager *p, bool resume, struct err *e);
+
+/*
+ * What its first thread is, which never reads a file: one that is killed while others of it do
+ * neither ends nor hangs up before they have read, if ever.
+ */
+enum child_life {
+	CHILD_LIVES,
+	CHILD_STANDS, /* SIGSTOP, or a debugger */
+	CHILD_DIES,
+};
+
+enum child_life child_look(const struct pager_child *c);
 
 /* Whether it is dead, or dying. */
 bool child_has_ended(const struct pager_child *c);

@@ -131,12 +131,12 @@ be_up(struct pager *p)
 	pthread_mutex_unlock(&p->lock);
 }
 
-/* What one says of the image any other would say. */
+/* What one says of the image any other would say; and each would hang as long in its file. */
 static bool
 is_final(const struct err *e)
 {
 	return e->kind == ERR_CORRUPT || e->kind == ERR_INCOMPLETE ||
-	       e->kind == ERR_UNSUPPORTED || e->kind == ERR_MISMATCH;
+	       e->kind == ERR_UNSUPPORTED || e->kind == ERR_MISMATCH || e->sysno == ETIMEDOUT;
 }
 
 static void

@@ -111,6 +111,34 @@ stalls_late() { # NAME WHAT MESSAGE
 }
 stalls_late "reads of pages" read 'being read for more than 1 s .*; the VMM was stopped'
 
+# A page server that is killed while it reads neither ends nor hangs up.
+options="--io-timeout 60"
+launch verify
+: >"$tmp/control/read"
+: >"$tmp/go"
+sleep 0.5
+kill -KILL "$(page_server "$restore")"
+# shellcheck disable=SC2317
+told() { grep -q 'was killed, and does not end: its file hangs; another one goes on' "$err"; }
+await told || await told
+check "killed while it reads: another one goes on" told
+rm -f "$tmp/control"/*
+finish
+check "and when the file can be read, to the end" test "$status" -eq 0
+
+# One that stands still was made to.
+launch verify
+server=$(page_server "$restore")
+kill -STOP "$server"
+: >"$tmp/go"
+check "SIGSTOP of the page server: that is told" \
+    await grep -q "the page server, process $server, is stopped" "$err"
+sleep 2.5
+check "once" test "$(grep -c 'is stopped' "$err")" -eq 1
+kill -CONT "$server"
+finish
+check "and it goes on" test "$status" -eq 0
+
 umount "$tmp/mnt"
 check "nothing is left behind" none_left
 done_testing
