@@ -6,6 +6,7 @@ libgmem_a_SOURCES += \
 	%D%/mix.h \
 	%D%/err.c %D%/err.h \
 	%D%/fdio.c %D%/fdio.h \
+	%D%/fdpass.c %D%/fdpass.h \
 	%D%/log.c %D%/log.h \
 	%D%/pool.c %D%/pool.h \
 	%D%/printable.c %D%/printable.h \

@@ -5,20 +5,15 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/socket.h>
 
 #include "base/fdio.h"
-
-#define SCM_RIGHTS_MAX 253 /* descriptors in one message: unix(7) */
+#include "base/fdpass.h"
 
 int
 pager_send(int sock, const struct pager_message *m, struct err *e)
 {
-	union {
-		char buf[CMSG_SPACE(PAGER_FDS_MAX * sizeof(int))];
-		struct cmsghdr head;
-	} control = { 0 };
+	struct fd_room room;
 	struct iovec iov[] = {
 		{ (void *)(uintptr_t)m->head, m->head_len },
 		{ (void *)(uintptr_t)m->tail, m->tail_len },
@@ -26,56 +21,22 @@ pager_send(int sock, const struct pager_message *m, struct err *e)
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = m->tail_len != 0 ? 2 : 1 };
 	ssize_t n;
 
-	if (m->nfds != 0) {
-		msg.msg_control = control.buf;
-		msg.msg_controllen = CMSG_SPACE(m->nfds * sizeof(int));
-		control.head.cmsg_level = SOL_SOCKET;
-		control.head.cmsg_type = SCM_RIGHTS;
-		control.head.cmsg_len = CMSG_LEN(m->nfds * sizeof(int));
-		memcpy(CMSG_DATA(&control.head), m->fds, m->nfds * sizeof(int));
-	}
+	fd_attach(&msg, &room, m->fds, m->nfds);
 	do
 		n = sendmsg(sock, &msg, MSG_NOSIGNAL | (m->now ? MSG_DONTWAIT : 0));
 	while (n == -1 && errno == EINTR);
 	return n == -1 ? err_sys(e, "send") : 0;
 }
 
-/* False: there are more than anybody sends. */
-static bool
-take_fds(struct msghdr *msg, int fds[PAGER_FDS_MAX])
-{
-	unsigned n = 0;
-
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c != NULL; c = CMSG_NXTHDR(msg, c)) {
-		size_t len = c->cmsg_len - CMSG_LEN(0);
-		int fd;
-
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t at = 0; at + sizeof(fd) <= len; at += sizeof(fd)) {
-			memcpy(&fd, CMSG_DATA(c) + at, sizeof(fd));
-			if (n < PAGER_FDS_MAX)
-				fds[n] = fd;
-			else
-				fd_close(&fd);
-			n++;
-		}
-	}
-	return n <= PAGER_FDS_MAX;
-}
-
 ssize_t
 pager_receive(int sock, void *buf, size_t size, int fds[PAGER_FDS_MAX], struct err *e)
 {
-	union {
-		char buf[CMSG_SPACE(SCM_RIGHTS_MAX * sizeof(int))];
-		struct cmsghdr align;
-	} control;
+	struct fd_room room;
 	struct iovec iov = { buf, size };
 	struct msghdr msg = { .msg_iov = &iov,
 		.msg_iovlen = 1,
-		.msg_control = control.buf,
-		.msg_controllen = sizeof(control.buf) };
+		.msg_control = room.buf,
+		.msg_controllen = sizeof(room.buf) };
 	bool few;
 	ssize_t n;
 
@@ -88,7 +49,7 @@ pager_receive(int sock, void *buf, size_t size, int fds[PAGER_FDS_MAX], struct e
 		return 0;
 	if (n == -1)
 		return err_sys(e, "receive");
-	few = take_fds(&msg, fds);
+	few = fd_detach(&msg, fds, PAGER_FDS_MAX) <= PAGER_FDS_MAX;
 	/* Nobody can tell a message without a byte from a hang-up, but for what comes with it. */
 	if (n > 0 && few && (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0)
 		return n;

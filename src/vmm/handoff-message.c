@@ -5,33 +5,21 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/fdio.h"
+#include "base/fdpass.h"
 #include "vmm/handoff-internal.h"
 
 /* Requests and replies, as they come and go. */
-
-#define SCM_RIGHTS_MAX 253 /* descriptors in one message: unix(7) */
 
 int
 handoff_reply(const struct client *c, const struct iovec *iov, size_t niov, const int *fds,
     size_t nfds, struct err *e)
 {
-	union {
-		char buf[CMSG_SPACE((GMEM_REGIONS_MAX + 1) * sizeof(int))];
-		struct cmsghdr head;
-	} control = { 0 };
+	struct fd_room room;
 	struct msghdr msg = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = niov };
 
-	if (nfds != 0) {
-		msg.msg_control = control.buf;
-		msg.msg_controllen = CMSG_SPACE(nfds * sizeof(int));
-		control.head.cmsg_level = SOL_SOCKET;
-		control.head.cmsg_type = SCM_RIGHTS;
-		control.head.cmsg_len = CMSG_LEN(nfds * sizeof(int));
-		memcpy(CMSG_DATA(&control.head), fds, nfds * sizeof(int));
-	}
+	fd_attach(&msg, &room, fds, nfds);
 	/*
 	 * A client that does not read its one reply is broken: no waiting for it.  One that
 	 * is gone is not: its end is seen next.
@@ -56,46 +44,29 @@ handoff_request_fini(struct request *r)
 static bool
 take_control(struct client *c, struct request *r, struct msghdr *msg)
 {
-	unsigned n = 0;
-
 	for (struct cmsghdr *cm = CMSG_FIRSTHDR(msg); cm != NULL; cm = CMSG_NXTHDR(msg, cm)) {
-		size_t len = cm->cmsg_len - CMSG_LEN(0);
 		struct ucred cred;
-		int fd;
 
-		if (cm->cmsg_level != SOL_SOCKET)
-			continue;
-		for (size_t at = 0; cm->cmsg_type == SCM_RIGHTS && at < len; at += sizeof(fd)) {
-			memcpy(&fd, CMSG_DATA(cm) + at, sizeof(fd));
-			if (n < REQUEST_FDS)
-				r->fds[n] = fd;
-			else
-				close(fd);
-			n++;
-		}
-		if (cm->cmsg_type != SCM_CREDENTIALS || c->pid != 0)
+		if (cm->cmsg_level != SOL_SOCKET || cm->cmsg_type != SCM_CREDENTIALS ||
+		    c->pid != 0)
 			continue;
 		memcpy(&cred, CMSG_DATA(cm), sizeof(cred));
 		c->pid = cred.pid;
 		c->pidfd = pidfd_open(cred.pid, 0);
 	}
-	return n <= REQUEST_FDS;
+	return fd_detach(msg, r->fds, REQUEST_FDS) <= REQUEST_FDS;
 }
 
 int
 handoff_receive(struct client *c, struct request *r, struct err *e)
 {
-	union {
-		char buf[CMSG_SPACE(SCM_RIGHTS_MAX * sizeof(int)) +
-			 CMSG_SPACE(sizeof(struct ucred))];
-		struct cmsghdr align;
-	} control;
+	struct fd_room room;
 	const struct gmem_message *m = &r->m;
 	struct iovec iov = { &r->m, sizeof(r->m) };
 	struct msghdr msg = { .msg_iov = &iov,
 		.msg_iovlen = 1,
-		.msg_control = control.buf,
-		.msg_controllen = sizeof(control.buf) };
+		.msg_control = room.buf,
+		.msg_controllen = sizeof(room.buf) };
 	bool few;
 	ssize_t n;
 

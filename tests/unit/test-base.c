@@ -18,6 +18,7 @@
 #include "base/ckd.h"
 #include "base/err.h"
 #include "base/fdio.h"
+#include "base/fdpass.h"
 #include "base/log.h"
 #include "base/pool.h"
 #include "base/thread.h"
@@ -554,6 +555,71 @@ test_pokes(void)
 	ok(!fd_poked(-1), "nothing is poked");
 }
 
+/* ---- descriptors that are passed ---- */
+
+static bool
+is_open(int fd)
+{
+	return fcntl(fd, F_GETFD) != -1;
+}
+
+/* Of ours, and of those whom we inherit from. */
+static unsigned
+count_open(void)
+{
+	unsigned n = 0;
+
+	for (int fd = 0; fd < 1024; fd++)
+		n += is_open(fd);
+	return n;
+}
+
+/* Passes n of them to somebody who takes `max`: how many came, -1: none was sent. */
+static ssize_t
+pass(const int *fds, size_t n, int *got, size_t max)
+{
+	int ends[2];
+	char byte = 'x';
+	struct fd_room room;
+	struct iovec iov = { &byte, 1 };
+	struct msghdr out = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct msghdr in = { .msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = room.buf,
+		.msg_controllen = sizeof(room.buf) };
+	ssize_t count = -1;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == -1)
+		return -1;
+	fd_attach(&out, &room, fds, n);
+	if (sendmsg(ends[0], &out, 0) == 1 && recvmsg(ends[1], &in, MSG_CMSG_CLOEXEC) == 1)
+		count = (ssize_t)fd_detach(&in, got, max);
+	close(ends[0]);
+	close(ends[1]);
+	return count;
+}
+
+static void
+test_passing(void)
+{
+	int fds[FD_PASS_MAX] = { 0 }, got[FD_PASS_MAX], two[2] = { -1, -1 };
+	const unsigned already = count_open();
+	ssize_t n;
+
+	n = pass(fds, 0, got, 2);
+	ok(n == 0 && count_open() == already, "no descriptor is passed");
+	n = pass(fds, 2, two, 2);
+	ok(n == 2 && is_open(two[0]) && is_open(two[1]), "two of two");
+	n = pass(fds, 3, got, 1);
+	ok(n == 3 && is_open(got[0]), "three, of which one is wanted: %d", (int)n);
+	fd_close(&got[0]);
+	n = pass(fds, FD_PASS_MAX, got, 0);
+	ok(n == FD_PASS_MAX, "as many as can be, of which none is wanted: %d", (int)n);
+	fd_close(&two[0]);
+	fd_close(&two[1]);
+	ok(count_open() == already, "none is left but those that were wanted");
+}
+
 /* ---- log ---- */
 
 /* What a message becomes on stderr. */
@@ -614,6 +680,7 @@ main(void)
 	test_short_reads();
 	test_full();
 	test_pokes();
+	test_passing();
 	test_slurps();
 	test_sanitize();
 	return done();

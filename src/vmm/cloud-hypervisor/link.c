@@ -7,16 +7,14 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/ckd.h"
 #include "base/fdio.h"
+#include "base/fdpass.h"
 #include "vmm/wait.h"
 
 #define READ_FIRST (64u << 10) /* bytes of a payload; then twice as many */
-#define FDS_MAX 253 /* descriptors in one message: unix(7) */
 
 static int
 hung_up(const char *what, struct err *e)
@@ -79,49 +77,22 @@ ch_link_read_new(const struct ch_link *l, uint64_t len, const char *what, struct
 	return NULL;
 }
 
-/* Takes the descriptors of a message: the first into *fd if that is -1, the others are closed.
- */
-static size_t
-take_fds(struct msghdr *m, int *fd)
-{
-	size_t count = 0;
-
-	for (struct cmsghdr *cm = CMSG_FIRSTHDR(m); cm != NULL; cm = CMSG_NXTHDR(m, cm)) {
-		size_t bytes = cm->cmsg_len - CMSG_LEN(0);
-
-		if (cm->cmsg_level != SOL_SOCKET || cm->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t at = 0; at + sizeof(int) <= bytes; at += sizeof(int), count++) {
-			int got;
-
-			memcpy(&got, CMSG_DATA(cm) + at, sizeof(got));
-			if (*fd == -1)
-				*fd = got;
-			else
-				close(got);
-		}
-	}
-	return count;
-}
-
+/* *count grows by the descriptors that came along: the first into *fd if that is -1. */
 static ssize_t
 receive_fds(int socket, void *buf, size_t len, int *fd, size_t *count)
 {
-	union {
-		char buf[CMSG_SPACE(FDS_MAX * sizeof(int))];
-		struct cmsghdr align;
-	} control;
+	struct fd_room room;
 	struct iovec iov = { .iov_base = buf, .iov_len = len };
 	struct msghdr m = {
 		.msg_iov = &iov,
 		.msg_iovlen = 1,
-		.msg_control = control.buf,
-		.msg_controllen = sizeof(control.buf),
+		.msg_control = room.buf,
+		.msg_controllen = sizeof(room.buf),
 	};
 	ssize_t n = recvmsg(socket, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
 	if (n >= 0)
-		*count += take_fds(&m, fd);
+		*count += fd_detach(&m, fd, *fd == -1 ? 1 : 0);
 	return n;
 }
 
@@ -157,21 +128,11 @@ ch_link_read_fd(
 static ssize_t
 transmit(int socket, const void *buf, size_t len, int fd)
 {
-	union {
-		char buf[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr head;
-	} control = { 0 };
+	struct fd_room room;
 	struct iovec iov = { .iov_base = (void *)(uintptr_t)buf, .iov_len = len };
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
 
-	if (fd != -1) {
-		m.msg_control = control.buf;
-		m.msg_controllen = sizeof(control.buf);
-		control.head.cmsg_level = SOL_SOCKET;
-		control.head.cmsg_type = SCM_RIGHTS;
-		control.head.cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(&control.head), &fd, sizeof(int));
-	}
+	fd_attach(&m, &room, &fd, fd == -1 ? 0 : 1);
 	return sendmsg(socket, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 

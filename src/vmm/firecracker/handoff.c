@@ -14,6 +14,7 @@
 
 #include "base/ckd.h"
 #include "base/fdio.h"
+#include "base/fdpass.h"
 #include "memory/served.h"
 #include "vmm/peer.h"
 #include "vmm/wait.h"
@@ -131,36 +132,21 @@ message_fini(struct message *m)
 static void
 take_descriptors(struct message *m, struct msghdr *h)
 {
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c != NULL; c = CMSG_NXTHDR(h, c)) {
-		size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+	size_t room = FDS_MAX - m->nfds, n = fd_detach(h, m->fds + m->nfds, room);
 
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < n; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-			if (m->nfds < FDS_MAX)
-				m->fds[m->nfds++] = fd;
-			else
-				close(fd);
-		}
-	}
+	m->nfds += MIN(n, room);
 }
 
 /* Some of it: 1, 0 at the end of the connection, 2: nothing yet, or -1. */
 static int
 read_some(int sock, struct message *m, struct err *e)
 {
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(253 * sizeof(int))];
-	} control;
+	struct fd_room room;
 	struct iovec iov = { m->buf + m->len, PIECE };
 	struct msghdr h = { .msg_iov = &iov,
 		.msg_iovlen = 1,
-		.msg_control = control.bytes,
-		.msg_controllen = sizeof(control.bytes) };
+		.msg_control = room.buf,
+		.msg_controllen = sizeof(room.buf) };
 	ssize_t n = recvmsg(sock, &h, MSG_CMSG_CLOEXEC);
 
 	if (n == -1 && (errno == EAGAIN || errno == EINTR))

@@ -16,6 +16,7 @@
 
 #include "base/ckd.h"
 #include "base/fdio.h"
+#include "base/fdpass.h"
 #include "vmm/qemu/qmp-frame.h"
 #include "vmm/wait.h"
 
@@ -156,23 +157,13 @@ static int
 transmit(
     struct qmp *q, const char *text, size_t len, int fd, const struct wait *w, struct err *e)
 {
-	union {
-		char buf[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} u = { 0 };
+	struct fd_room room;
 	struct iovec iov;
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
 	size_t done = 0;
 	ssize_t n;
 
-	if (fd != -1) {
-		m.msg_control = u.buf;
-		m.msg_controllen = sizeof(u.buf);
-		u.align.cmsg_level = SOL_SOCKET;
-		u.align.cmsg_type = SCM_RIGHTS;
-		u.align.cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(&u.align), &fd, sizeof(int));
-	}
+	fd_attach(&m, &room, &fd, fd == -1 ? 0 : 1);
 	while (done < len) {
 		iov.iov_base = (char *)(uintptr_t)text + done;
 		iov.iov_len = len - done;
