@@ -130,7 +130,7 @@ pause_and_save_state(struct snapshot *s, struct qemu *vm, struct err *e)
 static int
 save(struct snapshot *s, struct qemu *vm, struct live *live, struct err *e)
 {
-	if (pause_and_save_state(s, vm, e) == -1)
+	if (pause_and_save_state(s, vm, e) == -1 || qemu_note_saved(vm, e) == -1)
 		return -1;
 	/* Not before: completing the state may still write to RAM. */
 	if ((live != NULL ? live_arm(live, e) : snapshot_memory(s, e)) == -1)

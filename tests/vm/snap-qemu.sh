@@ -155,6 +155,28 @@ wait $!
 check "somebody else lets it run: an error" test $? -eq 1
 check "that is told" grep -q 'not consistent' "$err"
 nothing
+noise
+# shellcheck disable=SC2086
+gmem-snap --qmp "$qmp" $slow -o "$dir/i" 2>"$err" &
+check "the VM is paused" is postmigrate
+ask cont >/dev/null
+ask stop >/dev/null
+wait $!
+check "somebody else lets it run for a moment: an error" test $? -eq 1
+check "that is told" grep -q 'not consistent' "$err"
+check "it runs again" is running
+nothing
+noise
+# shellcheck disable=SC2086
+gmem-snap --qmp "$qmp" $slow -o "$dir/i" 2>"$err" &
+check "the VM is paused" is postmigrate
+ask system_reset >/dev/null
+wait $!
+check "somebody else resets it: an error" test $? -eq 1
+check "that is told" grep -q 'not consistent' "$err"
+ask cont >/dev/null
+noise
+nothing
 
 # shellcheck disable=SC2086
 gmem-snap --qmp "$qmp" $slow --leave quit -o "$dir/i" 2>"$err" &

@@ -17,10 +17,14 @@ struct qemu_settings {
 	bool changed; /* ours are in force */
 };
 
+#define QEMU_STATUS_MAX 32
+
 struct qemu {
 	struct qmp *qmp; /* owned */
 	pid_t pid;
 	bool was_running; /* when we attached */
+	uint64_t moves; /* qmp_moves when it was paused */
+	char saved_as[QEMU_STATUS_MAX]; /* the status when its state was saved */
 	struct qemu_settings settings;
 	struct memory_object *objects; /* owned; of the process; ram[] points into it */
 	size_t nobjects;
@@ -29,7 +33,6 @@ struct qemu {
 };
 
 /* "status" of query-status or query-migrate as text into buf; "none" if there is none. */
-#define QEMU_STATUS_MAX 32
 int qemu_query_status(struct qmp *q, char status[QEMU_STATUS_MAX], struct err *e);
 int qemu_query_migrate(
     struct qmp *q, char status[QEMU_STATUS_MAX], json_t **reply, struct err *e);

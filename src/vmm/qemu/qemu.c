@@ -85,23 +85,30 @@ qemu_ram(const struct qemu *vm, size_t *n)
 	return vm->ram;
 }
 
-int
-qemu_pause(struct qemu *vm, struct err *e)
+static int
+pause_vm(struct qemu *vm, struct err *e)
 {
 	char status[QEMU_STATUS_MAX];
 
 	if (qemu_query_status(vm->qmp, status, e) == -1)
-		return err_wrap(e, "pausing the VM");
+		return -1;
 	vm->was_running = strcmp(status, "running") == 0;
 	if (!vm->was_running)
 		return 0;
 	if (qmp_command(vm->qmp, "stop", NULL, NULL, e) == -1 ||
 	    qemu_query_status(vm->qmp, status, e) == -1)
-		return err_wrap(e, "pausing the VM");
+		return -1;
 	/* It may have stopped for a reason of its own, such as a panic, just before. */
 	vm->was_running = strcmp(status, "paused") == 0;
-	if (strcmp(status, "running") == 0)
-		return err_set(e, ERR_FAILED, "pausing the VM: it runs on");
+	return strcmp(status, "running") != 0 ? 0 : err_set(e, ERR_FAILED, "it runs on");
+}
+
+int
+qemu_pause(struct qemu *vm, struct err *e)
+{
+	if (pause_vm(vm, e) == -1)
+		return err_wrap(e, "pausing the VM");
+	vm->moves = qmp_moves(vm->qmp);
 	return 0;
 }
 
@@ -109,19 +116,6 @@ bool
 qemu_was_running(const struct qemu *vm)
 {
 	return vm->was_running;
-}
-
-int
-qemu_check_paused(struct qemu *vm, struct err *e)
-{
-	char status[QEMU_STATUS_MAX];
-
-	if (qemu_query_status(vm->qmp, status, e) == -1)
-		return -1;
-	if (strcmp(status, "running") != 0)
-		return 0;
-	return err_set(e, ERR_FAILED,
-	    "somebody let the VM run while its memory was read: it is not consistent");
 }
 
 int
@@ -171,6 +165,27 @@ settle(struct qemu *vm, char status[QEMU_STATUS_MAX], struct err *e)
 		if (qmp_wait(vm->qmp, 5, e) == -1)
 			return -1;
 	}
+}
+
+int
+qemu_note_saved(struct qemu *vm, struct err *e)
+{
+	return settle(vm, vm->saved_as, e);
+}
+
+/* Of a snapshot of QEMU's own that is loaded the status tells alone. */
+int
+qemu_check_paused(struct qemu *vm, struct err *e)
+{
+	char status[QEMU_STATUS_MAX];
+
+	if (qemu_query_status(vm->qmp, status, e) == -1)
+		return -1;
+	if (strcmp(status, "running") != 0 && strcmp(status, vm->saved_as) == 0 &&
+	    qmp_moves(vm->qmp) == vm->moves)
+		return 0;
+	return err_set(e, ERR_FAILED,
+	    "somebody let the VM run while its memory was read: it is not consistent");
 }
 
 /* Lets it run; unless forced, only if it is we who stopped it. */

@@ -67,7 +67,13 @@ int qemu_pause(struct qemu *vm, struct err *e);
 /* Whether it ran before qemu_pause. */
 bool qemu_was_running(const struct qemu *vm);
 
-/* That nobody else has let it run since; to be asked when the RAM was copied. */
+/* Looks how it stands still when its state was saved, and before the RAM is read. */
+int qemu_note_saved(struct qemu *vm, struct err *e);
+
+/*
+ * That nobody else has let it run since qemu_pause, or reset it, be it paused again; to be
+ * asked when the RAM was copied.
+ */
 int qemu_check_paused(struct qemu *vm, struct err *e);
 
 /*

@@ -33,6 +33,7 @@ struct qmp {
 	struct qmp_version version;
 	struct qmp_frame in;
 	bool lenient; /* the stream may begin anywhere: skip what is not JSON */
+	uint64_t moves; /* events RESUME and RESET */
 };
 
 /* What a wait is about, for its messages, and when it ends. */
@@ -184,6 +185,17 @@ transmit(
 	return 0;
 }
 
+/* A message that nobody waits for; takes it. */
+static void
+skip_message(struct qmp *q, json_t *msg)
+{
+	const char *event = json_string_value(json_object_get(msg, "event"));
+
+	if (event != NULL && (strcmp(event, "RESUME") == 0 || strcmp(event, "RESET") == 0))
+		q->moves++;
+	json_decref(msg);
+}
+
 /* True for the reply to the command with this id. */
 static bool
 is_reply(const json_t *msg, const char *id)
@@ -263,7 +275,7 @@ command_fd(struct qmp *q, const char *name, json_t *args, int fd, json_t **ret, 
 			return -1;
 		if (is_reply(msg, id))
 			break;
-		json_decref(msg);
+		skip_message(q, msg);
 	}
 	q->lenient = false;
 	return take_reply(msg, name, ret, e);
@@ -480,6 +492,12 @@ qmp_set_stop(struct qmp *q, int stop_fd)
 	return old;
 }
 
+uint64_t
+qmp_moves(const struct qmp *q)
+{
+	return q->moves;
+}
+
 void
 qmp_watch(struct qmp *q, struct qmp_watch *watch)
 {
@@ -496,7 +514,7 @@ skip_messages(struct qmp *q, const struct wait *w, struct err *e)
 	if (receive(q, w, e) == -1)
 		return -1;
 	while ((r = qmp_frame_next(&q->in, q->lenient, &msg, e)) == 1)
-		json_decref(msg);
+		skip_message(q, msg);
 	return r;
 }
 

@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/err.h"
@@ -55,6 +56,12 @@ bool qmp_at_least(const struct qmp *q, unsigned major, unsigned minor);
 
 /* The process at the other end (SO_PEERCRED), 0 if it is in a PID namespace we can't see. */
 pid_t qmp_peer_pid(const struct qmp *q);
+
+/*
+ * How often the VM was said to run on or to be reset, by whomever (events RESUME, RESET), as
+ * far as messages were read: all that came before the reply to the last command.
+ */
+uint64_t qmp_moves(const struct qmp *q);
 
 /* The socket, borrowed: for a process that carries on with it (vmm/guard.h). */
 int qmp_fd(const struct qmp *q);
