@@ -351,8 +351,9 @@ check_PROGRAMS += fail-call
 fail_call_SOURCES = %D%/lib/fail-call.c
 fail_call_CFLAGS = -std=gnu11 $(WARN_CFLAGS)
 fail_call_LDADD =
-failure_checks = %D%/failure/calls-restore.sh %D%/failure/calls-snap.sh %D%/failure/clocks.sh \
-	%D%/failure/leaks.sh %D%/failure/space.sh %D%/failure/together.sh %D%/soak/soak.sh
+failure_checks = %D%/failure/calls-driven.sh %D%/failure/calls-restore.sh \
+	%D%/failure/calls-snap.sh %D%/failure/clocks.sh %D%/failure/leaks.sh \
+	%D%/failure/space.sh %D%/failure/together.sh %D%/soak/soak.sh
 dist_check_SCRIPTS += $(failure_checks)
 TESTS += $(failure_checks)
 EXTRA_DIST += %D%/lib/failing.sh

@@ -320,6 +320,17 @@ converse(struct call *c, struct err *e)
 	return rc == 0 ? outcome(c, code, e) : -1;
 }
 
+bool
+http_is_final(const struct err *e)
+{
+	static const int final[] = { ECONNREFUSED, ENOENT, ENOTDIR, ELOOP, EACCES, EPERM };
+
+	for (size_t i = 0; i < sizeof(final) / sizeof(final[0]); i++)
+		if (e->kind == ERR_SYS && e->sysno == final[i])
+			return true;
+	return false;
+}
+
 int
 http_call(const struct http_request *r, struct http_reply *reply, struct err *e)
 {

@@ -2,6 +2,7 @@
 #ifndef GMEM_VMM_HTTP_H
 #define GMEM_VMM_HTTP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -36,6 +37,9 @@ struct http_reply {
  * knows better sets it).  The request may have been carried out all the same.
  */
 int http_call(const struct http_request *r, struct http_reply *reply, struct err *e);
+
+/* Of such a failure: whether another attempt can't do better, for nobody listens there. */
+bool http_is_final(const struct err *e);
 
 /* Leaves it empty; may be called again. */
 void http_reply_fini(struct http_reply *reply);

@@ -14,6 +14,7 @@
 what=$tmp/what
 matrix_seed=${GMEM_TEST_SEED:-$(($(date +%s) % 30000))}
 matrix_runs=0
+matrix_few= # not empty: one of the calls, any, and not some, of each other kind, any again
 errors='ENOSPC EIO EINTR EAGAIN ENOMEM'
 
 # brk(2) does not return errors.  What the sanitizers rely on is left out where they are.
@@ -32,6 +33,8 @@ matrix_hows() { # CALL: what is to happen to it goes to $hows
     read | write | pread64 | pwrite64) set -- $errors short kill ;;
     # The kernel has no error for these, when they are asked for what we ask for.
     rt_sigaction | alarm | wait4 | waitid | write:0x1) set -- kill ;;
+    # No kernel answers EAGAIN there, which libcurl takes for a connection on its way.
+    getsockopt) set -- ENOMEM EIO kill ;;
     # It has closed the file whatever it returns, which fail-call can't do.
     close | close_range) set -- kill ;;
     *) set -- $errors kill ;;
@@ -46,10 +49,18 @@ matrix_hows() { # CALL: what is to happen to it goes to $hows
 matrix_places() { # COUNT
     if [ "$GMEM_TEST_MATRIX" = all ]; then
         set -- 1 2 3 4 $(($1 / 4)) $(($1 / 2)) $(($1 / 4 * 3)) $(($1 - 1)) "$1"
+    elif [ -n "$matrix_few" ]; then
+        set -- $((1 + matrix_seed / 8 % $1))
     else
         set -- 1 2 $(($1 / 2)) "$1"
     fi
     printf '%s\n' "$@" | sort -nu | sed '/^0$/d; /^-/d'
+}
+
+matrix_chosen() {
+    [ -n "$matrix_few" ] && [ "$GMEM_TEST_MATRIX" != all ] || return 0
+    matrix_seed=$(((matrix_seed * 1103515245 + 12345) % 2147483648))
+    [ $((matrix_seed / 4096 % 2)) -eq 0 ]
 }
 
 matrix_once() { # CALL N HOW COMMAND...
@@ -83,6 +94,7 @@ matrix() {
     while read -r call count; do
         : >"$tmp/verdict"
         ! matrix_exempt "$call" || continue
+        matrix_chosen || continue
         for place in $(matrix_places "$count"); do
             # A call that a thread makes while it waits, say, may come less often now.
             matrix_hows "$call"

@@ -29,6 +29,8 @@
 #define VERB_MAX 48
 #define PATH_MAX_LEN (sizeof(API) + VERB_MAX)
 #define POLL_MS_MAX 100
+#define ATTEMPTS 5 /* to make the VM what it was … */
+#define AGAIN_MS 100 /* … so far apart */
 #define STATUS_MAX (64u << 10) /* of /proc/PID/status, bytes */
 
 static int
@@ -208,10 +210,10 @@ make_run(const struct ch_api *a, char state[CH_STATE_MAX], struct err *e)
 	return err_set(e, ERR_FAILED, "the VM is \"%s\" after vm.resume", state);
 }
 
-int
-ch_api_settle(const struct ch_api *a, bool run, enum vmm_outcome *outcome, struct err *e)
+static int
+settle_once(
+    const struct ch_api *a, int64_t end_ms, bool run, enum vmm_outcome *outcome, struct err *e)
 {
-	int64_t end_ms = wait_now_ms() + a->timeout_ms;
 	char state[CH_STATE_MAX] = "";
 	int r = 0;
 
@@ -229,6 +231,23 @@ ch_api_settle(const struct ch_api *a, bool run, enum vmm_outcome *outcome, struc
 	else if (r == 0)
 		r = err_set(e, ERR_FAILED, "the VM is \"%s\"", state);
 	return r;
+}
+
+/* A VM that stays paused is the worst: what has failed once may not do so again. */
+int
+ch_api_settle(const struct ch_api *a, bool run, enum vmm_outcome *outcome, struct err *e)
+{
+	int64_t end_ms = wait_now_ms() + a->timeout_ms;
+	unsigned left = ATTEMPTS;
+
+	while (settle_once(a, end_ms, run, outcome, e) == -1) {
+		if (--left == 0 || http_is_final(e) ||
+		    (a->timeout_ms != -1 && wait_now_ms() >= end_ms))
+			return -1;
+		poll(NULL, 0, AGAIN_MS);
+		*e = (struct err)ERR_INIT;
+	}
+	return 0;
 }
 
 pid_t

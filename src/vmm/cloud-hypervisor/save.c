@@ -165,20 +165,38 @@ attach(struct saver *s, struct err *e)
 
 /* ---- the connection ---- */
 
-static bool
-is_the_vmm(struct saver *s, int fd)
+/* 1, 0, or -1: that can't be told. */
+static int
+is_the_vmm(struct saver *s, int fd, struct err *e)
 {
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
 
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == -1)
-		return false;
+		return err_sys(e, "who connects");
 	if (peer.uid != s->uid && peer.uid != 0)
-		return false;
+		return 0;
 	if (s->pid == 0 || peer.pid == 0 || peer.pid == s->pid)
-		return true;
+		return 1;
 	s->stranger = peer.pid;
-	return false;
+	return 0;
+}
+
+/* The connection that waits: 1 with *fd, 0: it is nobody's that we wait for, or -1. */
+static int
+take_connection(struct saver *s, int *fd, struct err *e)
+{
+	int r;
+
+	*fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC);
+	if (*fd == -1)
+		return errno == EINTR || errno == EAGAIN || errno == ECONNABORTED
+			   ? 0
+			   : err_sys(e, "accept the VMM's connection");
+	r = is_the_vmm(s, *fd, e);
+	if (r != 1)
+		fd_close(fd);
+	return r;
 }
 
 static int
@@ -213,10 +231,10 @@ await_vmm(struct saver *s, int *fd, struct err *e)
 		if (p[2].revents != 0)
 			return wait_interrupted("VMM's connection", e);
 		if (p[0].revents != 0) {
-			*fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC);
-			if (*fd != -1 && is_the_vmm(s, *fd))
-				return 0;
-			fd_close(fd);
+			int r = take_connection(s, fd, e);
+
+			if (r != 0)
+				return r == 1 ? 0 : -1;
 		} else if (p[1].revents != 0) {
 			ch_api_result(s->request, -1, e);
 			s->untouched = !s->paused && ch_api_refused(s->request);
@@ -251,8 +269,7 @@ begin(struct saver *s, int *fd, struct err *e)
 	char *body;
 	int r;
 
-	if (ch_place_make(&s->place, e) == -1 ||
-	    ch_place_listen(&s->place, s->uid, &s->listener, e) == -1)
+	if (ch_place_listen(&s->place, s->uid, &s->listener, e) == -1)
 		return -1;
 	body = request_body(s);
 	if (body == NULL)
@@ -444,7 +461,10 @@ resume(void *arg)
 	struct err e = ERR_INIT;
 	enum vmm_outcome outcome;
 
-	if (ch_api_settle(&api, s->was_running, &outcome, &e) == 0 || is_gone(s)) {
+	int r = ch_api_settle(&api, s->was_running, &outcome, &e);
+
+	ch_place_remove(&s->place);
+	if (r == 0 || is_gone(s)) {
 		log_warn("died before its end; the VM of process %d is as it was before",
 		    (int)s->pid);
 		return 0;
@@ -459,6 +479,9 @@ guarded(struct saver *s, struct err *e)
 {
 	int r;
 
+	/* Before there is a guardian, who removes it if we don't. */
+	if (ch_place_make(&s->place, e) == -1)
+		return -1;
 	if (guard_start(&s->guard, resume, s, &s->pidfd, s->pidfd != -1, e) == -1)
 		return -1;
 	r = s->sink->start(s->sink->arg, e);

@@ -97,8 +97,7 @@ try_to_resume(const struct fc_api *a, struct err *e)
 	rc = http_call(&r, &reply, e);
 	if (rc == -1) {
 		err_wrap(e, "resume the VM");
-		/* Nobody listens there, or we may not connect. */
-		return e->kind == ERR_SYS ? -1 : 1;
+		return http_is_final(e) ? -1 : 1;
 	}
 	rc = http_check(&reply, "resume the VM", e);
 	if (rc == -1 && reply.status == TOO_MANY)

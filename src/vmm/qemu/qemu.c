@@ -19,6 +19,8 @@
 /* The guardian is patient, but each attempt has an end. */
 #define GUARD_ATTEMPTS 10
 #define GUARD_TIMEOUT_MS 10000
+#define RESUME_ATTEMPTS 5
+#define AGAIN_MS 100 /* between two of them */
 
 static int
 inspect(struct qemu *vm, struct err *e)
@@ -248,12 +250,12 @@ leave(struct qemu *vm, enum qemu_after after, struct err *e)
 	return 0;
 }
 
-int
-qemu_resume(struct qemu *vm, enum qemu_after after, struct err *e)
+static int
+try_to_resume(struct qemu *vm, enum qemu_after after, struct err *e)
 {
 	struct err first = ERR_INIT;
-	int stop_fd = qmp_set_stop(vm->qmp, -1);
 
+	*e = first;
 	/* Every step is tried: the VM must run though the one before failed. */
 	if (qemu_cancel(vm, e) == -1)
 		err_first(&first, e);
@@ -263,11 +265,26 @@ qemu_resume(struct qemu *vm, enum qemu_after after, struct err *e)
 		/* That the VM stands still matters more than what came before. */
 		first = *e;
 	}
-	qmp_set_stop(vm->qmp, stop_fd);
-	if (first.kind == ERR_NONE)
-		return 0;
 	*e = first;
-	return err_wrap(e, "resuming the VM");
+	return first.kind == ERR_NONE ? 0 : -1;
+}
+
+/*
+ * What the system has refused it may not refuse again: a VM that stays paused is the worst.
+ * The connection may have broken in the middle of a command or of a reply.
+ */
+int
+qemu_resume(struct qemu *vm, enum qemu_after after, struct err *e)
+{
+	int rc, stop_fd = qmp_set_stop(vm->qmp, -1), left = RESUME_ATTEMPTS;
+	struct err unused = ERR_INIT;
+
+	while ((rc = try_to_resume(vm, after, e)) == -1 && e->kind == ERR_SYS && --left > 0) {
+		poll(NULL, 0, AGAIN_MS);
+		(void)qmp_resync(vm->qmp, &unused);
+	}
+	qmp_set_stop(vm->qmp, stop_fd);
+	return rc == -1 ? err_wrap(e, "resuming the VM") : 0;
 }
 
 /* Takes the connection over at whatever byte the parent left it. */
