@@ -43,6 +43,12 @@ json_digest(const uint8_t digest[DIGEST_SIZE])
 	return json_string(text);
 }
 
+void
+json_put(json_t *to, const char *key, uint64_t value)
+{
+	json_object_set_new(to, key, json_integer((json_int_t)value));
+}
+
 char *
 json_text(json_t *object, struct err *e)
 {

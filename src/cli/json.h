@@ -24,6 +24,9 @@ json_t *json_output(void);
 json_t *json_hex(uint64_t value);
 json_t *json_digest(const uint8_t digest[DIGEST_SIZE]);
 
+/* Adds a number; to what could not be made it does not, and json_text tells. */
+void json_put(json_t *to, const char *key, uint64_t value);
+
 /* Its text and a newline, for free(3), or NULL; takes the object (NULL: out of memory). */
 char *json_text(json_t *object, struct err *e);
 

@@ -324,8 +324,8 @@ extract_json(const struct inspect *in, const struct extract *x, uint64_t size, s
 	json_object_set_new(json, "image", text_json(in->img->path));
 	json_object_set_new(json, "root", json_digest(in->img->root));
 	json_object_set_new(json, "output", text_json(in->opt->output));
-	json_object_set_new(json, "size", json_integer((json_int_t)size));
-	json_object_set_new(json, "stored_bytes", json_integer((json_int_t)x->written));
+	json_put(json, "size", size);
+	json_put(json, "stored_bytes", x->written);
 	return json_write(STDOUT_FILENO, json, e);
 }
 

@@ -16,12 +16,6 @@ put_bool(json_t *to, const char *key, bool value)
 }
 
 static void
-put_number(json_t *to, const char *key, uint64_t value)
-{
-	json_object_set_new(to, key, json_integer((json_int_t)value));
-}
-
-static void
 put_error(json_t *to, int sysno)
 {
 	json_object_set_new(
@@ -139,9 +133,9 @@ hugepages(const struct memory_host *m)
 	for (size_t i = 0; i < m->nhugepages; i++) {
 		json_t *o = json_object();
 
-		put_number(o, "page_size", m->hugepages[i].page_size);
-		put_number(o, "pages", m->hugepages[i].total);
-		put_number(o, "available", hugepage_available(&m->hugepages[i]));
+		json_put(o, "page_size", m->hugepages[i].page_size);
+		json_put(o, "pages", m->hugepages[i].total);
+		json_put(o, "available", hugepage_available(&m->hugepages[i]));
 		json_array_append_new(list, o);
 	}
 	return list;
@@ -175,10 +169,10 @@ host_json(const struct host *host, struct err *e)
 	json_t *json = json_output();
 
 	json_object_set_new(json, "kernel", json_string(m->kernel));
-	put_number(json, "cpus", m->ncpus);
-	put_number(json, "page_size", m->page_size);
-	put_number(json, "ram", m->ram_total);
-	put_number(json, "ram_available", m->ram_available);
+	json_put(json, "cpus", m->ncpus);
+	json_put(json, "page_size", m->page_size);
+	json_put(json, "ram", m->ram_total);
+	json_put(json, "ram_available", m->ram_available);
 	json_object_set_new(json, "userfaultfd", userfaultfd(&host->serve));
 	json_object_set_new(json, "kvm", way(m->kvm, m->kvm_errno));
 	json_object_set_new(json, "guest_memfd", guest_memfd(host));

@@ -12,12 +12,6 @@
 /* Adding to what could not be made fails quietly; json_write then says so. */
 
 static void
-put_number(json_t *to, const char *key, uint64_t value)
-{
-	json_object_set_new(to, key, json_integer((json_int_t)value));
-}
-
-static void
 put_text(json_t *to, const char *key, const char *text)
 {
 	json_object_set_new(to, key, text_json(text));
@@ -26,13 +20,13 @@ put_text(json_t *to, const char *key, const char *text)
 static void
 put_amount(json_t *to, const struct amount *a)
 {
-	put_number(to, "size", a->size);
-	put_number(to, "pages", a->pages);
-	put_number(to, "stored_pages", a->stored);
-	put_number(to, "hot_pages", a->hot);
-	put_number(to, "zero_pages", a->pages - a->stored);
-	put_number(to, "stored_bytes", amount_plain(a));
-	put_number(to, "image_bytes", a->packed);
+	json_put(to, "size", a->size);
+	json_put(to, "pages", a->pages);
+	json_put(to, "stored_pages", a->stored);
+	json_put(to, "hot_pages", a->hot);
+	json_put(to, "zero_pages", a->pages - a->stored);
+	json_put(to, "stored_bytes", amount_plain(a));
+	json_put(to, "image_bytes", a->packed);
 }
 
 static json_t *
@@ -45,7 +39,7 @@ segments(const struct object *o)
 
 		json_object_set_new(s, "gpa", json_hex(o->segments[i].gpa));
 		json_object_set_new(s, "offset", json_hex(o->segments[i].offset));
-		put_number(s, "size", o->segments[i].size);
+		json_put(s, "size", o->segments[i].size);
 		json_array_append_new(list, s);
 	}
 	return list;
@@ -64,7 +58,7 @@ objects(const struct manifest *m, const struct object *list, size_t n)
 		put_text(o, "kind", list[i].kind);
 		put_amount(o, &a);
 		if (list[i].page_size != 0) {
-			put_number(o, "page_size", list[i].page_size);
+			json_put(o, "page_size", list[i].page_size);
 			json_object_set_new(o, "segments", segments(&list[i]));
 		}
 		json_object_set_new(o, "sha256",
@@ -118,11 +112,11 @@ hot(const struct hot_section *h)
 	if (h == NULL)
 		return json_null();
 	o = json_object();
-	put_number(o, "pages", h->table.size / HOT_ENTRY_SIZE);
-	put_number(o, "stored_pages", h->pages.top.stored);
-	put_number(o, "stored_bytes", h->pages.size);
-	put_number(o, "image_bytes", h->pages.top.bytes);
-	put_number(o, "table_bytes", h->table.top.bytes);
+	json_put(o, "pages", h->table.size / HOT_ENTRY_SIZE);
+	json_put(o, "stored_pages", h->pages.top.stored);
+	json_put(o, "stored_bytes", h->pages.size);
+	json_put(o, "image_bytes", h->pages.top.bytes);
+	json_put(o, "table_bytes", h->table.top.bytes);
 	json_object_set_new(o, "trace", h->has_trace ? json_digest(h->trace) : json_null());
 	return o;
 }
@@ -135,11 +129,11 @@ info_json(const struct info *info, struct err *e)
 	json_t *json = json_output(), *memory = json_object();
 
 	put_text(json, "image", img->path);
-	put_number(json, "size", img->size);
+	json_put(json, "size", img->size);
 	json_object_set_new(json, "root", json_digest(img->root));
-	put_number(json, "format", FORMAT_MAJOR);
+	json_put(json, "format", FORMAT_MAJOR);
 	json_object_set_new(json, "streamed", json_boolean(img->streamed));
-	put_number(json, "chunk_size", img->g.chunk_size);
+	json_put(json, "chunk_size", img->g.chunk_size);
 	json_object_set_new(json, "codec", codec(m));
 	put_text(json, "tool", m->tool);
 	put_text(json, "created", m->created);

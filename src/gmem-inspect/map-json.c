@@ -16,9 +16,9 @@ put_range(void *arg, const struct range *r, struct err *e)
 
 	json_object_set_new(range, "gpa", r->mapped ? json_hex(r->gpa) : json_null());
 	json_object_set_new(range, "offset", json_hex(r->offset));
-	json_object_set_new(range, "size", json_integer((json_int_t)r->size));
+	json_put(range, "size", r->size);
 	json_object_set_new(range, "class", json_string(range_class(r)));
-	json_object_set_new(range, "image_bytes", json_integer((json_int_t)r->bytes));
+	json_put(range, "image_bytes", r->bytes);
 	if (json_array_append_new(list, range) == -1)
 		return err_set(e, ERR_FAILED, "JSON output: out of memory");
 	return 0;
@@ -32,7 +32,7 @@ put_region(json_t *to, const struct image *img, const struct object *o, struct e
 
 	rc = ranges_of(img, o, put_range, ranges, e);
 	json_object_set_new(region, "name", json_string(o->name));
-	json_object_set_new(region, "size", json_integer((json_int_t)o->size));
+	json_put(region, "size", o->size);
 	json_object_set_new(region, "ranges", ranges);
 	json_array_append_new(to, region);
 	return rc;

@@ -8,12 +8,6 @@
 #include "gmem-inspect/trace.h"
 
 static void
-put_number(json_t *to, const char *key, uint64_t value)
-{
-	json_object_set_new(to, key, json_integer((json_int_t)value));
-}
-
-static void
 put_share(json_t *to, const char *key, uint64_t part, uint64_t whole)
 {
 	json_object_set_new(
@@ -23,10 +17,10 @@ put_share(json_t *to, const char *key, uint64_t part, uint64_t whole)
 static void
 put_count(json_t *to, const struct trace_count *c)
 {
-	put_number(to, "pages", c->pages);
-	put_number(to, "bytes", c->pages * PAGE_GRANULE);
-	put_number(to, "read_pages", c->reads);
-	put_number(to, "write_pages", c->writes);
+	json_put(to, "pages", c->pages);
+	json_put(to, "bytes", c->pages * PAGE_GRANULE);
+	json_put(to, "read_pages", c->reads);
+	json_put(to, "write_pages", c->writes);
 }
 
 static json_t *
@@ -38,7 +32,7 @@ regions(const struct trace_file *f)
 		json_t *o = json_object();
 
 		json_object_set_new(o, "name", text_json(f->t.regions[i].name));
-		put_number(o, "size", f->t.regions[i].size);
+		json_put(o, "size", f->t.regions[i].size);
 		put_count(o, &f->regions[i]);
 		json_array_append_new(list, o);
 	}
@@ -70,10 +64,10 @@ in_image(const struct trace_file *f, const struct image *img)
 
 	json_object_set_new(o, "image", text_json(img->path));
 	json_object_set_new(o, "root", json_digest(img->root));
-	put_number(o, "stored_pages", f->in_image.stored);
-	put_number(o, "hot_pages", f->in_image.hot);
-	put_number(o, "zero_pages", f->in_image.zero);
-	put_number(o, "elsewhere_pages", f->in_image.elsewhere);
+	json_put(o, "stored_pages", f->in_image.stored);
+	json_put(o, "hot_pages", f->in_image.hot);
+	json_put(o, "zero_pages", f->in_image.zero);
+	json_put(o, "elsewhere_pages", f->in_image.elsewhere);
 	return o;
 }
 
@@ -86,9 +80,9 @@ one(const struct trace_file *f, const struct image *img)
 	json_object_set_new(o, "tool", text_json(f->t.tool));
 	json_object_set_new(o, "end", text_json(f->t.end));
 	json_object_set_new(o, "root", json_digest(f->t.root));
-	put_number(o, "duration_ms", f->t.duration_ms);
-	put_number(o, "lost_pages", f->t.lost);
-	put_number(o, "runs", f->t.nruns);
+	json_put(o, "duration_ms", f->t.duration_ms);
+	json_put(o, "lost_pages", f->t.lost);
+	json_put(o, "runs", f->t.nruns);
 	put_count(o, &f->all);
 	put_share(o, "sequential", f->next, f->all.pages);
 	json_object_set_new(o, "regions", regions(f));
@@ -109,7 +103,7 @@ pair(json_t *list, const struct trace_file *a, const struct trace_file *b, struc
 	o = json_object();
 	json_object_set_new(o, "a", text_json(a->path));
 	json_object_set_new(o, "b", text_json(b->path));
-	put_number(o, "common_pages", p.common);
+	json_put(o, "common_pages", p.common);
 	put_share(o, "jaccard", p.common, trace_pair_either(&p));
 	put_share(o, "coverage", p.common, p.nb);
 	put_share(o, "precision", p.common, p.na);

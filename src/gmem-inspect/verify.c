@@ -31,12 +31,12 @@ verify_json(const struct image *img, const struct verify_result *r, bool deep, d
 	json_object_set_new(json, "root", json_digest(img->root));
 	json_object_set_new(json, "whole", json_true());
 	json_object_set_new(json, "content", deep ? json_true() : json_null());
-	json_object_set_new(json, "size", json_integer((json_int_t)img->size));
-	json_object_set_new(json, "records", json_integer((json_int_t)r->records));
-	json_object_set_new(json, "pages", json_integer((json_int_t)r->pages));
-	json_object_set_new(json, "hot_pages", json_integer((json_int_t)r->hot));
-	json_object_set_new(json, "nodes", json_integer((json_int_t)r->nodes));
-	json_object_set_new(json, "bytes", json_integer((json_int_t)r->bytes));
+	json_put(json, "size", img->size);
+	json_put(json, "records", r->records);
+	json_put(json, "pages", r->pages);
+	json_put(json, "hot_pages", r->hot);
+	json_put(json, "nodes", r->nodes);
+	json_put(json, "bytes", r->bytes);
 	json_object_set_new(json, "seconds", json_real(seconds));
 	return json_write(STDOUT_FILENO, json, e);
 }

@@ -20,15 +20,9 @@ milliseconds(uint64_t from, uint64_t to)
 }
 
 static void
-put(json_t *to, const char *key, uint64_t value)
-{
-	json_object_set_new(to, key, json_integer((json_int_t)value));
-}
-
-static void
 put_counter(json_t *to, const char *key, const stat_counter *counter)
 {
-	put(to, key, stat_get(counter));
+	json_put(to, key, stat_get(counter));
 }
 
 static json_t *
@@ -38,9 +32,9 @@ latency_json(const struct histogram *h)
 
 	put_counter(json, "count", &h->n);
 	put_counter(json, "sum_ns", &h->sum);
-	put(json, "p50_ns", histogram_permille(h, 500));
-	put(json, "p90_ns", histogram_permille(h, 900));
-	put(json, "p99_ns", histogram_permille(h, 990));
+	json_put(json, "p50_ns", histogram_permille(h, 500));
+	json_put(json, "p90_ns", histogram_permille(h, 900));
+	json_put(json, "p99_ns", histogram_permille(h, 990));
 	put_counter(json, "max_ns", &h->max);
 	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
 		if (stat_get(&h->count[i]) != 0)
@@ -114,7 +108,7 @@ pages_json(const struct serve_stats *s)
 	put_counter(json, "around", &s->pages_around);
 	put_counter(json, "prefetched", &s->pages_prefetched);
 	put_counter(json, "background", &s->pages_background);
-	put(json, "given", pages_given(s));
+	json_put(json, "given", pages_given(s));
 	put_counter(json, "zero", &s->pages_zero);
 	put_counter(json, "poisoned", &s->pages_poisoned);
 	put_counter(json, "left", &s->pages_left);
@@ -127,7 +121,7 @@ crossings_json(const struct serve_stats *s)
 	uint64_t n = stat_get(&s->crossings), pages = pages_given(s);
 	json_t *json = json_object();
 
-	put(json, "count", n);
+	json_put(json, "count", n);
 	json_object_set_new(json, "per_1000_pages",
 	    pages == 0 ? json_null() : json_real((double)n * 1000 / (double)pages));
 	return json;
@@ -171,9 +165,9 @@ process_json(const struct self *self)
 
 	json_object_set_new(json, "cpu_user_ms", json_real((double)self->user_us / 1000));
 	json_object_set_new(json, "cpu_system_ms", json_real((double)self->system_us / 1000));
-	put(json, "rss_max", self->rss_max);
-	put(json, "rss_anon", self->rss_anon);
-	put(json, "rss_shmem", self->rss_shmem);
+	json_put(json, "rss_max", self->rss_max);
+	json_put(json, "rss_anon", self->rss_anon);
+	json_put(json, "rss_shmem", self->rss_shmem);
 	return json;
 }
 
@@ -259,7 +253,7 @@ report_json(const struct report *r)
 	json_object_set_new(out, "latency", first_latency_json(s));
 	json_object_set_new(out, "latency_by", latency_by_json(s));
 	json_object_set_new(out, "process", process_json(&r->self));
-	put(out, "restarts", r->pager.restarts);
+	json_put(out, "restarts", r->pager.restarts);
 	json_object_set_new(out, "series", series_json(r));
 	return out;
 }

@@ -108,13 +108,13 @@ row_json(const struct objects *list, size_t i, const struct facts *f)
 	const struct memory_object *o = &list->v[i];
 	json_t *j = json_object();
 
-	json_object_set_new(j, "number", json_integer((json_int_t)i + 1));
+	json_put(j, "number", i + 1);
 	json_object_set_new(j, "kind", json_string(memory_kind_name(o->kind)));
 	json_object_set_new(j, "name", json_string(list->names[i]));
 	json_object_set_new(
 	    j, "object", text_is_utf8(o->name) ? json_string(o->name) : json_null());
-	json_object_set_new(j, "size", json_integer((json_int_t)o->size));
-	json_object_set_new(j, "page_size", json_integer((json_int_t)o->page_size));
+	json_put(j, "size", o->size);
+	json_put(j, "page_size", o->page_size);
 	json_object_set_new(
 	    j, "resident", f->known ? json_integer((json_int_t)f->resident) : json_null());
 	json_object_set_new(j, "mappings", mappings_json(o));

@@ -67,7 +67,7 @@ object_json(const struct object *o)
 	    "stored_size", (json_int_t)o->top.bytes);
 
 	if (j != NULL && o->page_size != 0)
-		json_object_set_new(j, "page_size", json_integer(o->page_size));
+		json_put(j, "page_size", o->page_size);
 	return j;
 }
 
@@ -102,19 +102,19 @@ print_json(struct snapshot *s, struct err *e)
 
 	json_object_set_new(j, "image", json_string(s->o->output));
 	json_object_set_new(j, "root", json_digest(s->root));
-	json_object_set_new(j, "image_size", json_integer((json_int_t)s->image_size));
-	json_object_set_new(j, "bytes", json_integer((json_int_t)c.bytes));
-	json_object_set_new(j, "pages_stored", json_integer((json_int_t)c.stored));
-	json_object_set_new(j, "pages_zero", json_integer((json_int_t)(c.pages - c.stored)));
+	json_put(j, "image_size", s->image_size);
+	json_put(j, "bytes", c.bytes);
+	json_put(j, "pages_stored", c.stored);
+	json_put(j, "pages_zero", c.pages - c.stored);
 	json_object_set_new(j, "ratio", json_real(ratio(s, &c)));
-	json_object_set_new(j, "chunk_size", json_integer(s->chunk_size));
+	json_put(j, "chunk_size", s->chunk_size);
 	json_object_set_new(j, "level", json_integer(s->level));
-	json_object_set_new(j, "threads", json_integer(s->o->nthreads));
+	json_put(j, "threads", s->o->nthreads);
 	json_object_set_new(j, "pause_ms",
 	    s->pause_ns == 0 ? json_null() : json_real(ms_between(s->pause_ns, s->resume_ns)));
 	json_object_set_new(j, "pause_less", json_boolean(s->o->pause_less));
-	json_object_set_new(j, "pages_written", json_integer((json_int_t)s->pages_written));
-	json_object_set_new(j, "writes_stalled", json_integer((json_int_t)s->stalls));
+	json_put(j, "pages_written", s->pages_written);
+	json_put(j, "writes_stalled", s->stalls);
 	json_object_set_new(j, "total_ms", json_real(ms_between(s->start_ns, snapshot_now())));
 	json_object_set_new(j, "vm", vm == NULL ? json_null() : json_string(vm));
 	json_object_set_new(j, "regions", objects_json(m->regions, m->nregions));
