@@ -5,7 +5,7 @@
 . "${abs_top_srcdir:?}/tests/lib/vmm-cli.sh"
 requires jq
 needs_userfaultfd
-patience=${GMEM_TEST_PATIENCE:-60}
+patience=${GMEM_TEST_PATIENCE:-240}
 
 # spoil HOW PAGE: a copy of the image that is damaged; $bad are the pages that are lost.
 spoil() {

@@ -16,7 +16,7 @@ vmm "4 threads read, $mib MiB, with background" 0 $mem map touch=4
 image written 65536 ram=memfd,256,20,1
 # shellcheck disable=SC2086
 vmm "4 threads write, then all is compared" 0 open='{mem}' pattern=1,20 map write=4 verify
-patience=${GMEM_TEST_PATIENCE:-60}
+patience=${GMEM_TEST_PATIENCE:-240}
 
 mem='open={mem} pattern=2,12'
 for chunk in 4096 16384 65536 2097152; do

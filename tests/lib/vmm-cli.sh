@@ -14,7 +14,7 @@ GMEM_PAGE_SERVER=${GMEM_PAGE_SERVER:-$abs_top_builddir/gmem-page-server}
 export GMEM_SHIM GMEM_PAGE_SERVER
 options=
 image=
-patience=${GMEM_TEST_PATIENCE:-60}
+patience=${GMEM_TEST_PATIENCE:-240}
 
 image() {
     image=$tmp/$1.gmem

@@ -6,7 +6,7 @@
 # shellcheck disable=SC2154
 dir=$tmp/raw
 mkdir "$dir" || exit 99
-patience=${GMEM_TEST_PATIENCE:-60}
+patience=${GMEM_TEST_PATIENCE:-240}
 
 # begin OPTION...: a VMM in the background, its API at $api
 begin() {
