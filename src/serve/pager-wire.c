@@ -50,7 +50,7 @@ pager_receive(int sock, void *buf, size_t size, int fds[PAGER_FDS_MAX], struct e
 	if (n == -1)
 		return err_sys(e, "receive");
 	few = fd_detach(&msg, fds, PAGER_FDS_MAX) <= PAGER_FDS_MAX;
-	/* Nobody can tell a message without a byte from a hang-up, but for what comes with it. */
+	/* Only what comes with it tells a message without a byte from a hang-up. */
 	if (n > 0 && few && (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0)
 		return n;
 	pager_close_fds(fds);

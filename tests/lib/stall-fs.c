@@ -7,8 +7,8 @@
  * stall-fs FOLDER MOUNTPOINT CONTROL: a file system that shows the files of FOLDER, to be read
  * only, and hangs when it is told to: as long as there is a file CONTROL/open, nothing is
  * opened, as long as there is CONTROL/read nothing is read; or, if that holds a number, nothing
- * from that byte on.  Like one of a network whose server has gone: who waits for it can't even be
- * killed.  It is in the background when this returns, and ends when it is unmounted.
+ * from that byte on.  Like one of a network whose server has gone: who waits for it can't
+ * even be killed.  It is in the background when this returns, and ends when it is unmounted.
  *
  * Exit status 77: it can't be mounted, and why is told.
  */

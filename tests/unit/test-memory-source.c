@@ -597,7 +597,7 @@ test_private_page(void)
 	close(fd);
 }
 
-/* A mark on [1 MiB, 2 MiB) of fd, which is closed; looked at through `other`, if there is one. */
+/* A mark on [1 MiB, 2 MiB) of fd, which is closed, as `other` shows it, if there is one. */
 static void
 marks(const char *name, int fd, int other)
 {
