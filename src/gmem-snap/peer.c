@@ -44,7 +44,8 @@ check_user(const struct peer_memory *m, pid_t pid, struct err *e)
 		    "%s is mapped by %s too, whose writes would not be seen: leave out "
 		    "--pause-less",
 		    m->name, title);
-	if (pid != m->pid && (m->stands_still == NULL || !m->stands_still(m->arg, pid)))
+	if (pid != m->pid && !m->quiet &&
+	    (m->stands_still == NULL || !m->stands_still(m->arg, pid)))
 		log_warn("%s is mapped by %s too, which is not paused", m->name, title);
 	return 0;
 }
@@ -71,6 +72,12 @@ peer_check_users(const struct peer_memory *m, struct err *e)
 		log_info("%zu processes could not be asked whether they map %s", unreadable,
 		    m->name);
 	return r;
+}
+
+int
+peer_check_self(const struct peer_memory *m, struct err *e)
+{
+	return check_user(m, m->pid, e);
 }
 
 static bool

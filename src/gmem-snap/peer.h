@@ -19,6 +19,7 @@ struct peer_memory {
 	bool (*stands_still)(void *arg, pid_t pid); /* other processes; NULL: none does */
 	void *arg;
 	bool alone; /* nobody else may have it mapped */
+	bool quiet; /* warn of nobody: it is looked at again */
 };
 
 /*
@@ -27,6 +28,9 @@ struct peer_memory {
  * ERR_UNSUPPORTED, too, if it has to be alone.
  */
 int peer_check_users(const struct peer_memory *m, struct err *e);
+
+/* That the VMM itself (pid is not 0) waits for no pages of it: ERR_UNSUPPORTED. */
+int peer_check_self(const struct peer_memory *m, struct err *e);
 
 /*
  * That no device writes to the memory of the process past its page tables: pages that VFIO,

@@ -22,6 +22,7 @@ struct target {
 	struct objects objects;
 	bool *chosen; /* owned; one for each object */
 	struct pause pause;
+	enum pause_method method; /* of it, also when it is over */
 };
 
 /* Whether the freezer stops this process together with the target. */
@@ -33,7 +34,7 @@ is_frozen_too(void *arg, pid_t pid)
 	struct cgroup ours, theirs;
 	size_t len;
 
-	if (t->pause.method != PAUSE_FREEZER || cgroup_find(t->pid, &ours, &ignored) == -1 ||
+	if (t->method != PAUSE_FREEZER || cgroup_find(t->pid, &ours, &ignored) == -1 ||
 	    cgroup_find(pid, &theirs, &ignored) == -1)
 		return false;
 	len = strlen(ours.path);
@@ -41,8 +42,14 @@ is_frozen_too(void *arg, pid_t pid)
 	       (theirs.path[len] == '\0' || theirs.path[len] == '/');
 }
 
+enum look {
+	LOOK, /* at all who have it mapped: the process still runs */
+	LOOK_AT_TARGET, /* alone: quickly, for it is paused */
+	LOOK_AND_WARN, /* at all, when it was read */
+};
+
 static int
-check_users(const struct target *t, size_t i, struct err *e)
+check_users(const struct target *t, size_t i, enum look look, struct err *e)
 {
 	const struct memory_object *o = &t->objects.v[i];
 	const struct peer_memory m = { .pid = t->pid,
@@ -50,9 +57,10 @@ check_users(const struct target *t, size_t i, struct err *e)
 		.dev = o->dev,
 		.ino = o->ino,
 		.stands_still = is_frozen_too,
+		.quiet = look != LOOK_AND_WARN,
 		.arg = (void *)(uintptr_t)t };
 
-	return peer_check_users(&m, e);
+	return look == LOOK_AT_TARGET ? peer_check_self(&m, e) : peer_check_users(&m, e);
 }
 
 /* What a process writes to its private mapping is not in the object. */
@@ -104,7 +112,7 @@ open_objects(struct snapshot *s, struct target *t, struct err *e)
 		if (!t->chosen[i])
 			continue;
 		warn_private(t, i);
-		if (check_users(t, i, e) == -1 || open_object(t, i, next++, e) == -1)
+		if (check_users(t, i, LOOK, e) == -1 || open_object(t, i, next++, e) == -1)
 			return -1;
 	}
 	return 0;
@@ -121,38 +129,102 @@ prepare(struct snapshot *s, struct target *t, struct err *e)
 		return err_sys(e, "list of memory");
 	if (objects_choose(&t->objects, wanted->v, wanted->n, t->chosen, e) == -1)
 		return err_wrap(e, "process %d", (int)t->pid);
-	if (pause_prepare(&t->pause, t->pid, s->o->pause, e) == -1 ||
-	    open_objects(s, t, e) == -1 || snapshot_fact(s, "kind", "process", e) == -1)
+	if (pause_prepare(&t->pause, t->pid, s->o->pause, e) == -1)
 		return -1;
-	log_info("pausing by: %s", pause_method_name(t->pause.method));
+	t->method = t->pause.method;
+	if (open_objects(s, t, e) == -1 || snapshot_fact(s, "kind", "process", e) == -1)
+		return -1;
+	log_info("pausing by: %s", pause_method_name(t->method));
 	return peer_command(s, t->pid, e);
+}
+
+/* The place in now of object i, which was looked at while the process ran; or now->n. */
+static size_t
+find_again(const struct target *t, size_t i, const struct objects *now)
+{
+	const struct memory_object *o = &t->objects.v[i];
+	size_t k = 0;
+
+	while (k < now->n && (now->v[k].dev != o->dev || now->v[k].ino != o->ino))
+		k++;
+	return k;
+}
+
+static int
+changed(const char *name, struct err *e)
+{
+	return err_set(e, ERR_FAILED, "%s: the process changed it meanwhile, try again", name);
+}
+
+/* That what would be chosen now is what was chosen, and as large. */
+static int
+compare(const struct snapshot *s, const struct target *t, const struct objects *now,
+    bool *chosen, struct err *e)
+{
+	const struct region *r = s->regions.v;
+
+	for (size_t i = 0; i < t->objects.n; i++) {
+		size_t k = find_again(t, i, now);
+
+		if (!t->chosen[i])
+			continue;
+		if (k == now->n || !chosen[k] ||
+		    (now->v[k].page_size != 0 && now->v[k].size != r->object.size))
+			return changed(r->object.name, e);
+		chosen[k] = false;
+		r++;
+	}
+	for (size_t k = 0; k < now->n; k++)
+		if (chosen[k])
+			return changed(now->names[k], e);
+	return 0;
 }
 
 /* The objects were looked at while the process ran: are they still what they were? */
 static int
-check_sizes(const struct snapshot *s, const struct target *t, struct err *e)
+check_objects(const struct snapshot *s, const struct target *t, struct err *e)
 {
-	const struct region *r = s->regions.v;
+	const struct arg_list *wanted = &s->o->regions;
 	struct objects now;
-	int rc = 0;
+	bool *chosen;
+	int rc = -1;
 
 	if (objects_find(&now, t->pid, e) == -1)
 		return -1;
-	for (size_t i = 0; i < t->objects.n; i++) {
-		const struct memory_object *o = &t->objects.v[i];
-		size_t k = 0;
-
-		if (!t->chosen[i])
-			continue;
-		while (k < now.n && (now.v[k].dev != o->dev || now.v[k].ino != o->ino))
-			k++;
-		if (k == now.n || (now.v[k].page_size != 0 && now.v[k].size != r->object.size))
-			rc = err_set(e, ERR_FAILED,
-			    "%s: the process changed it meanwhile, try again", r->object.name);
-		r++;
-	}
+	chosen = calloc(now.n + 1, sizeof(*chosen));
+	if (chosen == NULL)
+		err_sys(e, "list of memory");
+	else if (objects_choose(&now, wanted->v, wanted->n, chosen, e) == 0)
+		rc = compare(s, t, &now, chosen, e);
+	free(chosen);
 	objects_fini(&now);
 	return rc;
+}
+
+/* Nor may it have begun to wait for pages; the others are looked at when it runs again. */
+static int
+check_paused(const struct snapshot *s, const struct target *t, struct err *e)
+{
+	if (check_objects(s, t, e) == -1)
+		return -1;
+	for (size_t i = 0; i < t->objects.n; i++)
+		if (t->chosen[i] && check_users(t, i, LOOK_AT_TARGET, e) == -1)
+			return -1;
+	return 0;
+}
+
+/* Those that have come while the memory was read are told, too. */
+static int
+check_after(const struct target *t, struct err *e)
+{
+	for (size_t i = 0; i < t->objects.n; i++) {
+		if (!t->chosen[i] || check_users(t, i, LOOK_AND_WARN, e) == 0)
+			continue;
+		if (!process_is_gone(t->pid))
+			return -1;
+		*e = (struct err)ERR_INIT;
+	}
+	return 0;
 }
 
 /* live: its memory is read later; or NULL. */
@@ -160,7 +232,7 @@ static int
 save(struct snapshot *s, struct target *t, struct live *live, struct err *e)
 {
 	if (stop_check(e) == -1 || pause_enter(&t->pause, PAUSE_TIMEOUT_MS, e) == -1 ||
-	    check_sizes(s, t, e) == -1)
+	    (live != NULL ? check_objects(s, t, e) : check_paused(s, t, e)) == -1)
 		return -1;
 	if ((live != NULL ? live_arm(live, e) : snapshot_memory(s, e)) == -1)
 		return -1;
@@ -288,15 +360,19 @@ snap_process(struct snapshot *s, struct err *e)
 {
 	struct target t = { .pid = s->o->pid, .pause = PAUSE_INIT };
 	struct err ignored = ERR_INIT;
+	bool live;
 	int rc;
 
 	if (objects_find(&t.objects, t.pid, e) == -1)
 		return -1;
 	rc = prepare(s, &t, e);
-	if (rc == 0 && t.pause.method == PAUSE_NONE)
+	live = s->o->pause_less && t.method != PAUSE_NONE;
+	if (rc == 0 && t.method == PAUSE_NONE)
 		rc = save_unpaused(s, &t, e);
 	else if (rc == 0)
-		rc = s->o->pause_less ? guarded_live(s, &t, e) : guarded(s, &t, NULL, e);
+		rc = live ? guarded_live(s, &t, e) : guarded(s, &t, NULL, e);
+	if (rc == 0 && !live)
+		rc = check_after(&t, e);
 	if (rc == 0)
 		rc = snapshot_commit(s, e);
 	pause_resume(&t.pause, &ignored);

@@ -140,6 +140,49 @@ else
     skip "still being restored" "$(tail -n 1 "$tmp/hold-err")"
 fi
 
+# What the process does when it was looked at, and is not paused yet.
+late() { # SIGNAL: hold-memory's; gmem-snap's status
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        hold-memory ram=1 >"$tmp/said" &
+        pid=$!
+        pids="$pids $pid"
+        soon grep -q ready "$tmp/said"
+        # Many threads take a while to start; the guardian is there before them.
+        gmem-snap --pid "$pid" --threads 250 -f -o "$tmp/i" >"$out" 2>"$err" &
+        snap=$!
+        guard=
+        while [ -z "$guard" ] && kill -0 $snap; do
+            read -r guard <"/proc/$snap/task/$snap/children"
+        done
+        kill -STOP $snap && soon grep -q '^State:.T' "/proc/$snap/status"
+        if [ -n "$guard" ] && running; then
+            kill -"$1" "$pid"
+            soon grep -q done "$tmp/said"
+            kill -CONT $snap
+            wait $snap
+            return
+        fi
+        kill -CONT $snap
+        wait $snap
+    done 2>/dev/null
+    too_late=true
+}
+too_late=
+if [ -r /proc/$$/task/$$/children ]; then
+    late USR1
+    check "memory that is new: status" test $? -eq 1
+    check "is told" grep -q 'late: the process changed it meanwhile' "$err"
+    late USR2
+    check "memory that begins to be restored: status" test $? -eq 5
+    check "is told" grep -q 'being restored (userfaultfd on ram ' "$err"
+    late HUP
+    check "a child: status" test $? -eq 0
+    check "is told" grep -q 'ram is mapped by hold-memory .* too, which is not paused' "$err"
+    check "each in time" test -z "$too_late"
+else
+    skip "what is done in between" "the kernel does not list children"
+fi
+
 # The freezer, in a cgroup of its own.
 cg=$(sed -n 's/^[^ ]* \([^ ]*\) cgroup2 .*/\1/p' /proc/mounts | head -n 1)/gmem-test-$$
 if mkdir "$cg" 2>/dev/null; then

@@ -13,17 +13,22 @@
  *  -p  maps the last memfd a second time, privately
  *  -u  registers a userfaultfd on the last memfd, which is not filled then
  *
- * Prints "ready" and stays until it is killed.
+ * Prints "ready" and stays until it is killed.  Without -c it prints "done" after
+ *  SIGUSR1, when it has made one more memfd, "late"
+ *  SIGUSR2, when it has registered a userfaultfd on the last memfd of the command line
+ *  SIGHUP, when it has made a child, which has the memory mapped too
  */
 #include <err.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -92,6 +97,11 @@ write_raw(const char *path, const void *p, size_t len)
 		err(1, "%s", path);
 }
 
+static struct {
+	void *p;
+	size_t len;
+} last; /* memfd of the command line */
+
 /* NAME=MIB[:RAW] */
 static void
 add(char *arg, uint64_t seed, bool served, bool private)
@@ -117,6 +127,31 @@ add(char *arg, uint64_t seed, bool served, bool private)
 		write_raw(raw, p, len);
 	if (private)
 		map(fd, len, MAP_PRIVATE);
+	last.p = p;
+	last.len = len;
+}
+
+static void
+say(const char *word)
+{
+	puts(word);
+	fflush(stdout);
+}
+
+static void
+obey(const sigset_t *wishes)
+{
+	int wish;
+
+	sigwait(wishes, &wish);
+	if (wish == SIGUSR1)
+		fill(map(make("late", MIB), MIB, MAP_SHARED), MIB, 99);
+	else if (wish == SIGUSR2)
+		serve(last.p, last.len);
+	else if (fork() == 0)
+		for (prctl(PR_SET_PDEATHSIG, SIGKILL);;)
+			pause();
+	say("done");
 }
 
 static void
@@ -134,6 +169,7 @@ main(int argc, char **argv)
 	bool counting = false, private = false, served = false;
 	const char *file = NULL;
 	uint8_t *counter = NULL;
+	sigset_t wishes;
 	int option;
 
 	while ((option = getopt(argc, argv, "cf:pu")) != -1) {
@@ -161,10 +197,14 @@ main(int argc, char **argv)
 		map(open(file, O_RDWR | O_CLOEXEC), MIB, MAP_SHARED);
 	if (counting)
 		counter = map(make("counter", 8192), 8192, MAP_SHARED);
-	puts("ready");
-	fflush(stdout);
+	sigemptyset(&wishes);
+	sigaddset(&wishes, SIGUSR1);
+	sigaddset(&wishes, SIGUSR2);
+	sigaddset(&wishes, SIGHUP);
+	sigprocmask(SIG_BLOCK, &wishes, NULL);
+	say("ready");
 	if (counting)
 		count((uint64_t *)(void *)counter, (uint64_t *)(void *)(counter + 4096));
 	for (;;)
-		pause();
+		obey(&wishes);
 }
