@@ -125,12 +125,30 @@ spawn(struct guard *g, int *fds, size_t n, int (*resume)(void *arg), void *arg, 
 	g->pid = fork();
 	if (g->pid == 0) {
 		detach(fds, n);
+		(void)send(line, "r", 1, MSG_NOSIGNAL);
 		guardian(line, parent, resume, arg);
 	}
 	if (g->pid == -1)
 		r = err_sys(e, "fork");
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return r;
+}
+
+/* Until then it may still die of what is meant for us: SIGKILL to the process group, say. */
+static int
+await_detached(struct guard *g, int line, struct err *e)
+{
+	char byte;
+	ssize_t n;
+
+	do
+		n = recv(line, &byte, 1, 0);
+	while (n == -1 && errno == EINTR);
+	if (n == 1)
+		return 0;
+	while (waitpid(g->pid, NULL, 0) == -1 && errno == EINTR)
+		;
+	return err_set(e, ERR_FAILED, "it died");
 }
 
 int
@@ -157,7 +175,11 @@ guard_start(struct guard **out, int (*resume)(void *arg), void *arg, const int *
 	fds[2] = STDERR_FILENO;
 	if (nkeep > 0)
 		memcpy(fds + 3, keep, nkeep * sizeof(*fds));
-	if (spawn(g, fds, nkeep + 3, resume, arg, e) == -1) {
+	r = spawn(g, fds, nkeep + 3, resume, arg, e);
+	fd_close(&ends[0]);
+	if (r == 0)
+		r = await_detached(g, ends[1], e);
+	if (r == -1) {
 		err_wrap(e, "guardian");
 		goto out;
 	}
@@ -165,7 +187,6 @@ guard_start(struct guard **out, int (*resume)(void *arg), void *arg, const int *
 	ends[1] = -1;
 	*out = g;
 	g = NULL;
-	r = 0;
 out:
 	fd_close(&self);
 	fd_close(&ends[0]);

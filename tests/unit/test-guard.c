@@ -125,6 +125,15 @@ act_wait(void)
 		pause();
 }
 
+/* As timeout(1) does, and shells. */
+static void
+act_kill_group(void)
+{
+	setpgid(0, 0);
+	start();
+	kill(0, SIGKILL);
+}
+
 static void
 act_exit(void)
 {
@@ -167,6 +176,18 @@ test_kill(void)
 	ok(becomes(&told->resumed, 1), "resumes when the parent is killed");
 	ok(atomic_load(&told->fds) == 3, "keeps the descriptors it was told, and no others");
 	ok(atomic_load(&told->session) != getsid(0), "has its own session");
+}
+
+static void
+test_group(void)
+{
+	int n = 0;
+
+	for (bool resumed = true; resumed && n < 200; n += resumed) {
+		waitpid(parent(act_kill_group), NULL, 0);
+		resumed = becomes(&told->resumed, 1);
+	}
+	ok(n == 200, "resumes when the process group is killed at once (%d of 200 times)", n);
 }
 
 static void
@@ -235,6 +256,7 @@ main(void)
 	/* So that the guardians whose parent died are ours, not left to a container's init. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	test_kill();
+	test_group();
 	test_exit();
 	test_stop();
 	test_leak();
