@@ -144,6 +144,8 @@ fill_eagerly(struct server *s, size_t object, unsigned nthreads, struct err *e)
 		rc = batch_init(&threads[i].batch, s, &g.cold,
 		    MIN(BATCH_BYTES, LOCKED_BYTES / nthreads), false, e);
 		if (rc == 0)
+			image_reader_urgent(threads[i].batch.filler.reader, true);
+		if (rc == 0)
 			rc = thread_start(&threads[i].thread, eager_main, &threads[i], e);
 		threads[i].started = rc == 0;
 	}

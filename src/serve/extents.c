@@ -65,8 +65,10 @@ extents_find(struct extents *x, const struct image *img, const struct object *o,
 	*x = (struct extents){ .list = calloc(EXTENTS_MAX + 2, sizeof(*x->list)) };
 	if (x->list == NULL)
 		err_sys(e, "page server");
-	else if (image_reader_new(&r, img, e) == 0)
+	else if (image_reader_new(&r, img, e) == 0) {
+		image_reader_urgent(r, true); /* who adds the memory waits */
 		rc = find(x, r, img, o, base, length, block_size(length, page_size), e);
+	}
 	image_reader_free(r);
 	if (rc == -1)
 		extents_fini(x);

@@ -92,8 +92,10 @@ write_first(struct server *s, size_t index, struct err *e)
 	if (s->objects[index].page_size > PAGE_GRANULE)
 		return 0;
 	rc = filler_init(&f, s, false, -1, e);
-	if (rc == 0)
+	if (rc == 0) {
+		image_reader_urgent(f.reader, true); /* who adds the memory waits */
 		rc = fill_first(&f, index, e);
+	}
 	filler_account(&f);
 	filler_fini(&f);
 	return rc;

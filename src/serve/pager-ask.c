@@ -73,8 +73,10 @@ take_channel(struct pager *p, struct pager_call *call, struct pager_channel **ou
 		rc = pager_over(p, e);
 	else
 		rc = c->sock == -1 ? pager_connect(p->child.control, &c->sock, e) : 0;
-	if (rc == 0)
+	if (rc == 0) {
 		c->busy = true;
+		c->since = serve_now();
+	}
 	/* Its name for a process is another one each time. */
 	if (rc == 0 && call->process != NULL)
 		call->request.process = call->process->answer.reply.value;

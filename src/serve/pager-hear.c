@@ -10,6 +10,7 @@
 /* What a page server tells by itself, and what can be seen of one that tells nothing. */
 
 #define LOOK_MS 2000 /* how often to look */
+#define DEAF_NS UINT64_C(5000000000) /* for an answer, after it has failed */
 
 static bool
 is_event(const struct pager_event *ev, ssize_t n, const int fds[PAGER_FDS_MAX])
@@ -75,6 +76,25 @@ is_dying(const struct pager *p, bool *stands)
 	return life == CHILD_DIES;
 }
 
+/*
+ * Whether it has failed, and somebody waits for an answer all the same: a thread of it reads a
+ * file that hangs.
+ */
+static bool
+is_deaf(struct pager *p)
+{
+	uint64_t now = serve_now();
+	bool deaf = false;
+
+	if (atomic_load(&p->state) != SERVER_FAILED)
+		return false;
+	pthread_mutex_lock(&p->lock);
+	for (unsigned i = 0; i < PAGER_CHANNELS; i++)
+		deaf |= p->channels[i].busy && now - p->channels[i].since > DEAF_NS;
+	pthread_mutex_unlock(&p->lock);
+	return deaf;
+}
+
 bool
 pager_watch(struct pager *p)
 {
@@ -91,6 +111,8 @@ pager_watch(struct pager *p)
 		n = poll(polls, 4, atomic_load(&p->state) == SERVER_COMPLETE ? -1 : LOOK_MS);
 		if (n == 0 && is_dying(p, &stands))
 			return true;
+		if (n == 0 && is_deaf(p))
+			child_kill(&p->child);
 		if (n < 1)
 			continue;
 		if (polls[3].revents != 0)

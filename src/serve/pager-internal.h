@@ -23,6 +23,7 @@
 struct pager_channel {
 	int sock; /* -1: none */
 	bool busy; /* somebody has it, and closes it if it is of no use any more */
+	uint64_t since; /* serve_now(), if it is busy */
 };
 
 /*

@@ -6,9 +6,10 @@
 /*
  * stall-fs FOLDER MOUNTPOINT CONTROL: a file system that shows the files of FOLDER, to be read
  * only, and hangs when it is told to: as long as there is a file CONTROL/open, nothing is
- * opened, as long as there is CONTROL/read nothing is read; or, if that holds a number, nothing
- * from that byte on.  Like one of a network whose server has gone: who waits for it can't
- * even be killed.  It is in the background when this returns, and ends when it is unmounted.
+ * opened, as long as there is CONTROL/read nothing is read; or, if that holds numbers, nothing
+ * from the first byte on, up to the second.  Like one of a network whose server has gone: who
+ * waits for it can't even be killed.  It is in the background when this returns, and ends when
+ * it is unmounted.
  *
  * Exit status 77: it can't be mounted, and why is told.
  */
@@ -108,16 +109,17 @@ look_up(const struct fuse_in_header *h, const char *name)
 static bool
 hangs(const struct stalled *r)
 {
-	char number[32] = "";
-	ssize_t n;
+	char numbers[64] = "";
+	unsigned long long from = 0, to = UINT64_MAX;
 	int fd = openat(control, r->head.opcode == FUSE_OPEN ? "open" : "read", O_RDONLY);
 
 	if (fd == -1)
 		return false;
-	n = read(fd, number, sizeof(number) - 1);
+	if (read(fd, numbers, sizeof(numbers) - 1) > 0)
+		sscanf(numbers, "%llu %llu", &from, &to);
 	close(fd);
-	return r->head.opcode == FUSE_OPEN || n <= 0 ||
-	       r->read.offset + r->read.size > strtoull(number, NULL, 10);
+	return r->head.opcode == FUSE_OPEN ||
+	       (r->read.offset + r->read.size > from && r->read.offset < to);
 }
 
 static void
