@@ -125,7 +125,8 @@ spawn(struct guard *g, int *fds, size_t n, int (*resume)(void *arg), void *arg, 
 	g->pid = fork();
 	if (g->pid == 0) {
 		detach(fds, n);
-		(void)send(line, "r", 1, MSG_NOSIGNAL);
+		if (send(line, "r", 1, MSG_NOSIGNAL) != 1)
+			_exit(1);
 		guardian(line, parent, resume, arg);
 	}
 	if (g->pid == -1)
@@ -136,19 +137,17 @@ spawn(struct guard *g, int *fds, size_t n, int (*resume)(void *arg), void *arg, 
 
 /* Until then it may still die of what is meant for us: SIGKILL to the process group, say. */
 static int
-await_detached(struct guard *g, int line, struct err *e)
+await_detached(const struct guard *g, struct err *e)
 {
 	char byte;
 	ssize_t n;
 
 	do
-		n = recv(line, &byte, 1, 0);
+		n = recv(g->line, &byte, 1, 0);
 	while (n == -1 && errno == EINTR);
-	if (n == 1)
-		return 0;
-	while (waitpid(g->pid, NULL, 0) == -1 && errno == EINTR)
-		;
-	return err_set(e, ERR_FAILED, "it died");
+	if (n == -1)
+		return err_sys(e, "guardian: it does not answer");
+	return n == 1 ? 0 : err_set(e, ERR_FAILED, "guardian: it died");
 }
 
 int
@@ -177,15 +176,17 @@ guard_start(struct guard **out, int (*resume)(void *arg), void *arg, const int *
 		memcpy(fds + 3, keep, nkeep * sizeof(*fds));
 	r = spawn(g, fds, nkeep + 3, resume, arg, e);
 	fd_close(&ends[0]);
-	if (r == 0)
-		r = await_detached(g, ends[1], e);
 	if (r == -1) {
 		err_wrap(e, "guardian");
 		goto out;
 	}
 	g->line = ends[1];
 	ends[1] = -1;
-	*out = g;
+	r = await_detached(g, e);
+	if (r == 0)
+		*out = g;
+	else
+		guard_stop(g);
 	g = NULL;
 out:
 	fd_close(&self);
