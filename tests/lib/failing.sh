@@ -14,7 +14,7 @@
 what=$tmp/what
 matrix_seed=${GMEM_TEST_SEED:-$(($(date +%s) % 30000))}
 matrix_runs=0
-matrix_few= # not empty: one of the calls, any, and not some, of each other kind, any again
+matrix_few= # not empty: one call, any, and not some, of one kind of so many, any again
 errors='ENOSPC EIO EINTR EAGAIN ENOMEM'
 
 # brk(2) does not return errors.  What the sanitizers rely on is left out where they are.
@@ -60,7 +60,7 @@ matrix_places() { # COUNT
 matrix_chosen() {
     [ -n "$matrix_few" ] && [ "$GMEM_TEST_MATRIX" != all ] || return 0
     matrix_seed=$(((matrix_seed * 1103515245 + 12345) % 2147483648))
-    [ $((matrix_seed / 4096 % 2)) -eq 0 ]
+    [ $((matrix_seed / 4096 % matrix_few)) -eq 0 ]
 }
 
 matrix_once() { # CALL N HOW COMMAND...
