@@ -42,6 +42,7 @@ struct state {
 	void *list; /* of pages to prefetch, mapped */
 	size_t list_len;
 	struct pager_event told; /* the last event */
+	bool kept; /* somebody keeps the userfaultfds, and waits for our end */
 };
 
 /* ---- signals ---- */
@@ -173,6 +174,20 @@ open_all(struct state *t, const struct pager_open *o, int fds[PAGER_FDS_MAX], st
 	return new_server(t, o, e);
 }
 
+/*
+ * Somebody else keeps what we serve, and another one goes on when we are dead: the descriptor,
+ * which stays open to the end, tells that.
+ */
+static void
+be_kept(struct state *t, const struct pager_open *o, int fds[PAGER_FDS_MAX])
+{
+	if (o->kept == 0)
+		return;
+	t->kept = true;
+	fds[o->nlist != 0 ? 2 : 1] = -1;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
 /* 0: the other side wants nothing of us; -1: it is none, or we can't. */
 static int
 begin(struct state *t, struct err *e)
@@ -197,6 +212,7 @@ begin(struct state *t, struct err *e)
 		    m.r.version, PAGER_VERSION);
 		rc = -1;
 	} else {
+		be_kept(t, &m.o, fds);
 		rc = open_all(t, &m.o, fds, e);
 		pager_close_fds(fds);
 	}
@@ -340,8 +356,11 @@ main(void)
 		log_error("this is a part of gmem-restore, which starts it: %s", e.msg);
 		return STATUS_USAGE;
 	}
-	if (rc == 1 && serve(&t) == -1)
+	if (rc == 1 && serve(&t) == -1) {
+		if (t.kept)
+			_exit(STATUS_FAILED);
 		outlive_vmm(&t);
+	}
 	fini(&t);
 	return STATUS_OK;
 }

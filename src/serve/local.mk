@@ -18,6 +18,7 @@ libgmem_a_SOURCES += \
 	%D%/host.c %D%/host.h \
 	%D%/hot.c %D%/hot.h \
 	%D%/internal.h \
+	%D%/ledger.c %D%/ledger.h %D%/ledger-wire.c %D%/ledger-wire.h \
 	%D%/loaded.c \
 	%D%/map.c \
 	%D%/mappings.c \
@@ -29,7 +30,7 @@ libgmem_a_SOURCES += \
 	%D%/page-pool.c %D%/page-pool.h \
 	%D%/pace.c %D%/pace.h \
 	%D%/pager.c %D%/pager.h %D%/pager-ask.c %D%/pager-child.c %D%/pager-internal.h \
-	%D%/pager-hear.c %D%/pager-journal.c %D%/pager-keep.c %D%/pager-memory.c %D%/pager-replay.c %D%/pager-wire.c %D%/pager-wire.h \
+	%D%/pager-hear.c %D%/pager-journal.c %D%/pager-keep.c %D%/pager-ledger.c %D%/pager-memory.c %D%/pager-replay.c %D%/pager-wire.c %D%/pager-wire.h \
 	%D%/place.c %D%/place.h \
 	%D%/plan.c \
 	%D%/prefetch.c %D%/prefetch.h %D%/prefetcher.h \

@@ -167,7 +167,11 @@ note_mapping(struct pager *p, const struct pager_call *c, struct err *e)
 		journal_remove_mapping(j, process, 0, UINT64_MAX);
 	if (r->type == PAGER_REMOVE_PROCESS)
 		j->processes[process].alive = false;
-	return 0;
+	if (r->type == PAGER_ADD_MAPPING)
+		atomic_store(&p->mapped, true);
+	if (r->type == PAGER_REMOVE_PROCESS && pager_note_process(p, process, e) == -1)
+		return -1;
+	return pager_note_mappings(p, e);
 }
 
 /* It was answered, and no other page server is told anything until this is noted. */

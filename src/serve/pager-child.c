@@ -151,6 +151,7 @@ describe(const struct pager *p, bool resume, struct pager_open *open)
 		.engine = o->engine,
 		.record = o->record,
 		.resume = resume,
+		.kept = ledger_lifeline(p->ledger) != -1,
 		.prefetch_kind = o->prefetch.kind,
 		.on_error = o->on_error,
 		.io_timeout = o->io_timeout,
@@ -171,21 +172,25 @@ static int
 send_open(const struct pager_child *c, const struct pager *p, bool resume, struct err *e)
 {
 	const struct pager_request r = { .version = PAGER_VERSION, .type = PAGER_OPEN };
-	int fds[2] = { p->img->fd, -1 }, rc;
+	int fds[3] = { p->img->fd, -1, -1 }, rc;
 	struct pager_open open;
+	unsigned n = 1;
 
 	describe(p, resume, &open);
-	if (open.nlist != 0 && make_list(&p->options.prefetch, &fds[1], e) == -1)
+	if (open.nlist != 0 && make_list(&p->options.prefetch, &fds[n++], e) == -1)
 		return -1;
+	if (open.kept)
+		fds[n++] = ledger_lifeline(p->ledger);
 	rc = pager_send(c->control,
 	    &(struct pager_message){ .head = &r,
 		.head_len = sizeof(r),
 		.tail = &open,
 		.tail_len = sizeof(open),
 		.fds = fds,
-		.nfds = fds[1] != -1 ? 2 : 1 },
+		.nfds = n },
 	    e);
-	fd_close(&fds[1]);
+	if (open.nlist != 0)
+		fd_close(&fds[1]);
 	return rc == -1 ? err_wrap(e, "page server") : 0;
 }
 

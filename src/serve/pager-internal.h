@@ -44,6 +44,7 @@ struct pager_memory {
 	struct served_memory memory; /* descriptors owned */
 	uint64_t npages; /* of its claims */
 	struct pager_answer answer;
+	bool left; /* by another supervisor, whose answer nobody has got */
 	_Atomic(enum serve_engine) engine;
 	atomic_bool complete;
 };
@@ -85,6 +86,8 @@ struct pager {
 	enum log_level level;
 	const struct image *img; /* NULL: not opened yet */
 	struct server_options options;
+	struct ledger *ledger; /* NULL: there is no keeper */
+	size_t nnoted; /* entries of mappings in there */
 	int event_fd;
 	int wake_fd; /* the thread has something to do */
 	int stop_fd; /* the same, and nothing else any more: nobody reads it */
@@ -156,6 +159,9 @@ void pager_process_call(struct pager_call *c, const struct pager_process *p, int
 void pager_mapping_call(
     struct pager_call *c, const struct pager_journal *j, const struct pager_mapping *m);
 
+/* Of an inherited journal: what is served, now that a page server has said so. */
+int pager_admit_left(struct pager *p, struct err *e);
+
 /* All of it is there: who saves the VM may read it. */
 void pager_unmark_memory(const struct pager *p, const struct pager_memory *m);
 
@@ -221,6 +227,19 @@ void child_bury(const struct pager_child *c, const char *program, struct pager_e
 
 /* The page server, which was opened to resume, learns what those before it knew, and begins. */
 int pager_replay(struct pager *p, const struct pager_child *c, struct err *e);
+
+/* ---- pager-ledger.c: what another supervisor would have to know ---- */
+
+/* That the page server is about to be told of it: from now on. */
+int pager_note_memory(struct pager *p, size_t index, struct err *e);
+
+/* What it was told: from the next commit on.  The last two with p->lock. */
+int pager_note_answer(struct pager *p, size_t index, struct err *e);
+int pager_note_process(struct pager *p, unsigned process, struct err *e);
+int pager_note_mappings(struct pager *p, struct err *e);
+
+/* With p->lock: the journal as the other one has left it. */
+int pager_inherit(struct pager *p, struct err *e);
 
 /* ---- pager-journal.c; all with p->lock ---- */
 

@@ -411,10 +411,14 @@ begin(struct pager *p, struct err *e)
 	struct deaths deaths = { .born = serve_now() };
 	struct err how = ERR_INIT;
 
-	if (child_await_hello(&p->child, p->program, p->stop_fd, e) == 0 &&
-	    child_open(&p->child, p, false, e) == 0) {
-		be_up(p);
-		return 0;
+	if (child_await_hello(&p->child, p->program, p->stop_fd, e) == 0) {
+		if (ledger_is_inherited(p->ledger)) {
+			if (go_on(p, e) == 0)
+				return 0;
+		} else if (child_open(&p->child, p, false, e) == 0) {
+			be_up(p);
+			return 0;
+		}
 	}
 	end(p, e, &how);
 	if (e->sysno != EPIPE || is_stopping(p))

@@ -98,30 +98,70 @@ pager_memory_call(struct pager_call *c, const struct pager_memory *m, size_t ind
 	c->nfds = n;
 }
 
+/* It is served, in that way. */
+static int
+admit(struct pager *p, size_t index, const struct pager_reply *reply, struct err *e)
+{
+	struct pager_memory *m = &p->journal.memories[index];
+
+	if (reply->value > SERVE_SOURCE)
+		return err_set(e, ERR_FAILED, "page server: engine %u", reply->value);
+	atomic_store(&m->engine, (enum serve_engine)reply->value);
+	if ((reply->flags & PAGER_COMPLETE) != 0) {
+		pager_unmark_memory(p, m);
+		atomic_store(&m->complete, true);
+	}
+	atomic_fetch_add(&p->nready, 1);
+	return 0;
+}
+
 /* The page server tells how it serves the memory. */
 static int
 add(struct pager *p, size_t index, struct err *e)
 {
 	struct pager_memory *m = &p->journal.memories[index];
 	struct pager_call c;
-	int fds[3], rc;
+	int fds[3];
 
 	pager_memory_call(&c, m, index, fds);
 	c.answer = &m->answer;
-	rc = pager_ask(p, &c, e);
-	if (rc == 0 && c.reply.value > SERVE_SOURCE)
-		rc = err_set(e, ERR_FAILED, "page server: engine %u", c.reply.value);
-	if (rc == -1) {
-		forget_memory(p, m);
+	if (pager_note_memory(p, index, e) == 0 && pager_ask(p, &c, e) == 0 &&
+	    admit(p, index, &c.reply, e) == 0)
+		return pager_note_answer(p, index, e);
+	forget_memory(p, m);
+	return -1;
+}
+
+/* It was told of it by another supervisor, who did not live to say so. */
+static int
+add_left(struct pager *p, size_t index, struct err *e)
+{
+	struct pager_memory *m = &p->journal.memories[index];
+
+	m->left = false;
+	if (m->answer.reply.failed != 0) {
+		pager_error_get(e, &m->answer.reply.error);
 		return -1;
 	}
-	atomic_store(&m->engine, (enum serve_engine)c.reply.value);
-	if ((c.reply.flags & PAGER_COMPLETE) != 0) {
-		pager_unmark_memory(p, m);
-		atomic_store(&m->complete, true);
-	}
-	atomic_fetch_add(&p->nready, 1);
-	return 0;
+	return admit(p, index, &m->answer.reply, e) == -1 ? -1 : pager_note_answer(p, index, e);
+}
+
+int
+pager_admit_left(struct pager *p, struct err *e)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < p->journal.nmemories && rc == 0; i++)
+		if (p->journal.memories[i].kind != PAGER_NOTHING &&
+		    !p->journal.memories[i].left)
+			rc = admit(p, i, &p->journal.memories[i].answer.reply, e);
+	return rc;
+}
+
+static bool
+is_left(const struct pager *p, size_t index)
+{
+	return index < p->journal.nmemories && p->journal.memories[index].left;
 }
 
 static int
@@ -140,6 +180,8 @@ pager_add_memory(
 {
 	struct pager_memory *m;
 
+	if (is_left(p, index))
+		return add_left(p, index, e);
 	if (check_new(p, index, e) == -1)
 		return -1;
 	m = &p->journal.memories[index];
@@ -161,6 +203,8 @@ pager_add_foreign(struct pager *p, size_t index, uint64_t page_size, struct err 
 {
 	struct pager_memory *m;
 
+	if (is_left(p, index))
+		return add_left(p, index, e);
 	if (check_new(p, index, e) == -1)
 		return -1;
 	m = &p->journal.memories[index];
@@ -241,7 +285,7 @@ add_process(struct pager *p, int uffd, int events, unsigned *id, struct err *e)
 	pager_process_call(&c, new, fds);
 	c.answer = &new->answer;
 	*id = (unsigned)(new - p->journal.processes);
-	return pager_ask(p, &c, e);
+	return pager_ask(p, &c, e) == -1 ? -1 : pager_note_process(p, *id, e);
 }
 
 int

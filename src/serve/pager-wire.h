@@ -22,12 +22,12 @@
  * The page server reads images that nobody has checked, so what it says is not believed: each
  * side looks at every field before it uses it.
  */
-#define PAGER_VERSION 1u
+#define PAGER_VERSION 2u
 #define PAGER_FD 3 /* the control socket of the page server */
 
 enum pager_type {
 	/* To the page server, on the control socket. */
-	PAGER_OPEN = 1, /* struct pager_open follows; the image, the list: a reply comes */
+	PAGER_OPEN = 1, /* struct pager_open follows; image, list, lifeline: a reply comes */
 	PAGER_CHANNEL, /* a socket for requests */
 	PAGER_BYE, /* no process is served any more: it may close everything */
 	/* From it. */
@@ -100,6 +100,8 @@ struct pager_open {
 	uint32_t nworkers, nfillers;
 	uint32_t background, engine, record, on_error;
 	uint32_t resume; /* server_options.resume */
+	uint32_t kept; /* the last descriptor is held to the end, and who hangs up ends us */
+	uint32_t reserved;
 	uint32_t prefetch_kind, prefetch_nthreads, prefetch_io;
 	uint64_t background_rate;
 	uint64_t nlist; /* pages in the second descriptor, if not 0 */

@@ -130,6 +130,9 @@ pager_start(struct pager *p, struct err *e)
 	pthread_mutex_lock(&p->lock);
 	p->journal.begun = true;
 	pthread_mutex_unlock(&p->lock);
+	if (ledger_put(p->ledger, LEDGER_KEY(LEDGER_BEGUN, 0), NULL, 0, NULL, 0, e) == -1 ||
+	    ledger_commit(p->ledger, e) == -1)
+		return -1;
 	return ask_range(p, PAGER_START, 0, 0, 0, e);
 }
 
@@ -302,6 +305,18 @@ pager_new(struct pager **out, const char *program, enum log_level level, struct 
 	return 0;
 }
 
+void
+pager_set_ledger(struct pager *p, struct ledger *l)
+{
+	p->ledger = l;
+}
+
+struct ledger *
+pager_ledger(const struct pager *p)
+{
+	return p->ledger;
+}
+
 int
 pager_open(struct pager *p, const struct image *img, const struct server_options *options,
     struct err *e)
@@ -310,8 +325,10 @@ pager_open(struct pager *p, const struct image *img, const struct server_options
 
 	pthread_mutex_lock(&p->lock);
 	rc = journal_init(&p->journal, img->manifest.nregions, e);
+	p->img = img;
+	if (rc == 0 && ledger_is_inherited(p->ledger))
+		rc = pager_inherit(p, e);
 	if (rc == 0) {
-		p->img = img;
 		p->options = *options;
 		p->wanted = true;
 		pthread_cond_broadcast(&p->changed);
@@ -320,7 +337,7 @@ pager_open(struct pager *p, const struct image *img, const struct server_options
 		rc = p->up ? 0 : pager_over(p, e);
 	}
 	pthread_mutex_unlock(&p->lock);
-	return rc;
+	return rc == 0 ? pager_admit_left(p, e) : -1;
 }
 
 void

@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "image/image.h"
+#include "serve/ledger.h"
 #include "serve/server.h"
 
 /*
@@ -32,6 +33,14 @@ struct pager;
  * (__WNOTHREAD) does not meet it.
  */
 int pager_new(struct pager **out, const char *program, enum log_level level, struct err *e);
+
+/*
+ * Before pager_open: what the page servers are told is noted there, too, and they end with
+ * this process, since the userfaultfds are kept open by the keeper.  What another supervisor
+ * has left there is gone on with.  Borrowed; NULL: there is none.
+ */
+void pager_set_ledger(struct pager *p, struct ledger *l);
+struct ledger *pager_ledger(const struct pager *p);
 
 /* server_new: image and options are borrowed until pager_free. */
 int pager_open(struct pager *p, const struct image *img, const struct server_options *options,

@@ -66,7 +66,7 @@ ask_another(struct server *s)
 	fd_close(&fd);
 }
 
-/* A dead server may have made it, or not. */
+/* A dead server may have made it, or not; also of one that comes later, and again. */
 static int
 handshake(struct server *s, int uffd, struct err *e)
 {
@@ -77,7 +77,7 @@ handshake(struct server *s, int uffd, struct err *e)
 		damage_features(s, features);
 		return 0;
 	}
-	if (!s->resuming || !uffd_is_ready(uffd, &unused))
+	if (!s->options.resume || !uffd_is_ready(uffd, &unused))
 		return -1;
 	if (s->options.on_error == ON_ERROR_POISON)
 		ask_another(s);
