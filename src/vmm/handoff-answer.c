@@ -42,7 +42,7 @@ welcome(struct handoff *h, struct client *c, struct err *e)
 	/* Counted before the client knows: it may have ended by the time that it is asked for.
 	 */
 	atomic_fetch_add(&h->hellos, 1);
-	rc = handoff_reply(c, iov, 2, fds, n, e);
+	rc = handoff_reply(h, c, iov, 2, fds, n, e);
 	close(ends[0]);
 	return rc;
 }
@@ -109,7 +109,7 @@ take_memory(struct handoff *h, struct client *c, const struct request *r,
 	atomic_store(&h->last_memory, UINT64_MAX);
 	rc = pager_add_memory(h->server, m->region, &memory, e);
 	atomic_store(&h->last_memory, serve_now());
-	if (rc == -1)
+	if (rc == -1 || handoff_note_region(h, m->region, e) == -1)
 		return -1;
 	log_info("process %d brings memory %s", (int)c->pid, region->name);
 	if (pager_is_complete(h->server, m->region))
@@ -208,13 +208,13 @@ answer(struct handoff *h, struct client *c, struct err *e)
 	struct request r;
 	int rc;
 
-	rc = handoff_receive(c, &r, e);
+	rc = handoff_receive(h, c, &r, e);
 	if (rc != 1)
 		return rc;
 	if (r.m.type == GMEM_HELLO)
 		rc = welcome(h, c, e);
 	else if (handle(h, c, &r, &reply, e) == -1 ||
-		 handoff_reply(c, &iov, 1, NULL, 0, e) == -1 ||
+		 handoff_reply(h, c, &iov, 1, NULL, 0, e) == -1 ||
 		 (r.m.type == GMEM_FAULT && pager_fault_rest(h->server, e) == -1))
 		rc = -1;
 	handoff_request_fini(&r);
@@ -240,8 +240,9 @@ handoff_converse(struct handoff *h, struct client *c)
 	if (rc == -1) {
 		/* Somebody's memory is not served: nobody may run on. */
 		pager_fail(h->server, &e);
+		handoff_note_failure(h);
 		reply_error(&reply, &e);
-		(void)handoff_reply(c, &iov, 1, NULL, 0, &unused);
+		(void)handoff_reply(h, c, &iov, 1, NULL, 0, &unused);
 	}
 	return rc == 1;
 }

@@ -12,22 +12,33 @@
 
 /* Requests and replies, as they come and go. */
 
-int
-handoff_reply(const struct client *c, const struct iovec *iov, size_t niov, const int *fds,
+static int
+send_reply(const struct client *c, const struct iovec *iov, size_t niov, const int *fds,
     size_t nfds, struct err *e)
 {
 	struct fd_room room;
 	struct msghdr msg = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = niov };
 
 	fd_attach(&msg, &room, fds, nfds);
+	if (sendmsg(c->sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) == -1)
+		return err_sys(e, "send");
+	return 0;
+}
+
+int
+handoff_reply(struct handoff *h, struct client *c, const struct iovec *iov, size_t niov,
+    const int *fds, size_t nfds, struct err *e)
+{
+	int rc = h->ledger != NULL ? handoff_reply_noted(h, c, iov, niov, fds, nfds, e)
+				   : send_reply(c, iov, niov, fds, nfds, e);
+
 	/*
 	 * A client that does not read its one reply is broken: no waiting for it.  One that
 	 * is gone is not: its end is seen next.
 	 */
-	if (sendmsg(c->sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) == -1 && errno != EPIPE &&
-	    errno != ECONNRESET)
-		return err_sys(e, "hand-off: reply to process %d", (int)c->pid);
-	return 0;
+	if (rc == 0 || e->sysno == EPIPE || e->sysno == ECONNRESET)
+		return 0;
+	return err_wrap(e, "hand-off: reply to process %d", (int)c->pid);
 }
 
 void
@@ -58,7 +69,7 @@ take_control(struct client *c, struct request *r, struct msghdr *msg)
 }
 
 int
-handoff_receive(struct client *c, struct request *r, struct err *e)
+handoff_receive(struct handoff *h, struct client *c, struct request *r, struct err *e)
 {
 	struct fd_room room;
 	const struct gmem_message *m = &r->m;
@@ -71,7 +82,10 @@ handoff_receive(struct client *c, struct request *r, struct err *e)
 	ssize_t n;
 
 	r->fds[0] = r->fds[1] = -1;
-	n = recvmsg(c->sock, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	/* Until it is answered it is there for another supervisor too. */
+	n = recvmsg(c->sock, &msg,
+	    MSG_CMSG_CLOEXEC | MSG_DONTWAIT | (h->ledger != NULL ? MSG_PEEK : 0));
+	c->peeked = h->ledger != NULL && n > 0;
 	if (n == -1 && (errno == ECONNRESET || errno == EPIPE))
 		return 0;
 	if (n == -1)

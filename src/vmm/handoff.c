@@ -22,8 +22,6 @@
 #include "vmm/handoff-internal.h"
 #include "vmm/peer.h"
 
-#define NOBODY ((struct client){ .sock = -1, .pidfd = -1, .lifeline = -1 })
-
 /* How long a process that has left the conversation may take to die, before it is alive. */
 #define LEAVE_NS (UINT64_C(5) * 1000000000)
 #define LEAVE_POLL_MS 500
@@ -40,6 +38,24 @@ fail(struct handoff *h, const char *what)
 	pager_fail(h->server, &e);
 }
 
+/* Its socket, or -1.  The keeper has it before we do. */
+static int
+take_connection(struct handoff *h, const struct client *c)
+{
+	struct err e = ERR_INIT;
+	int sock = -1;
+
+	if (h->ledger == NULL || c == NULL)
+		sock = accept4(h->listener, NULL, NULL, SOCK_CLOEXEC);
+	else if (handoff_accept(h, c, &sock, &e) == -1)
+		errno = e.sysno;
+	/* Who waits there without end would freeze, and we would look for it again and again.
+	 */
+	if (sock == -1 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+		fail(h, "accept");
+	return sock;
+}
+
 static void
 client_accept(struct handoff *h)
 {
@@ -48,22 +64,20 @@ client_accept(struct handoff *h)
 	struct err unused;
 	int sock;
 
-	sock = accept4(h->listener, NULL, NULL, SOCK_CLOEXEC);
-	/* Who waits there without end would freeze, and we would look for it again and again.
-	 */
-	if (sock == -1 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
-		fail(h, "accept");
-	if (sock == -1)
-		return;
 	for (unsigned i = 0; i < CLIENTS_MAX && c == NULL; i++)
 		if (!h->clients[i].used)
 			c = &h->clients[i];
+	sock = take_connection(h, c);
+	if (sock == -1)
+		return;
 	if (c == NULL || peer_of(sock, &peer, &unused) == -1 ||
 	    (peer.uid != geteuid() && peer.uid != 0)) {
 		log_warn(
 		    "hand-off: a connection of user %u was turned away", (unsigned)peer.uid);
 		fd_close(&peer.pidfd);
 		close(sock);
+		if (c != NULL)
+			handoff_note_client(h, c);
 		return;
 	}
 	pthread_mutex_lock(&h->lock);
@@ -71,6 +85,7 @@ client_accept(struct handoff *h)
 		.used = true, .sock = sock, .pid = peer.pid, .pidfd = peer.pidfd, .lifeline = -1
 	};
 	pthread_mutex_unlock(&h->lock);
+	handoff_note_client(h, c);
 }
 
 static bool
@@ -89,6 +104,7 @@ client_leave(struct handoff *h, struct client *c)
 	fd_close(&c->sock);
 	c->left = serve_now();
 	pthread_mutex_unlock(&h->lock);
+	handoff_note_client(h, c);
 }
 
 /*
@@ -127,6 +143,7 @@ client_stays(struct handoff *h, struct client *c)
 	c->holds &= c->owns; /* complete, and still its memory: it is waited for */
 	c->stays = true;
 	pthread_mutex_unlock(&h->lock);
+	handoff_note_client(h, c);
 }
 
 static void
@@ -140,6 +157,7 @@ client_end(struct handoff *h, struct client *c)
 	fd_close(&c->pidfd);
 	*c = NOBODY;
 	pthread_mutex_unlock(&h->lock);
+	handoff_note_client(h, c);
 }
 
 /* One that has left: is it dead by now, or alive after all? */
@@ -311,28 +329,57 @@ make_pair(struct handoff *h, int *end, struct err *e)
 	return 0;
 }
 
+static struct handoff *
+new_handoff(struct pager *server, struct err *e)
+{
+	struct handoff *h = calloc(1, sizeof(*h));
+
+	if (h == NULL) {
+		err_sys(e, "hand-off");
+		return NULL;
+	}
+	h->server = server;
+	h->ledger = pager_ledger(server);
+	h->listener = h->place = -1;
+	pthread_mutex_init(&h->lock, NULL);
+	for (unsigned i = 0; i < GMEM_REGIONS_MAX; i++)
+		h->own_fds[i] = -1;
+	for (unsigned i = 0; i < CLIENTS_MAX; i++)
+		h->clients[i] = NOBODY;
+	h->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (h->wake_fd != -1)
+		return h;
+	err_sys(e, "hand-off");
+	handoff_free(h);
+	return NULL;
+}
+
 int
 handoff_new(struct handoff **out, struct pager *server, const struct handoff_region *regions,
     size_t n, int *end, struct err *e)
 {
-	struct handoff *h;
+	struct handoff *h = new_handoff(server, e);
 
-	h = calloc(1, sizeof(*h));
 	if (h == NULL)
-		return err_sys(e, "hand-off");
-	h->server = server;
-	h->listener = h->place = -1;
-	pthread_mutex_init(&h->lock, NULL);
-	for (unsigned i = 0; i < CLIENTS_MAX; i++)
-		h->clients[i] = NOBODY;
-	h->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (h->wake_fd == -1) {
-		err_sys(e, "hand-off");
+		return -1;
+	if (set_regions(h, regions, n, e) == -1 || open_socket(h, e) == -1 ||
+	    make_pair(h, end, e) == -1 || handoff_note_all(h, e) == -1 ||
+	    start_thread(h, e) == -1) {
 		handoff_free(h);
 		return -1;
 	}
-	if (set_regions(h, regions, n, e) == -1 || open_socket(h, e) == -1 ||
-	    make_pair(h, end, e) == -1 || start_thread(h, e) == -1) {
+	*out = h;
+	return 0;
+}
+
+int
+handoff_inherit(struct handoff **out, struct pager *server, struct err *e)
+{
+	struct handoff *h = new_handoff(server, e);
+
+	if (h == NULL)
+		return -1;
+	if (handoff_inherit_all(h, e) == -1 || start_thread(h, e) == -1) {
 		handoff_free(h);
 		return -1;
 	}
@@ -395,6 +442,8 @@ handoff_free(struct handoff *h)
 		fd_close(&h->clients[i].lifeline);
 		fd_close(&h->clients[i].pidfd);
 	}
+	for (unsigned i = 0; i < GMEM_REGIONS_MAX; i++)
+		fd_close(&h->own_fds[i]);
 	fd_close(&h->listener);
 	fd_close(&h->place);
 	fd_close(&h->wake_fd);

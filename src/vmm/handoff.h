@@ -39,6 +39,12 @@ struct handoff_region {
 int handoff_new(struct handoff **out, struct pager *server,
     const struct handoff_region *regions, size_t n, int *end, struct err *e);
 
+/*
+ * The same, as another supervisor has left it in the server's ledger: all conversations go
+ * on, and requests that were not answered are.
+ */
+int handoff_inherit(struct handoff **out, struct pager *server, struct err *e);
+
 /* The path for the environment of the VMM. */
 const char *handoff_path(const struct handoff *h);
 

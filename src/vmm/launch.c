@@ -70,6 +70,33 @@ environment_init(struct environment *env, const struct launch *l, struct err *e)
 	return 0;
 }
 
+/* Out of the way of the numbers that the VMM's descriptors get. */
+static int
+move_away(const struct launch *l, int fd)
+{
+	int least = 0;
+
+	for (size_t i = 0; i < l->nkeep; i++)
+		if (l->keep[i] >= least)
+			least = l->keep[i] + 1;
+	return fcntl(fd, F_DUPFD_CLOEXEC, least);
+}
+
+/* In the child: those of l->from get their numbers: 0, or errno. */
+static int
+place_descriptors(const struct launch *l, int *report)
+{
+	if (l->from == NULL)
+		return 0;
+	*report = move_away(l, *report);
+	for (size_t i = 0; i < l->nkeep; i++)
+		l->from[i] = move_away(l, l->from[i]);
+	for (size_t i = 0; i < l->nkeep; i++)
+		if (l->from[i] == -1 || dup2(l->from[i], l->keep[i]) == -1)
+			return errno;
+	return *report == -1 ? errno : 0;
+}
+
 /* In the child: only calls that are safe between fork and exec. */
 static void __attribute__((noreturn))
 become(const struct launch *l, char *const *envp, pid_t parent, int report)
@@ -84,6 +111,8 @@ become(const struct launch *l, char *const *envp, pid_t parent, int report)
 		error = errno;
 	if (getppid() != parent)
 		_exit(LAUNCH_CANNOT_RUN);
+	if (error == 0)
+		error = place_descriptors(l, &report);
 	for (size_t i = 0; i < l->nkeep && error == 0; i++)
 		if (fcntl(l->keep[i], F_SETFD, 0) == -1)
 			error = errno;

@@ -11,6 +11,8 @@
 struct launch {
 	char *const *argv; /* NULL-terminated; argv[0] is looked up in PATH */
 	const int *keep; /* descriptors that stay open, at their numbers */
+	int *
+	    from; /* where those are until then, changed in the child; NULL: at their numbers */
 	size_t nkeep;
 	const char *shim; /* path for LD_PRELOAD, or NULL */
 	const char *handoff; /* where the hand-off is, for the environment, or NULL */

@@ -24,7 +24,7 @@ libgmem_a_SOURCES += \
 	%D%/firecracker/save.c \
 	%D%/guard.c %D%/guard.h \
 	%D%/handoff.c %D%/handoff.h %D%/handoff-internal.h \
-	%D%/handoff-answer.c %D%/handoff-check.c %D%/handoff-message.c \
+	%D%/handoff-answer.c %D%/handoff-check.c %D%/handoff-ledger.c %D%/handoff-message.c \
 	%D%/http.c %D%/http.h \
 	%D%/http-await.c %D%/http-await.h \
 	%D%/http-curl.c %D%/http-curl.h \
