@@ -143,6 +143,7 @@ restore_tests = \
 	%D%/cli/restore-kill.sh \
 	%D%/cli/restore-limits.sh \
 	%D%/cli/restore-manners.sh \
+	%D%/cli/restore-orphan.sh \
 	%D%/cli/restore-record.sh \
 	%D%/cli/restore-prefetch.sh \
 	%D%/cli/restore-stalls.sh \

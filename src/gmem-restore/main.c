@@ -5,6 +5,7 @@
 #include "base/fdio.h"
 #include "base/log.h"
 #include "cli/opt.h"
+#include "gmem-restore/adopt.h"
 #include "gmem-restore/listen.h"
 #include "gmem-restore/restore.h"
 
@@ -18,6 +19,8 @@ main(int argc, char **argv)
 	log_setup("gmem-restore", LOG_LEVEL_WARN);
 	options_parse(&options, argc, argv);
 	log_setup("gmem-restore", options.level);
+	if (options.adopt != NULL)
+		return opt_finish(adopt_run(options.adopt));
 	if (options.listen.path != NULL)
 		return opt_finish(listen_run(&options.listen));
 	return opt_finish(restore_run(&options));

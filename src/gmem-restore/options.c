@@ -34,10 +34,14 @@ static const struct opt_program program = {
 	.usage =
 	    "gmem-restore IMAGE [options] -- VMM ARG...\n"
 	    "gmem-restore IMAGE --listen SOCKET [options]\n"
+	    "gmem-restore --adopt SOCKET\n"
 	    "Starts a VMM on the memory in IMAGE and serves its pages as they are needed.\n"
 	    "In the arguments {mem}, {mem:NAME}, {state} and {state:NAME} become paths.\n"
 	    "With --listen it serves VMMs that somebody else starts.\n",
 	.help =
+	    "  --adopt SOCKET      go on with a VM whose gmem-restore, which had --orphan "
+	    "wait,\n"
+	    "                      was killed\n"
 	    "  --api SOCKET        the VMM's API socket (default: as its arguments tell)\n"
 	    "  --background HOW    how to give what nobody has asked for yet: on (default),\n"
 	    "                      idle, rate=SIZE (a second), or off\n"
@@ -58,6 +62,9 @@ static const struct opt_program program = {
 	    "  --on-error HOW      where the image cannot be read: stop the VM (default), or\n"
 	    "                      poison the page\n"
 	    "  --once              with --listen: one VMM, and end with it\n"
+	    "  --orphan HOW        if gmem-restore is killed: kill the VMM (default), or wait "
+	    "for\n"
+	    "                      --adopt; wait=SOCKET says where\n"
 	    "  --paused            load the state, leave the VM paused\n"
 	    "  --pid-from-peer     with --listen: any number of VMMs, known by their\n"
 	    "                      connections (default)\n"
@@ -86,7 +93,8 @@ static const struct opt_program program = {
 };
 
 enum {
-	OPT_API = CHAR_MAX + 1,
+	OPT_ADOPT = CHAR_MAX + 1,
+	OPT_API,
 	OPT_BACKGROUND,
 	OPT_COLD_IO,
 	OPT_EAGER,
@@ -99,6 +107,7 @@ enum {
 	OPT_NO_BACKGROUND,
 	OPT_ON_ERROR,
 	OPT_ONCE,
+	OPT_ORPHAN,
 	OPT_PAUSED,
 	OPT_PID_FROM_PEER,
 	OPT_PLACEMENT,
@@ -118,6 +127,7 @@ enum {
 };
 
 static const struct option longopts[] = {
+	{ "adopt", required_argument, NULL, OPT_ADOPT },
 	{ "api", required_argument, NULL, OPT_API },
 	{ "background", required_argument, NULL, OPT_BACKGROUND },
 	{ "cold-io", required_argument, NULL, OPT_COLD_IO },
@@ -132,6 +142,7 @@ static const struct option longopts[] = {
 	{ "no-background", no_argument, NULL, OPT_NO_BACKGROUND },
 	{ "on-error", required_argument, NULL, OPT_ON_ERROR },
 	{ "once", no_argument, NULL, OPT_ONCE },
+	{ "orphan", required_argument, NULL, OPT_ORPHAN },
 	{ "paused", no_argument, NULL, OPT_PAUSED },
 	{ "pid-from-peer", no_argument, NULL, OPT_PID_FROM_PEER },
 	{ "placement", required_argument, NULL, OPT_PLACEMENT },
@@ -323,9 +334,26 @@ set_record_until(struct options *o, const char *text)
 }
 
 static void
+set_orphan(struct options *o, const char *how)
+{
+	const char *path = strncmp(how, "wait=", 5) == 0 ? how + 5 : NULL;
+
+	if (strcmp(how, "kill") != 0 && strcmp(how, "wait") != 0 && path == NULL)
+		opt_bad(
+		    &program, "--orphan: \"%s\" is none of kill, wait and wait=SOCKET", how);
+	if (path != NULL && *path == '\0')
+		opt_bad(&program, "--orphan wait= wants the path of a socket");
+	o->orphan = strcmp(how, "kill") == 0 ? ORPHAN_KILL : ORPHAN_WAIT;
+	o->orphan_path = path;
+}
+
+static void
 parse_one(struct options *o, int c)
 {
 	switch (c) {
+	case OPT_ADOPT:
+		o->adopt = optarg;
+		break;
 	case OPT_API:
 		o->api = optarg;
 		break;
@@ -368,6 +396,9 @@ parse_one(struct options *o, int c)
 		break;
 	case OPT_ONCE:
 		o->listen.once = true;
+		break;
+	case OPT_ORPHAN:
+		set_orphan(o, optarg);
 		break;
 	case OPT_PAUSED:
 		o->paused = true;
@@ -474,6 +505,20 @@ check_listen(struct options *o)
 	l->record = o->record;
 }
 
+/* What needs more of us than the keeper notes. */
+static void
+check_orphan(const struct options *o)
+{
+	const char *name = o->listen.path != NULL       ? "--listen"
+			   : o->qmp != NULL             ? "--qmp"
+			   : o->record.path != NULL     ? "--record"
+			   : o->prefetch.ready_fd != -1 ? "--ready-fd"
+							: NULL;
+
+	if (o->orphan == ORPHAN_WAIT && name != NULL)
+		opt_bad(&program, "--orphan wait and %s exclude each other", name);
+}
+
 /* What excludes what. */
 static void
 check(const struct options *o)
@@ -529,6 +574,10 @@ options_parse(struct options *o, int argc, char **argv)
 	};
 	opterr = 0;
 	parse_some(o, argc, argv);
+	if (o->adopt != NULL && optind != argc)
+		opt_bad(&program, "--adopt wants no IMAGE: the VM has it already");
+	if (o->adopt != NULL)
+		return;
 	if (optind == argc)
 		opt_bad(&program, "no IMAGE given");
 	o->image = argv[optind++];
@@ -539,4 +588,5 @@ options_parse(struct options *o, int argc, char **argv)
 		opt_bad(&program, "no VMM given: gmem-restore IMAGE -- VMM ARG...");
 	check_listen(o);
 	check(o);
+	check_orphan(o);
 }

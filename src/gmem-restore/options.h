@@ -23,7 +23,16 @@ enum vmm_kind {
 	VMM_DRIVEN, /* its own, by the API of its kind: vmm/driver.h */
 };
 
+/* What is to become of the VMM if we are killed. */
+enum orphan {
+	ORPHAN_KILL,
+	ORPHAN_WAIT, /* it waits until somebody adopts it */
+};
+
 struct options {
+	const char *adopt; /* where such a VM waits, or NULL: no other option counts then */
+	enum orphan orphan;
+	const char *orphan_path; /* where it is to wait, or NULL: $XDG_RUNTIME_DIR/gmem/PID */
 	const char *image;
 	const uint8_t *expect_root; /* of the image: `expected`, or NULL for any */
 	uint8_t expected[DIGEST_SIZE];

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <config.h>
 
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -12,6 +14,7 @@
 #include "cli/time-limit.h"
 #include "gmem-restore/page-server.h"
 #include "gmem-restore/preflight.h"
+#include "gmem-restore/restore.h"
 #include "gmem-restore/restore-internal.h"
 #include "serve/uffd.h"
 
@@ -58,8 +61,8 @@ kind_of_vmm(const struct restore *r, const struct vmm_driver **driver)
 }
 
 /* The arguments of the VMM tell how it comes by its memory. */
-static int
-take_arguments(struct restore *r, struct err *e)
+int
+restore_take_arguments(struct restore *r, struct err *e)
 {
 	const struct vmm_driver *driver;
 	enum vmm_kind kind = kind_of_vmm(r, &driver);
@@ -102,8 +105,29 @@ check_lazy(const struct restore *r, struct err *e)
 	return rc;
 }
 
+static bool
+is_inherited(const struct restore *r)
+{
+	return ledger_is_inherited(r->ledger);
+}
+
+/* A VM that runs is not stopped for a trace that is not there any more. */
 static int
-new_server(struct restore *r, struct err *e)
+open_prefetching(struct restore *r, struct server_options *options, struct err *e)
+{
+	if (prefetching_open(&r->prefetching, &r->o->prefetch, r->img, options, e) == 0)
+		return 0;
+	if (!is_inherited(r))
+		return -1;
+	log_warn("%s; nothing is prefetched", e->msg);
+	*e = (struct err)ERR_INIT;
+	options->prefetch =
+	    (struct prefetch_options){ .kind = PREFETCH_NONE, .io = r->o->prefetch.io };
+	return 0;
+}
+
+int
+restore_new_server(struct restore *r, struct err *e)
 {
 	struct server_options options = {
 		.nworkers = r->o->threads,
@@ -117,11 +141,11 @@ new_server(struct restore *r, struct err *e)
 		.io_timeout = r->o->io_timeout,
 	};
 
-	if (prefetching_open(&r->prefetching, &r->o->prefetch, r->img, &options, e) == -1 ||
+	if (open_prefetching(r, &options, e) == -1 ||
 	    pager_open(r->server, r->img, &options, e) == -1 ||
 	    (r->o->stats != NULL && series_start(&r->series, r->server, e) == -1))
 		return -1;
-	for (size_t i = 0; i < r->img->manifest.nregions; i++) {
+	for (size_t i = 0; i < r->img->manifest.nregions && !is_inherited(r); i++) {
 		const struct guest_memory *m = &r->guest.memory[i];
 		const struct served_memory memory = {
 			.fd = m->fd, .page_size = m->page_size, .bitmap = -1
@@ -173,8 +197,8 @@ new_handoff(struct restore *r, struct err *e)
  * From here on signals are read, not taken; SIGPIPE and SIGXFSZ are neither, and not the VMM's
  * to inherit: write(2) tells as well.
  */
-static int
-take_signals(struct restore *r, struct err *e)
+int
+restore_take_signals(struct restore *r, struct err *e)
 {
 	static const int handled[] = { SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1,
 		SIGUSR2 };
@@ -223,6 +247,8 @@ static void __attribute__((noreturn)) stalled(void *arg, const struct image_stal
 	    "file system hangs%s",
 	    r->img->path, (unsigned long long)stall->len, (unsigned long long)stall->off,
 	    r->o->io_timeout, r->child != 0 ? "; the VMM was stopped" : "");
+	if (r->ledger != NULL)
+		keeper_kill(r->ledger);
 	_exit(STATUS_FAILED);
 }
 
@@ -241,31 +267,39 @@ open_image(struct restore *r, struct err *e)
 }
 
 int
+restore_watch_image(struct restore *r, struct err *e)
+{
+	if (r->o->io_timeout == 0)
+		return 0;
+	return image_watch_start(&r->watch, r->img, r->o->io_timeout, stalled, r, e);
+}
+
+int
 restore_prepare(struct restore *r, struct err *e)
 {
 	bool eager = r->o->engine == SERVE_EAGER;
 	const struct object *state;
 
-	/* First of all: it takes a moment, and nobody waits for it yet. */
-	if (pager_new(&r->server, page_server_path(), r->o->level, e) == -1)
+	/* First of all, the page server: it takes a moment, and nobody waits for it yet. */
+	if (restore_begin_keeper(r, e) == -1 ||
+	    pager_new(&r->server, page_server_path(), r->o->level, e) == -1)
 		return -1;
+	pager_set_ledger(r->server, r->ledger);
 	if (open_image(r, e) == -1 || preflight_descriptors(r->img, e) == -1 ||
-	    take_arguments(r, e) == -1 || preflight_memory(r->o, &r->guest, e) == -1 ||
-	    find_state(r, &state, e) == -1)
-		return -1;
-	if (r->o->io_timeout != 0 &&
-	    image_watch_start(&r->watch, r->img, r->o->io_timeout, stalled, r, e) == -1)
+	    restore_take_arguments(r, e) == -1 || preflight_memory(r->o, &r->guest, e) == -1 ||
+	    find_state(r, &state, e) == -1 || restore_note_image(r, e) == -1 ||
+	    restore_watch_image(r, e) == -1)
 		return -1;
 	r->load_qemu.state = state;
 	if (!eager && r->driven.driver == NULL && check_lazy(r, e) == -1)
 		return -1;
 	if (record_open(&r->recording, &r->o->record, e) == -1)
 		return -1;
-	if (guest_create(&r->guest, e) == -1 || new_server(r, e) == -1 ||
-	    take_signals(r, e) == -1)
+	if (guest_create(&r->guest, e) == -1 || restore_new_server(r, e) == -1 ||
+	    restore_take_signals(r, e) == -1)
 		return -1;
 	if (eager && !restore_brings_memory(r))
-		return 0;
+		return ledger_commit(r->ledger, e);
 	r->served = true;
 	if ((r->driven.driver != NULL ? open_driven(r, state, e) : new_handoff(r, e)) == -1)
 		return -1;

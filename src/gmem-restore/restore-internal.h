@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "gmem-restore/driven.h"
 #include "gmem-restore/guest.h"
+#include "gmem-restore/keeper.h"
 #include "gmem-restore/load-qemu.h"
 #include "gmem-restore/loader.h"
 #include "gmem-restore/options.h"
@@ -43,6 +44,9 @@ struct restore {
 	int signals; /* signalfd */
 	pid_t child; /* the VMM we started; 0: none, or reaped */
 	int pidfd;
+	struct ledger *ledger; /* --orphan wait: the VMM is the keeper's child; else NULL */
+	bool children; /* the VMM has left some to the keeper */
+	bool keeper_lost;
 	bool served; /* memory is being served: look at the server's state */
 	int status; /* of the VMM, as wait(2) tells */
 	struct timeline times;
@@ -56,6 +60,21 @@ struct restore {
 
 /* All that can be done before the VMM runs.  On failure what is there already stays in *r. */
 int restore_prepare(struct restore *r, struct err *e);
+
+/* Steps of it: what the VMM's arguments tell, signals, the page server, --io-timeout. */
+int restore_take_arguments(struct restore *r, struct err *e);
+int restore_take_signals(struct restore *r, struct err *e);
+int restore_new_server(struct restore *r, struct err *e);
+int restore_watch_image(struct restore *r, struct err *e);
+
+/* ---- inherit.c ---- */
+
+/* With --orphan wait: the keeper; and, when the arguments are known, what it has to keep. */
+int restore_begin_keeper(struct restore *r, struct err *e);
+int restore_note_image(struct restore *r, struct err *e);
+
+/* In place of restore_prepare, for a VM whose supervisor was killed: as the ledger tells. */
+int restore_inherit(struct restore *r, struct err *e);
 
 /* ---- supervise.c ---- */
 

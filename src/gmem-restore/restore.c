@@ -79,6 +79,19 @@ kept_descriptors(const struct restore *r, int *keep)
 }
 
 static int
+launch_vmm(struct restore *r, const struct launch *l, pid_t *pid, int *status, struct err *e)
+{
+	if (r->ledger != NULL)
+		return keeper_launch(r->ledger, l, pid, &r->pidfd, status, e);
+	/* A VMM that puts itself into the background stays ours. */
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	if (launch_start(l, pid, status, e) == -1)
+		return -1;
+	r->pidfd = pidfd_open(*pid, 0);
+	return 0;
+}
+
+static int
 start_vmm(struct restore *r, int *status, struct err *e)
 {
 	int keep[2 * OBJECTS_MAX + 1];
@@ -92,13 +105,10 @@ start_vmm(struct restore *r, int *status, struct err *e)
 		launch.handoff = r->handoff_end != -1 ? inherited : handoff_path(r->handoff);
 		launch.shim = restore_gives_memory(r) ? restore_shim() : NULL;
 	}
-	/* A VMM that puts itself into the background stays ours. */
-	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	if (launch_start(&launch, &pid, status, e) == -1)
+	if (launch_vmm(r, &launch, &pid, status, e) == -1)
 		return -1;
 	fd_close(&r->handoff_end);
 	r->child = pid;
-	r->pidfd = pidfd_open(pid, 0);
 	r->times.launched = serve_now();
 	log_info("started %s, process %d", r->guest.argv[0], (int)pid);
 	return 0;
@@ -213,9 +223,8 @@ explain(const struct restore *r)
 		    "%s ended without having mapped the guest's memory", r->guest.argv[0]);
 }
 
-/* Ends this process as the VMM has ended. */
-static int
-same_status(int status)
+int
+restore_same_status(int status)
 {
 	const struct rlimit no_core = { 0, 0 };
 	sigset_t set;
@@ -253,6 +262,8 @@ restore_fini(struct restore *r)
 	guest_fini(&r->guest);
 	image_watch_stop(r->watch);
 	image_close(r->img);
+	/* The last of all: what the keeper has was to be kept till now. */
+	keeper_end(r->ledger);
 }
 
 /* The exit status, or -1 with *e.  *started: the VMM ran, its status is in r. */
@@ -261,6 +272,15 @@ run(struct restore *r, bool *started, struct err *e)
 {
 	int status;
 
+	if (ledger_is_inherited(r->ledger)) {
+		*started = restore_inherit(r, e) == 0;
+		if (*started && restore_supervise(r, e) == 0)
+			return STATUS_OK;
+		restore_kill(r);
+		if (!*started)
+			err_wrap(e, "the VMM was stopped");
+		return err_status(e);
+	}
 	if (restore_prepare(r, e) == -1)
 		return err_status(e);
 	if (start_vmm(r, &status, e) == -1)
@@ -273,10 +293,11 @@ run(struct restore *r, bool *started, struct err *e)
 	return STATUS_OK;
 }
 
-int
-restore_run(const struct options *o)
+static int
+restore_all(const struct options *o, struct ledger *l)
 {
 	struct restore r = { .o = o,
+		.ledger = l,
 		.prefetching.ready_fd = -1,
 		.signals = -1,
 		.pidfd = -1,
@@ -299,5 +320,17 @@ restore_run(const struct options *o)
 	restore_fini(&r);
 	if (e.kind != ERR_NONE)
 		return status;
-	return r.file_failed && r.status == 0 ? STATUS_FAILED : same_status(r.status);
+	return r.file_failed && r.status == 0 ? STATUS_FAILED : restore_same_status(r.status);
+}
+
+int
+restore_run(const struct options *o)
+{
+	return restore_all(o, NULL);
+}
+
+int
+restore_adopt(const struct options *o, struct ledger *l)
+{
+	return restore_all(o, l);
 }

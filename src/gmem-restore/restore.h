@@ -11,4 +11,11 @@
  */
 int restore_run(const struct options *o);
 
+/* The same for a VM that runs, and whose supervisor was killed (keeper.h). */
+struct ledger;
+int restore_adopt(const struct options *o, struct ledger *l);
+
+/* Ends this process as another one has ended, which wait(2) tells; or the exit status. */
+int restore_same_status(int status);
+
 #endif

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/pidfd.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -20,6 +21,36 @@
 #define CHECK_MS_MAX 60000
 #define LAST_MS 5000 /* for a VMM that has hung up to end */
 
+/* Without its keeper the VMM is killed by the kernel. */
+static void
+lose_keeper(struct restore *r)
+{
+	struct pollfd p = { .fd = r->pidfd, .events = POLLIN };
+
+	r->keeper_lost = true;
+	r->children = false;
+	if (r->child != 0 && poll(&p, 1, 0) == 0)
+		return;
+	r->child = 0;
+	r->status = SIGKILL;
+}
+
+/* The same of the keeper's children. */
+static void
+look_at_vmm(struct restore *r)
+{
+	struct err unused = ERR_INIT;
+	struct keeper_vmm vmm;
+
+	if (r->keeper_lost || keeper_look(r->ledger, &vmm, &unused) == -1) {
+		lose_keeper(r);
+		return;
+	}
+	r->child = vmm.pid;
+	r->status = vmm.status;
+	r->children = vmm.children;
+}
+
 /* Reaps every child that has ended; those of the VMM come to us when it leaves them. */
 static void
 reap(struct restore *r)
@@ -27,6 +58,10 @@ reap(struct restore *r)
 	int status;
 	pid_t pid;
 
+	if (r->ledger != NULL) {
+		look_at_vmm(r);
+		return;
+	}
 	/* Those of this thread: the page server is another's. */
 	while ((pid = waitpid(-1, &status, WNOHANG | __WNOTHREAD)) > 0) {
 		if (pid == r->child) {
@@ -41,10 +76,12 @@ reap(struct restore *r)
 
 /* Children of ours, or those of the VMM that it has left to us. */
 static bool
-has_children(void)
+has_children(const struct restore *r)
 {
 	siginfo_t info;
 
+	if (r->ledger != NULL)
+		return r->children;
 	return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WNOTHREAD) == 0;
 }
 
@@ -69,13 +106,23 @@ is_over(struct restore *r)
 
 	if (r->child != 0)
 		return false;
-	if (restore_serves(r) && !restore_has_memory(r) && has_children())
+	if (restore_serves(r) && !restore_has_memory(r) && has_children(r))
 		return false;
 	n = processes(r, pids, 64);
 	for (size_t i = 0; i < n; i++)
 		if (kill(pids[i], 0) == 0)
 			return false;
 	return true;
+}
+
+/* Of somebody else's child the number may be another's by now. */
+static void
+signal_vmm(const struct restore *r, int sig)
+{
+	if (r->ledger == NULL)
+		kill(r->child, sig);
+	else if (r->pidfd != -1)
+		pidfd_send_signal(r->pidfd, sig, NULL, 0);
 }
 
 /* Passes a signal on, unless the terminal has sent it to the VMM as well. */
@@ -87,7 +134,7 @@ pass_on(struct restore *r, const struct signalfd_siginfo *info)
 	if (info->ssi_code > 0)
 		return;
 	if (r->child != 0)
-		kill(r->child, (int)info->ssi_signo);
+		signal_vmm(r, (int)info->ssi_signo);
 	else if (processes(r, pids, 1) == 1)
 		kill(pids[0], (int)info->ssi_signo);
 }
@@ -221,14 +268,19 @@ restore_supervise(struct restore *r, struct err *e)
 			    .events = POLLIN },
 			{ .fd = r->loading ? loader_event_fd(r->loader) : -1,
 			    .events = POLLIN },
+			{ .fd = keeper_event_fd(r->ledger), .events = POLLIN },
 		};
 		int n;
 
 		prefetching_look(&r->prefetching, r->server);
-		n = poll(polls, 3, poll_time(r, check_ms));
+		n = poll(polls, 4, poll_time(r, check_ms));
 		if (n == -1 && errno != EINTR)
 			return err_sys(e, "poll");
 		handle_signals(r);
+		if (polls[3].revents != 0)
+			reap(r);
+		if (r->keeper_lost)
+			return err_set(e, ERR_FAILED, "the keeper was killed");
 		look_at_recording(r);
 		if (polls[1].revents != 0 && handle_server(r, e) == -1)
 			return -1;
@@ -253,12 +305,16 @@ restore_supervise(struct restore *r, struct err *e)
 
 /* Those of our children become ours when these die. */
 static void
-kill_children(void)
+kill_children(const struct restore *r)
 {
 	char path[64];
 	FILE *f;
 	int pid;
 
+	if (r->ledger != NULL) {
+		keeper_kill(r->ledger);
+		return;
+	}
 	snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
 	f = fopen(path, "re");
 	if (f == NULL)
@@ -283,13 +339,13 @@ kill_driven(const struct restore *r)
 void
 restore_kill(struct restore *r)
 {
-	while (!is_over(r) || has_children()) {
+	while (!is_over(r) || has_children(r)) {
 		if (r->handoff != NULL)
 			handoff_kill(r->handoff);
 		kill_driven(r);
 		if (r->child != 0)
-			kill(r->child, SIGKILL);
-		kill_children();
+			signal_vmm(r, SIGKILL);
+		kill_children(r);
 		poll(NULL, 0, 10);
 		reap(r);
 	}
