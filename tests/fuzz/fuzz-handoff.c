@@ -28,6 +28,13 @@ pager_add_memory(
 	return (how & 1) != 0 ? err_set(e, ERR_UNSUPPORTED, "memory") : 0;
 }
 
+struct ledger *
+pager_ledger(const struct pager *p)
+{
+	(void)p;
+	return NULL;
+}
+
 bool
 pager_has_memory(const struct pager *p)
 {
