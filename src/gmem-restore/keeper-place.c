@@ -22,6 +22,7 @@
 /* The socket where those who want to adopt the VM find the keeper, and who has come. */
 
 #define GRACE_NS UINT64_C(2000000000) /* for who was killed to be dead */
+#define END_NS UINT64_C(10000000000) /* and for its page server */
 #define LOOK_MS 100
 #define NOBODY ((struct keeper_caller){ .sock = -1, .out = { -1, -1 } })
 
@@ -174,11 +175,17 @@ hear_caller(struct keeper_caller *c)
 static void
 refuse_late(struct keeper *k, struct keeper_caller *c)
 {
-	char why[64];
+	uint64_t limit = k->serves ? GRACE_NS : END_NS;
+	char why[128];
 
-	if (!k->serves || c->sock == -1 || !c->asks || serve_now() - c->since < GRACE_NS)
+	if (k->gone || c->sock == -1 || !c->asks || serve_now() - c->since < limit)
 		return;
-	snprintf(why, sizeof(why), "gmem-restore, process %d, serves it", (int)k->supervisor);
+	snprintf(why, sizeof(why),
+	    k->serves
+		? "gmem-restore, process %d, serves it"
+		: "the page server of process %d, which was killed, has not ended yet: does "
+		  "its file system hang?",
+	    (int)k->supervisor);
 	refuse(c, why);
 }
 

@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fdio.h"
@@ -241,14 +242,28 @@ end_vmm(struct keeper *k)
 	}
 }
 
+static void
+tell_end(const struct keeper *k)
+{
+	if (k->done || !k->launched)
+		return;
+	if (must_stop(k))
+		log_warn("the VMM was stopped");
+	else if (WIFSIGNALED(k->status))
+		log_warn("the VMM was killed by signal %d, and nobody had adopted it",
+		    WTERMSIG(k->status));
+	else
+		log_warn("the VMM has ended with status %d, and nobody had adopted it",
+		    WEXITSTATUS(k->status));
+}
+
 static void __attribute__((noreturn)) keeper_main(struct keeper *k)
 {
 	prctl(PR_SET_NAME, "gmem-keeper");
 	/* A VMM that puts itself into the background stays ours. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	keep(k);
-	if (!k->done && k->launched)
-		log_warn("the VMM has ended, and nobody had adopted it");
+	tell_end(k);
 	if (!k->done)
 		end_vmm(k);
 	listen_socket_close(&k->place);

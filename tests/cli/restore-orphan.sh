@@ -151,7 +151,8 @@ orphan die=15
 kill_it
 : >"$tmp/go"
 sleep 0.5
-check "a VMM that dies while it waits is told of, and its keeper ends" await none_left
+check "a VMM that dies while it waits: its keeper ends" await none_left
+check "it is told" grep -q 'the VMM was killed by signal 15, and nobody had adopted it' "$tmp/says"
 t "it can't be adopted any more" 1 gmem-restore --adopt "$place"
 check "it says so" grep -q "$place: no VM waits there" "$err"
 
