@@ -30,12 +30,28 @@ check_orphan(const struct restore *r, struct err *e)
 	    r->driven.driver->name);
 }
 
+/* Nobody else could go on with a state that is half loaded. */
+static int
+hold(struct restore *r, struct err *e)
+{
+	return ledger_put(
+	    r->ledger, LEDGER_KEY(LEDGER_STOP, LEDGER_STOP_LOADING), NULL, 0, NULL, 0, e);
+}
+
+int
+restore_note_loaded(struct restore *r, struct err *e)
+{
+	if (ledger_drop(r->ledger, LEDGER_KEY(LEDGER_STOP, LEDGER_STOP_LOADING), e) == -1)
+		return -1;
+	return ledger_commit(r->ledger, e);
+}
+
 int
 restore_note_image(struct restore *r, struct err *e)
 {
 	struct noted_image noted = { 0 };
 
-	if (check_orphan(r, e) == -1)
+	if (check_orphan(r, e) == -1 || (r->o->qmp != NULL && hold(r, e) == -1))
 		return -1;
 	memcpy(noted.root, r->img->root, sizeof(noted.root));
 	snprintf(noted.path, sizeof(noted.path), "%s", r->img->path);

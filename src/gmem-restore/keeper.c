@@ -155,7 +155,8 @@ start_supervisor(struct keeper *k)
 static bool
 must_stop(const struct keeper *k)
 {
-	return ledger_find(&k->entries, LEDGER_KEY(LEDGER_FAILED, 0)) != NULL;
+	return ledger_find(&k->entries, LEDGER_KEY(LEDGER_STOP, LEDGER_STOP_FAILED)) != NULL ||
+	       ledger_find(&k->entries, LEDGER_KEY(LEDGER_STOP, LEDGER_STOP_LOADING)) != NULL;
 }
 
 /* It says nothing more: what it has begun to say is forgotten. */
@@ -248,7 +249,9 @@ tell_end(const struct keeper *k)
 	if (k->done || !k->launched)
 		return;
 	if (must_stop(k))
-		log_warn("the VMM was stopped");
+		log_warn("process %d was killed before the VMM could wait for another one: it "
+			 "was stopped",
+		    (int)k->supervisor);
 	else if (WIFSIGNALED(k->status))
 		log_warn("the VMM was killed by signal %d, and nobody had adopted it",
 		    WTERMSIG(k->status));

@@ -510,7 +510,6 @@ static void
 check_orphan(const struct options *o)
 {
 	const char *name = o->listen.path != NULL       ? "--listen"
-			   : o->qmp != NULL             ? "--qmp"
 			   : o->record.path != NULL     ? "--record"
 			   : o->prefetch.ready_fd != -1 ? "--ready-fd"
 							: NULL;

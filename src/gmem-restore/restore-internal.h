@@ -72,6 +72,7 @@ int restore_watch_image(struct restore *r, struct err *e);
 /* With --orphan wait: the keeper; and, when the arguments are known, what it has to keep. */
 int restore_begin_keeper(struct restore *r, struct err *e);
 int restore_note_image(struct restore *r, struct err *e);
+int restore_note_loaded(struct restore *r, struct err *e);
 
 /* In place of restore_prepare, for a VM whose supervisor was killed: as the ledger tells. */
 int restore_inherit(struct restore *r, struct err *e);

@@ -196,7 +196,9 @@ handle_loader(struct restore *r, struct err *e)
 		poll(&p, 1, LAST_MS);
 		reap(r);
 	}
-	if (rc == 0 || (r->status != 0 && is_over(r)))
+	if (rc == 0)
+		return restore_note_loaded(r, e);
+	if (r->status != 0 && is_over(r))
 		return 0;
 	*e = why;
 	return -1;

@@ -33,8 +33,12 @@ enum ledger_kind {
 	LEDGER_HANDOFF, /* the socket, and its place */
 	LEDGER_REGION, /* what clients are told; the object */
 	LEDGER_CLIENT, /* the socket, the lifeline, the pidfd: in this order */
-	LEDGER_FAILED, /* the VM must not go on */
+	LEDGER_STOP, /* the VM can't go on with another one: an entry for each reason */
 };
+
+/* Reasons of LEDGER_STOP. */
+#define LEDGER_STOP_FAILED 0
+#define LEDGER_STOP_LOADING 1
 
 #define LEDGER_KEY(kind, index) ((uint32_t)(kind) << 16 | (uint32_t)(index))
 

@@ -125,7 +125,8 @@ handoff_note_failure(struct handoff *h)
 {
 	struct err unused;
 
-	(void)ledger_put(h->ledger, LEDGER_KEY(LEDGER_FAILED, 0), NULL, 0, NULL, 0, &unused);
+	(void)ledger_put(
+	    h->ledger, LEDGER_KEY(LEDGER_STOP, LEDGER_STOP_FAILED), NULL, 0, NULL, 0, &unused);
 }
 
 /* ---- what was left ---- */

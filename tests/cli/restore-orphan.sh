@@ -312,7 +312,6 @@ check "it is told what to do" grep -q 'use --orphan wait=SOCKET' "$err"
 t "--orphan kill is the default" 0 gmem-restore --orphan kill "$image" -- true '{mem}'
 t "--orphan stay" 2 gmem-restore --orphan stay "$image" -- true '{mem}'
 t "--orphan wait=" 2 gmem-restore --orphan wait= "$image" -- true '{mem}'
-t "--orphan wait --qmp" 2 gmem-restore --orphan wait --qmp q "$image" -- true '{mem}'
 t "--orphan wait --record" 2 gmem-restore --orphan wait --record r "$image" -- true '{mem}'
 t "--orphan wait --listen" 2 gmem-restore --orphan wait --listen l "$image"
 t "a VMM that is not there" 127 gmem-restore --orphan "wait=$place" "$image" -- \

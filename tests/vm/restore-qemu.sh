@@ -91,4 +91,31 @@ end_vm
 whole_way pc
 whole_way microvm
 check "nothing is left running" none_left
+# --orphan wait: killed before the state is loaded, and after.
+left=0
+for _ in 1 2 3; do
+    restore q35 "$q35" "$tmp/s8" "--orphan wait=$tmp/place"
+    nap 300
+    kill -KILL "$restore"
+    wait "$restore" 2>/dev/null
+    [ ! -S "$tmp/place" ] || grep -q 'waits for' "$tmp/restore-out" || await none_left ||
+        left=$((left + 1))
+    gmem-restore --adopt "$tmp/place" 2>"$tmp/adopt" &
+    sleep 0.2
+    kill -TERM $! 2>/dev/null
+    wait $!
+    await none_left || left=$((left + 1))
+done
+check "kill -9 before QEMU is whole: it is stopped, or can be adopted" test $left -eq 0
+restore q35 "$q35" "$tmp/s9" "--no-background --orphan wait=$tmp/place"
+patiently counts "$tmp/s9"
+kill -KILL "$restore"
+wait "$restore" 2>/dev/null
+gmem-restore --adopt "$tmp/place" >"$tmp/adopt" 2>&1 &
+restore=$!
+check "kill -9 of a guest that runs, and adopted: it goes on" goes_on "$tmp/s9"
+check "its memory is right" all_right "$tmp/s9" 1
+end_vm
+check "it ends by SIGTERM as ever" test $? -eq 0
+
 done_testing
