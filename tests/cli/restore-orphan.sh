@@ -69,7 +69,7 @@ storm() {
         launch "$@" say=whole exit=7
         kill_supervisors
         finish
-        ! grep -q MISMATCH "$tmp/says" || wrong=$((wrong + 1))
+        ! grep -qs MISMATCH "$tmp/says" || wrong=$((wrong + 1))
         # Who was killed before it had started a VMM has left nothing.
         [ -s "$tmp/pid" ] || { none_left && continue; }
         runs=$((runs + 1))
@@ -90,11 +90,13 @@ storm "many requests" 4 --no-background map split unmap map touch=2 verify
 storm "a daemon" 2 --no-background daemon map write=2 verify
 # shellcheck disable=SC2086
 storm "a new program" 2 --no-background exec $mem map write=2 verify
+storm "a child" 2 --no-background fork map write=2 verify
 storm "eager" 2 --eager map write=2 verify
 served=$mem
 mem="own=${GMEM_TEST_OWN:-memfd},$mib pattern=2,40"
 storm "own memory" 4 "--vmm handoff --no-background" map touch=2 write=2 verify
 storm "own memory, an inherited descriptor" 3 "--vmm handoff --handoff-fd" map write=2 verify
+storm "own memory, eager" 3 "--vmm handoff --eager" map write=2 verify
 mem=$served
 check "supervisors were killed, often ($kills times)" test $kills -gt 30
 check "nothing is left of them" await none_left
@@ -202,7 +204,7 @@ while [ $i -lt 10 ]; do
     fi
     finish
     await none_left || wrong=$((wrong + 1))
-    ! grep -q MISMATCH "$tmp/says" || wrong=$((wrong + 1))
+    ! grep -qs MISMATCH "$tmp/says" || wrong=$((wrong + 1))
 done
 check "both at once: nobody is left, nobody saw a wrong byte" test $wrong -eq 0
 orphan verify exit=7
