@@ -29,7 +29,7 @@ int keeper_start(
     struct ledger **out, const struct options *o, keeper_supervisor *next, struct err *e);
 
 /* launch_start by the keeper; *pidfd is the caller's. */
-int keeper_launch(struct ledger *l, const struct launch *launch, pid_t *pid, int *pidfd,
+int keeper_launch(struct ledger *ledger, const struct launch *l, pid_t *pid, int *pidfd,
     int *status, struct err *e);
 
 /* The VMM as the keeper sees it. */

@@ -16,7 +16,9 @@ random() { # N: 0 to N - 1, into $r
     seed=$(((seed * 1103515245 + 12345) % 2147483648))
     r=$((seed / 8 % $1))
 }
-before=$(find "${TMPDIR:-/tmp}" -maxdepth 1 -name 'gmem-*' ! -name 'gmem-test.*' 2>/dev/null | wc -l)
+TMPDIR=$tmp/temporary
+mkdir "$TMPDIR"
+export TMPDIR
 
 # Starts it; the process of gmem-restore is $restore, what it and the VMM say is in $tmp/says.
 launch() { # OPTIONS WORD...
@@ -120,7 +122,8 @@ finish
 check "SIGSTOP and SIGCONT of the VMM" test "$status" -eq 0
 
 check "nothing is left running" none_left
-after=$(find "${TMPDIR:-/tmp}" -maxdepth 1 -name 'gmem-*' ! -name 'gmem-test.*' 2>/dev/null | wc -l)
 # Whoever is killed just there may leave an empty folder.
-check "nothing is left in the folder for temporary files" test "$after" -le $((before + 1))
+check "no file is left in the folder for temporary files" \
+    test -z "$(find "$TMPDIR" -mindepth 1 ! -type d)"
+check "and hardly a folder" test "$(find "$TMPDIR" -mindepth 1 | wc -l)" -le 3
 done_testing

@@ -157,7 +157,7 @@ late() { # SIGNAL: hold-memory's; gmem-snap's status
         kill -STOP $snap && soon grep -q '^State:.T' "/proc/$snap/status"
         if [ -n "$guard" ] && running; then
             kill -"$1" "$pid"
-            soon grep -q done "$tmp/said"
+            soon grep -q "done" "$tmp/said"
             kill -CONT $snap
             wait $snap
             return
