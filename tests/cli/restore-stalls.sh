@@ -65,6 +65,7 @@ stalls() {
     shift 2
     # shellcheck disable=SC2086
     : >"$err"
+    # shellcheck disable=SC2086
     timeout -k 5 "$patience" gmem-restore $options "$image" -- vmm-touch say=started $mem "$@" \
         >"$out" 2>"$err" </dev/null &
     vmm=$!
