@@ -63,7 +63,6 @@ told() { await grep -Eq "$1" "$err" || await grep -Eq "$1" "$err" || await grep 
 stalls() {
     name=$1 message=$2
     shift 2
-    # shellcheck disable=SC2086
     : >"$err"
     # shellcheck disable=SC2086
     timeout -k 5 "$patience" gmem-restore $options "$image" -- vmm-touch say=started $mem "$@" \
