@@ -71,7 +71,7 @@ storm() {
         finish
         ! grep -qs MISMATCH "$tmp/says" || wrong=$((wrong + 1))
         # Who was killed before it had started a VMM has left nothing.
-        [ -s "$tmp/pid" ] || { none_left && continue; }
+        [ -s "$tmp/pid" ] || { await none_left && continue; }
         runs=$((runs + 1))
         await gone "$(vmm_pid)" && grep -q '^whole' "$tmp/says" && continue
         bad=$((bad + 1))
