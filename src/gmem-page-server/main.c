@@ -354,7 +354,8 @@ main(void)
 	rc = begin(&t, &e);
 	if (rc == -1) {
 		log_error("this is a part of gmem-restore, which starts it: %s", e.msg);
-		return STATUS_USAGE;
+		/* There is nothing to be freed, nor anybody who would wait for that. */
+		_exit(STATUS_USAGE);
 	}
 	if (rc == 1 && serve(&t) == -1) {
 		if (t.kept)
