@@ -148,7 +148,7 @@ late() { # SIGNAL: hold-memory's; gmem-snap's status
         pids="$pids $pid"
         soon grep -q ready "$tmp/said"
         # Many threads take a while to start; the guardian is there before them.
-        gmem-snap --pid "$pid" --threads 250 -f -o "$tmp/i" >"$out" 2>"$err" &
+        gmem-snap --pid "$pid" --threads 64 -f -o "$tmp/i" >"$out" 2>"$err" &
         snap=$!
         guard=
         while [ -z "$guard" ] && kill -0 $snap; do
