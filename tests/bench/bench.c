@@ -10,7 +10,8 @@
  *	gmem-bench open SMALL LARGE	opening images
  *	gmem-bench sparse FILE GIB	makes an image of a region with two pages
  *	gmem-bench scan RAW CHUNK	a bare scan-and-compress loop
- *	gmem-bench touch MEM all|one	plays a VMM: reads every page, or the first byte
+ *	gmem-bench touch MEM all|one	plays a VMM: reads every page, or one of the
+ *				last chunk: the first of all is there
  */
 #include <err.h>
 #include <errno.h>
@@ -528,13 +529,16 @@ touch(const char *path, bool all)
 {
 	int fd = open(path, O_RDWR);
 	const volatile uint8_t *mem;
-	size_t len;
+	size_t len, off = 0;
 
 	if (fd == -1)
 		err(1, "%s", path);
 	len = (size_t)lseek(fd, 0, SEEK_END);
 	mem = must_map(len, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
-	for (size_t off = 0; off < (all ? len : 1); off += 4096)
+	/* gmem-restore finds out by putting the first page there how that is done. */
+	if (!all)
+		off = len = align_down(len - 1, CHUNK_SIZE_DEFAULT);
+	for (; off < len + !all; off += 4096)
 		(void)mem[off];
 }
 
