@@ -47,8 +47,13 @@ bitmap_fill(bitmap_word *map, uint64_t first, uint64_t end)
 		uint64_t from = first % 64;
 		uint64_t n = 64 - from < end - first ? 64 - from : end - first;
 
-		atomic_fetch_or_explicit(
-		    &map[first / 64], UINT64_MAX >> (64 - n) << from, memory_order_acq_rel);
+		/* A whole word need not be read: of 64 GiB there are many. */
+		if (n == 64)
+			atomic_store_explicit(
+			    &map[first / 64], UINT64_MAX, memory_order_release);
+		else
+			atomic_fetch_or_explicit(&map[first / 64],
+			    UINT64_MAX >> (64 - n) << from, memory_order_acq_rel);
 		first += n;
 	}
 }
